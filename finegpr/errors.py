@@ -1,0 +1,40 @@
+"""The errors a user can meet. Each carries the exit code with which the command line ends.
+
+Messages are one line: what was got, what was expected, what to do.
+"""
+
+
+class AostError(Exception):
+    """Base of every error that is shown to a user as one line, without a traceback."""
+
+    exit_code = 1
+
+
+class ConfigError(AostError):
+    """The command or the config is wrong: unknown key, wrong type, impossible combination."""
+
+    exit_code = 2
+
+
+class InputError(AostError, ValueError):
+    """The user's data is wrong: a missing folder, a wrong layout, weights of another net."""
+
+    exit_code = 3
+
+
+class StateError(AostError):
+    """A file that we wrote ourselves is damaged, or does not belong to this run."""
+
+    exit_code = 4
+
+
+class BusyError(AostError):
+    """Another process is writing this run folder."""
+
+    exit_code = 5
+
+
+class WriteError(AostError):
+    """The output cannot be written: permission, space or memory."""
+
+    exit_code = 6

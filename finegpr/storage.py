@@ -1,0 +1,186 @@
+"""How state reaches the disk: temporary name, rename, marker last; checksums written and verified; one writer.
+
+Every file of a run goes through here, so that a kill at any moment leaves the old or the new file, never half
+of one, and a flipped byte is found by name when the file is read.
+"""
+
+import hashlib
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_safetensors
+from safetensors.numpy import save as save_safetensors
+
+from finegpr.errors import BusyError, InputError, StateError, WriteError
+
+MARKER = "done.json"
+LOCK = ".lock"
+
+
+def sha256(data: bytes | str) -> str:
+    """Hex SHA-256 of bytes or of UTF-8 text."""
+    return hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes, read in pieces."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def canonical_hash(value: object) -> str:
+    """SHA-256 of a JSON-ready value with sorted keys: the identity of a config or of a stage's inputs."""
+    return sha256(json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False))
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns the operating system's refusal to write ``path`` into one WriteError that names it."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise WriteError(f"cannot write {path}: {reason}; free space or choose another --output") from error
+
+
+def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
+    """Call ``write`` with a temporary name beside ``path``, flush it to the disk, then rename it into place."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write(temporary)
+            with temporary.open("rb") as stream:
+                os.fsync(stream.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Atomically write bytes."""
+    write_atomic(path, lambda temporary: _write_all(temporary, data))
+
+
+def _write_all(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Atomically write indented JSON; NaN and infinity are refused."""
+    write_bytes(path, (json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON that we wrote. Raises StateError naming file, line and column."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except (json.JSONDecodeError, UnicodeDecodeError, ValueError) as error:
+        raise StateError(f"{path} is damaged ({error}); delete it and run the same command again") from None
+    except OSError as error:
+        raise StateError(f"cannot read {path}: {error.strerror}; run the same command again") from None
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a number")
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Atomically write Parquet (zstd) with a checksum on every page."""
+    write_atomic(path, lambda temporary: pq.write_table(table, temporary, compression="zstd", write_page_checksum=True))
+
+
+def read_table(path: Path, *, schema: pa.Schema | None = None, columns: list[str] | None = None) -> pa.Table:
+    """Read Parquet that we wrote, verifying page checksums and, when given, the names and types of ``schema``.
+
+    Raises StateError that names the file.
+    """
+    try:
+        table = pq.read_table(path, columns=columns, page_checksum_verification=True)
+    except FileNotFoundError:
+        raise StateError(f"{path} is missing; run the same command again") from None
+    except (OSError, pa.ArrowException) as error:
+        reason = str(error).splitlines()[0]
+        raise StateError(f"{path} is damaged ({reason}); delete it and run the same command again") from None
+    for field in schema or ():
+        if field.name not in table.column_names or table.schema.field(field.name).type != field.type:
+            got = table.schema.field(field.name).type if field.name in table.column_names else "nothing"
+            raise StateError(
+                f"{path}: column {field.name} should be {field.type}, got {got}; was it made by another version?"
+            )
+    return table
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> str:
+    """Atomically write named arrays as safetensors and return the file's SHA-256."""
+    data = save_safetensors({name: np.ascontiguousarray(array) for name, array in arrays.items()}, dict(metadata or {}))
+    write_bytes(path, data)
+    return sha256(data)
+
+
+def read_arrays(path: Path, *, expected_sha256: str | None = None) -> dict[str, np.ndarray]:
+    """Read a safetensors file. Raises InputError when it is not one, StateError when its hash is not the expected."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    if expected_sha256 is not None and (got := sha256(data)) != expected_sha256:
+        raise StateError(f"{path} has sha256 {got[:16]}, expected {expected_sha256[:16]}; restore it or start afresh")
+    try:
+        return load_safetensors(data)
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} is not a safetensors file ({str(error).splitlines()[0]}); pickled weights are never read"
+        ) from None
+
+
+def write_marker(folder: Path, fields: Mapping[str, object]) -> None:
+    """Commit ``folder``: its finish marker, always written last."""
+    write_json(folder / MARKER, dict(fields))
+
+
+def read_marker(folder: Path) -> dict[str, Any] | None:
+    """The finish marker of ``folder``, or None when it was never finished. A damaged marker is a StateError."""
+    path = folder / MARKER
+    if not path.exists():
+        return None
+    marker = read_json(path)
+    if not isinstance(marker, dict):
+        raise StateError(f"{path} should hold a JSON object; delete it and run the same command again")
+    return marker
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold ``folder`` as its only writer. Raises BusyError naming the holder; the lock of a dead process is free."""
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(folder / LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            holder = folder / f"{LOCK}.json"
+            who = read_json(holder) if holder.exists() else {}
+            raise BusyError(
+                f"{folder} is in use by process {who.get('process', '?')} on {who.get('host', '?')} "
+                f"since {who.get('since', '?')}; wait for it or choose another --output"
+            ) from None
+    try:
+        write_json(
+            folder / f"{LOCK}.json",
+            {"host": socket.gethostname(), "process": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")},
+        )
+        yield
+    finally:
+        lock.release()

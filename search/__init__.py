@@ -1,0 +1,1 @@
+"""The decision: objectives, surrogate, optimizers, journal and comparison. Knows no ray."""
