@@ -1,0 +1,71 @@
+"""What a person sees while a run works: bars on a terminal, plain lines elsewhere, always on standard error."""
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+PLAIN_EVERY_SECONDS = 5.0
+
+
+class Tick(Protocol):
+    """Called with the number of units done, of how many, and a short note."""
+
+    def __call__(self, done: int, total: int, note: str = "") -> None: ...
+
+
+def console() -> Console:
+    """A console on standard error; NO_COLOR, dumb terminals and pipes are respected."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """One line for the person watching. A closed pipe is not an error."""
+    try:
+        console().print(text, markup=False)
+    except BrokenPipeError:
+        # Python flushes standard error once more at exit; without this it would print a traceback there.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
+@contextmanager
+def progress(label: str, unit: str) -> Iterator[Tick]:
+    """A bar for one piece of long work on a terminal; elsewhere a plain line every few seconds."""
+    if console().is_terminal:
+        with _bar(label) as tick:
+            yield tick
+        return
+    started = last = time.monotonic()
+
+    def plain(done: int, total: int, note: str = "") -> None:
+        nonlocal last
+        now = time.monotonic()
+        if done == total or now - last >= PLAIN_EVERY_SECONDS:
+            last = now
+            say(f"  {label}: {done}/{total} {unit}, {now - started:.0f} s{f', {note}' if note else ''}")
+
+    yield plain
+
+
+@contextmanager
+def _bar(label: str) -> Iterator[Tick]:
+    columns = (
+        TextColumn("  {task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console(), transient=True) as bar:
+        task = bar.add_task(label, total=None, note="")
+
+        def tick(done: int, total: int, note: str = "") -> None:
+            bar.update(task, completed=done, total=total, note=note)
+
+        yield tick

@@ -1,0 +1,77 @@
+"""The only place that starts or joins a Ray cluster, and that looks at what the cluster offers before work begins."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from cluster.progress import say
+from finegpr.config import Config
+from finegpr.errors import ConfigError
+
+
+class RayConfig(Config):
+    """Where Ray runs: ``address`` None starts a private cluster on this machine with ``num_cpus`` (None: all cores)."""
+
+    address: str | None = None
+    num_cpus: int | None = None
+
+
+@contextmanager
+def ray_session(config: RayConfig) -> Iterator[Any]:
+    """Yield ``ray``, connected. A private cluster is stopped at the end; one that was joined is left running."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    import ray
+
+    if ray.is_initialized():
+        yield ray
+        return
+    options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False, "include_dashboard": False}
+    if config.address is not None:
+        with _joined(ray, config.address):
+            yield ray
+        return
+    # Unix sockets allow 107 characters of path, so the session folder stays short and private.
+    with tempfile.TemporaryDirectory(prefix="aost-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        try:
+            ray.init(address="local", num_cpus=config.num_cpus, _temp_dir=folder, **options)
+            yield ray
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _joined(ray: Any, address: str) -> Iterator[None]:
+    try:
+        ray.init(address=address, logging_level="ERROR", log_to_driver=False)
+    except (ConnectionError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"ray.address {address!r} cannot be joined ({reason}); leave it out to run here") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def require_resources(ray: Any, *, cpus: float, gpus: float, what: str) -> None:
+    """Raise ConfigError at once when the whole cluster has fewer CPUs or GPUs than ``what`` needs."""
+    offered = ray.cluster_resources()
+    for name, needed in (("CPU", cpus), ("GPU", gpus)):
+        if needed > offered.get(name, 0.0):
+            raise ConfigError(
+                f"{what} needs {needed:g} {name}, the cluster has {offered.get(name, 0.0):g}; ask for fewer workers"
+            )
+
+
+def announce(ray: Any) -> None:
+    """Say in one line what Ray offers."""
+    offered = ray.cluster_resources()
+    gpus = f", {offered['GPU']:g} GPU" if offered.get("GPU") else ""
+    say(f"Ray {ray.__version__}: {offered.get('CPU', 0):g} CPU{gpus}, {len(ray.nodes())} node")

@@ -1,0 +1,158 @@
+"""The run folder: one folder per stage, skipped when its finish marker carries the hash of what would be done.
+
+A derived stage lives in ``<stage>/<hash>/``, so a changed config is computed anew beside the old one. A journalled
+stage (search, training) lives in ``<stage>/`` itself and refuses a changed config, because its journal is history.
+"""
+
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cluster.progress import say
+from finegpr.errors import ConfigError, StateError
+from finegpr.storage import canonical_hash, read_json, read_marker, write_json, write_marker
+
+PLAN = "plan.json"
+
+# A stage's number is raised by hand when the same config would give other files than before.
+FORMATS = {"world": 1, "index": 1, "measure": 1, "search": 1, "select": 1, "train": 1, "evaluate": 1}
+
+
+@dataclass(kw_only=True)
+class Stage:
+    """One stage of one run: where it lives, what it would do, and what its finish marker says, if it has one."""
+
+    name: str
+    folder: Path
+    plan: dict[str, Any]
+    marker: dict[str, Any] | None
+
+    @property
+    def done(self) -> bool:
+        return self.marker is not None
+
+    @property
+    def key(self) -> str:
+        """Hash of inputs, config and format: what later stages name as their input."""
+        return canonical_hash(self.plan)
+
+    def finish(self, *, seconds: float, **fields: Any) -> None:
+        """Write the finish marker, after everything else; ``fields`` (counts, mostly) stand beside the cost."""
+        self.marker = finish(self.folder, self.key, seconds=seconds, **fields)
+
+
+def finish(folder: Path, key: str, *, seconds: float, **fields: Any) -> dict[str, Any]:
+    """Write the finish marker of a stage known by its folder and key, as a worker process does."""
+    marker = {"hash": key, "seconds": round(seconds, 3), **fields}
+    write_marker(folder, marker)
+    return marker
+
+
+@dataclass(kw_only=True)
+class RunFolder:
+    """Opens the stages below ``root`` and remembers them in order, for the cost ledger."""
+
+    root: Path
+    fresh: bool = False
+    opened: list[Stage] = field(default_factory=list)
+
+    def open(self, name: str, *, inputs: Mapping[str, Any], config: Mapping[str, Any], journal: bool = False) -> Stage:
+        """The stage ``name``, planned and, when it has been finished before, done.
+
+        Raises ConfigError, with a field diff, when a journalled stage was begun under another config, and
+        StateError for a damaged marker.
+        """
+        plan = {"stage": name, "format": FORMATS[name.split("/")[0]], "inputs": dict(inputs), "config": dict(config)}
+        key = canonical_hash(plan)
+        folder = self.root / name if journal else self.root / name / key[:12]
+        if journal:
+            self._refuse_change(folder, plan)
+        elif not folder.exists():
+            self._tell_change(folder, plan)
+        marker = read_marker(folder)
+        if marker is not None and marker.get("hash") != key:
+            raise StateError(f"{folder} is finished, but for other inputs; delete it or use --fresh")
+        stage = Stage(name=name, folder=folder, plan=plan, marker=marker)
+        self.opened.append(stage)
+        if stage.done:
+            say(f"{name}: done before, skipped")
+        elif not (folder / PLAN).exists():
+            write_json(folder / PLAN, plan)
+        else:
+            say(f"{name}: begun before, goes on")
+        return stage
+
+    @contextmanager
+    def stage(
+        self, name: str, *, inputs: Mapping[str, Any], config: Mapping[str, Any], journal: bool = False
+    ) -> Iterator[tuple[Stage, dict[str, Any]]]:
+        """``open`` a stage and finish it when the body ends without error.
+
+        Yields the stage and a dictionary for the marker's fields. A body finds ``stage.done`` and then only reads.
+        """
+        stage = self.open(name, inputs=inputs, config=config, journal=journal)
+        fields: dict[str, Any] = {}
+        started = time.monotonic()
+        yield stage, fields
+        if not stage.done:
+            stage.finish(seconds=time.monotonic() - started, **fields)
+
+    def _refuse_change(self, folder: Path, plan: dict[str, Any]) -> None:
+        if not (folder / PLAN).exists():
+            return
+        changes = differences(read_json(folder / PLAN), plan)
+        if not changes:
+            return
+        if not self.fresh:
+            raise ConfigError(
+                f"{folder} was begun with other settings ({'; '.join(changes[:6])}); "
+                "--fork starts a new run, --fresh sets this stage's journal aside, or undo the change"
+            )
+        kept = next(
+            place
+            for number in range(1, 1000)
+            if not (place := folder.with_name(f"{folder.name}.before-{number}")).exists()
+        )
+        folder.rename(kept)
+        say(f"{plan['stage']}: settings changed ({'; '.join(changes[:6])}); the old journal is kept as {kept}")
+
+    def _tell_change(self, folder: Path, plan: dict[str, Any]) -> None:
+        plans = sorted(folder.parent.glob(f"*/{PLAN}"), key=lambda path: path.stat().st_mtime)
+        if plans:
+            changes = differences(read_json(plans[-1]), plan)
+            say(f"{plan['stage']}: {'; '.join(changes[:6])}; computed anew beside {plans[-1].parent.name}")
+
+
+def differences(before: Any, after: Any, path: str = "") -> list[str]:
+    """Fields in which two JSON values differ, as ``a.b: old -> new``."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        lines: list[str] = []
+        for name in sorted({*before, *after}):
+            lines += differences(before.get(name), after.get(name), f"{path}.{name}" if path else name)
+        return lines
+    if before == after:
+        return []
+    return [f"{path.removeprefix('config.')}: {_short(before)} -> {_short(after)}"]
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def fork(root: Path) -> Path:
+    """A new run folder beside ``root`` that shares its derived stages by hard link and has no journals."""
+    target = next(place for number in range(2, 1000) if not (place := root.with_name(f"{root.name}-{number}")).exists())
+    for name in ("world", "index", "measure"):
+        if (root / name).exists():
+            shutil.copytree(root / name, target / name, copy_function=_link)
+    say(f"forked {root} to {target}")
+    return target
+
+
+def _link(source: str, target: str) -> None:
+    Path(target).hardlink_to(source)

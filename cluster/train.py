@@ -1,0 +1,58 @@
+"""One training on several workers, or for a model that is kept: Ray Train around the same ``fit``."""
+
+import uuid
+from pathlib import Path
+from typing import Any
+
+from finegpr.reid.train import FitResult, TrainConfig, fit, read_result
+
+from cluster.runtime import require_resources
+from finegpr.catalog import Catalog
+from finegpr.errors import StateError
+
+
+def _worker(settings: dict[str, Any]) -> None:
+    """Runs in every Ray Train worker, inside the process group that Ray Train made."""
+    import ray.train
+
+    fit(
+        TrainConfig.model_validate_json(settings["config"]),
+        Catalog.read(Path(settings["manifest"])),
+        output=Path(settings["output"]),
+        seed=settings["seed"],
+        report=lambda epoch: ray.train.report(dict(epoch)),
+    )
+
+
+def fit_with_ray_train(
+    ray: Any, config: TrainConfig, manifest: Path, *, output: Path, seed: int, num_workers: int, use_gpu: bool
+) -> FitResult:
+    """``finegpr.reid.train.fit`` on ``num_workers`` workers (gloo on CPUs, nccl on GPUs); all share ``output``."""
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    require_resources(
+        ray, cpus=num_workers * config.threads, gpus=num_workers if use_gpu else 0, what=f"{num_workers} workers"
+    )
+    result = TorchTrainer(
+        _worker,
+        train_loop_config={
+            "config": config.model_dump_json(),
+            "manifest": str(manifest.resolve()),
+            "output": str(output.resolve()),
+            "seed": seed,
+        },
+        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=num_workers, use_gpu=use_gpu, resources_per_worker={"CPU": config.threads}
+        ),
+        run_config=RunConfig(
+            # A name used twice would silently return the first run's result.
+            name=f"fit-{uuid.uuid4().hex[:12]}",
+            storage_path=str((output / "ray").resolve()),
+            failure_config=FailureConfig(max_failures=2),
+        ),
+    ).fit()
+    if result.error is not None:
+        raise StateError(f"training in {output} failed: {str(result.error).splitlines()[-1]}; see {output / 'ray'}")
+    return read_result(output)

@@ -1,0 +1,66 @@
+"""Many trainings as one Ray Tune run: each trial is one real training in an actor that is used again for the next."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from cluster.progress import Tick
+from cluster.runtime import require_resources
+from finegpr.errors import AostError
+
+MAX_FAILURES = 2
+
+
+def run_trials(
+    ray: Any,
+    trials: Sequence[dict[str, Any]],
+    run_trial: Callable[[dict[str, Any]], dict[str, float]],
+    *,
+    cpus: float,
+    gpus: float,
+    storage: Path,
+    tick: Tick,
+) -> None:
+    """Run every trial; ``run_trial`` commits its own result to disk and must be safe to run twice.
+
+    A trial lost with its node is run again at most twice. Raises AostError with the first failure's reason.
+    """
+    from ray import tune
+
+    require_resources(ray, cpus=cpus, gpus=gpus, what="a training trial")
+
+    class _Trial(tune.Trainable):  # type: ignore[misc]
+        def setup(self, config: dict[str, Any]) -> None:
+            self._trial = config["trial"]
+
+        def reset_config(self, new_config: dict[str, Any]) -> bool:
+            self._trial = new_config["trial"]
+            return True
+
+        def step(self) -> dict[str, Any]:
+            return {**run_trial(self._trial), "done": True}
+
+    class _Ticks(tune.Callback):  # type: ignore[misc]
+        done = 0
+
+        def on_trial_complete(self, *, trial: Any, **_: Any) -> None:
+            _Ticks.done += 1
+            tick(_Ticks.done, len(trials), trial.config["trial"]["label"])
+
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    results = tune.Tuner(
+        tune.with_resources(_Trial, {"cpu": cpus, "gpu": gpus}),
+        param_space={"trial": tune.grid_search(list(trials))},
+        tune_config=tune.TuneConfig(reuse_actors=True),
+        run_config=tune.RunConfig(
+            name="trials",
+            storage_path=str(storage.resolve()),
+            verbose=0,
+            callbacks=[_Ticks()],
+            failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
+        ),
+    ).fit()
+    if results.errors:
+        reason = str(results.errors[0]).strip().splitlines()[-1]
+        raise AostError(f"{len(results.errors)} of {len(trials)} training trials failed; the first: {reason}")
