@@ -1,15 +1,16 @@
 """The measure stage through Ray Data: one network per actor, and only counts through the object store."""
 
 import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from finegpr.measure import MeasureConfig, Meter, Shard, measure_shard
+from numpy.typing import NDArray
 
-from cluster.progress import Tick
 from cluster.runtime import require_resources
 from finegpr.catalog import Catalog
+from finegpr.measure import MeasureConfig, Meter, measure_shard
 
 
 class _ShardMeter:
@@ -20,23 +21,29 @@ class _ShardMeter:
         self._meter = Meter(MeasureConfig.model_validate_json(config), self._folder, Catalog.read(Path(catalog)))
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        images = [
-            measure_shard(self._meter, Shard(index=int(index), rows=np.asarray(rows, dtype=np.int64)), self._folder)
-            for index, rows in zip(batch["index"], batch["rows"], strict=True)
-        ]
-        return {"index": batch["index"], "images": np.asarray(images, dtype=np.int64)}
+        images = []
+        for index, rows in zip(batch["index"], batch["rows"], strict=True):
+            measure_shard(self._meter, int(index), np.asarray(rows, dtype=np.int64), self._folder)
+            images.append(len(rows))
+        return {"images": np.asarray(images)}
 
 
 def measure_pending(
-    ray: Any, config: MeasureConfig, folder: Path, catalog_path: Path, pending: list[Shard], tick: Tick
+    ray: Any,
+    config: MeasureConfig,
+    folder: Path,
+    catalog_path: Path,
+    shards: Mapping[int, NDArray[np.int64]],
+    tick: Callable[[int], None],
 ) -> None:
-    """Measure ``pending`` shards on every CPU the cluster offers. Each shard is committed by the actor that made it."""
-    if not pending:
-        return
+    """Measure the shards on every CPU the cluster offers; each is committed by the actor that measured it.
+
+    ``folder`` and ``catalog_path`` lie on storage that every node sees. ``tick`` is told of each shard's images.
+    """
     actors, cpus = _actors(ray, config)
     dataset = ray.data.from_items(
-        [{"index": shard.index, "rows": shard.rows.tolist()} for shard in pending],
-        override_num_blocks=len(pending),
+        [{"index": index, "rows": rows.tolist()} for index, rows in shards.items()],
+        override_num_blocks=len(shards),
     ).map_batches(
         _ShardMeter,
         fn_constructor_kwargs={
@@ -45,13 +52,11 @@ def measure_pending(
             "catalog": str(catalog_path.resolve()),
         },
         batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=min(actors, len(pending))),
+        compute=ray.data.ActorPoolStrategy(size=min(actors, len(shards))),
         num_cpus=cpus,
     )
-    done, total = 0, sum(len(shard.rows) for shard in pending)
     for row in dataset.iter_rows():
-        done += int(row["images"])
-        tick(done, total)
+        tick(int(row["images"]))
 
 
 def _actors(ray: Any, config: MeasureConfig) -> tuple[int, float]:

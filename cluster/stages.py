@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cluster.progress import say
 from finegpr.errors import ConfigError, StateError
@@ -30,6 +30,7 @@ class Stage:
     folder: Path
     plan: dict[str, Any]
     marker: dict[str, Any] | None
+    status: Literal["done", "resumed", "skipped"] = "done"
 
     @property
     def done(self) -> bool:
@@ -43,6 +44,10 @@ class Stage:
     def finish(self, *, seconds: float, **fields: Any) -> None:
         """Write the finish marker, after everything else; ``fields`` (counts, mostly) stand beside the cost."""
         self.marker = finish(self.folder, self.key, seconds=seconds, **fields)
+
+    def reload(self) -> None:
+        """Read the finish marker that a worker process has written."""
+        self.marker = read_marker(self.folder)
 
 
 def finish(folder: Path, key: str, *, seconds: float, **fields: Any) -> dict[str, Any]:
@@ -79,10 +84,12 @@ class RunFolder:
         stage = Stage(name=name, folder=folder, plan=plan, marker=marker)
         self.opened.append(stage)
         if stage.done:
+            stage.status = "skipped"
             say(f"{name}: done before, skipped")
         elif not (folder / PLAN).exists():
             write_json(folder / PLAN, plan)
         else:
+            stage.status = "resumed"
             say(f"{name}: begun before, goes on")
         return stage
 

@@ -4,7 +4,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from finegpr.reid.train import FitResult, TrainConfig, fit, read_result
+from finegpr.reid.train import Epoch, TrainConfig, fit
 
 from cluster.runtime import require_resources
 from finegpr.catalog import Catalog
@@ -15,19 +15,25 @@ def _worker(settings: dict[str, Any]) -> None:
     """Runs in every Ray Train worker, inside the process group that Ray Train made."""
     import ray.train
 
+    def report(epoch: Epoch) -> None:
+        ray.train.report({"epoch": epoch.epoch, "loss": epoch.loss, "accuracy": epoch.accuracy})
+
     fit(
         TrainConfig.model_validate_json(settings["config"]),
         Catalog.read(Path(settings["manifest"])),
         output=Path(settings["output"]),
         seed=settings["seed"],
-        report=lambda epoch: ray.train.report(dict(epoch)),
+        report=report,
     )
 
 
 def fit_with_ray_train(
     ray: Any, config: TrainConfig, manifest: Path, *, output: Path, seed: int, num_workers: int, use_gpu: bool
-) -> FitResult:
-    """``finegpr.reid.train.fit`` on ``num_workers`` workers (gloo on CPUs, nccl on GPUs); all share ``output``."""
+) -> None:
+    """``finegpr.reid.train.fit`` on ``num_workers`` workers (gloo on CPUs, nccl on GPUs); all share ``output``.
+
+    It leaves the finished training there: ``fit`` with the same arguments then returns it at once.
+    """
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -55,4 +61,3 @@ def fit_with_ray_train(
     ).fit()
     if result.error is not None:
         raise StateError(f"training in {output} failed: {str(result.error).splitlines()[-1]}; see {output / 'ray'}")
-    return read_result(output)

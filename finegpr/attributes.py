@@ -3,6 +3,7 @@
 Inside the program values have names (``foggy``, ``130deg``); codes such as ``w04`` live in layouts only.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -36,11 +37,14 @@ class Attribute:
     def degrees(self, value: str) -> float:
         """The angle of a circular attribute's value, in degrees."""
         try:
-            return float(value.removesuffix("deg"))
+            degrees = float(value.removesuffix("deg"))
         except ValueError:
+            degrees = math.nan
+        if not math.isfinite(degrees):
             raise InputError(
                 f"attribute {self.name} is circular, but its value {value!r} is not an angle such as '130deg'"
-            ) from None
+            )
+        return degrees
 
     def index(self, value: str) -> int:
         """Position of ``value`` in ``values``; an unknown value is an InputError that lists the known ones."""

@@ -6,6 +6,7 @@ of one, and a flipped byte is found by name when the file is read.
 
 import hashlib
 import json
+import math
 import os
 import socket
 import time
@@ -26,6 +27,10 @@ from finegpr.errors import BusyError, InputError, StateError, WriteError
 
 MARKER = "done.json"
 LOCK = ".lock"
+_DIGEST_KEY = b"file_sha256"
+_NO_DIGEST = b"0" * 64
+# How Parquet's footer (Thrift, compact protocol) writes that key and announces a value of 64 bytes.
+_DIGEST_FIELD = _DIGEST_KEY + b"\x18\x40"
 
 
 def sha256(data: bytes | str) -> str:
@@ -68,12 +73,12 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes | bytearray) -> None:
     """Atomically write bytes."""
     write_atomic(path, lambda temporary: _write_all(temporary, data))
 
 
-def _write_all(path: Path, data: bytes) -> None:
+def _write_all(path: Path, data: bytes | bytearray) -> None:
     path.write_bytes(data)
 
 
@@ -85,8 +90,8 @@ def write_json(path: Path, value: object) -> None:
 def read_json(path: Path) -> Any:
     """Read JSON that we wrote. Raises StateError naming file, line and column."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-    except (json.JSONDecodeError, UnicodeDecodeError, ValueError) as error:
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant, parse_float=_finite)
+    except (ValueError, RecursionError) as error:  # ValueError: bad JSON, bad UTF-8, or a number out of range
         raise StateError(f"{path} is damaged ({error}); delete it and run the same command again") from None
     except OSError as error:
         raise StateError(f"cannot read {path}: {error.strerror}; run the same command again") from None
@@ -96,30 +101,58 @@ def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not a number")
 
 
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text} is out of range")
+    return value
+
+
 def write_table(path: Path, table: pa.Table) -> None:
-    """Atomically write Parquet (zstd) with a checksum on every page."""
-    write_atomic(path, lambda temporary: pq.write_table(table, temporary, compression="zstd", write_page_checksum=True))
+    """Atomically write Parquet (zstd) with a checksum on every page, and the SHA-256 of the file inside its footer.
+
+    Page checksums do not cover the footer, where column names, types, metadata and the number of rows are.
+    """
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(sink, table.schema, compression="zstd", write_page_checksum=True) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata({_DIGEST_KEY: _NO_DIGEST})
+    data = bytearray(sink.getvalue())
+    place = data.rindex(_DIGEST_FIELD) + len(_DIGEST_FIELD)
+    data[place : place + len(_NO_DIGEST)] = hashlib.sha256(data).hexdigest().encode()
+    write_bytes(path, data)
 
 
 def read_table(path: Path, *, schema: pa.Schema | None = None, columns: list[str] | None = None) -> pa.Table:
-    """Read Parquet that we wrote, verifying page checksums and, when given, the names and types of ``schema``.
+    """Read Parquet that ``write_table`` wrote, verifying every byte and, when given, that ``schema`` is part of its.
 
-    Raises StateError that names the file.
+    ``columns`` limits what is returned. Raises StateError that names the file.
     """
     try:
-        table = pq.read_table(path, columns=columns, page_checksum_verification=True)
+        data = path.read_bytes()
     except FileNotFoundError:
         raise StateError(f"{path} is missing; run the same command again") from None
-    except (OSError, pa.ArrowException) as error:
-        reason = str(error).splitlines()[0]
-        raise StateError(f"{path} is damaged ({reason}); delete it and run the same command again") from None
-    for field in schema or ():
-        if field.name not in table.column_names or table.schema.field(field.name).type != field.type:
-            got = table.schema.field(field.name).type if field.name in table.column_names else "nothing"
+    except OSError as error:
+        raise StateError(f"cannot read {path}: {error.strerror}; run the same command again") from None
+    place = data.rfind(_DIGEST_FIELD) + len(_DIGEST_FIELD)
+    blanked = hashlib.sha256(data[:place] + _NO_DIGEST + data[place + len(_NO_DIGEST) :])
+    if blanked.hexdigest().encode() != data[place : place + len(_NO_DIGEST)]:
+        raise StateError(f"{path} is damaged (its SHA-256 is another); delete it and run the same command again")
+    file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+    if schema is not None:
+        check_schema(path, file.schema_arrow, schema)
+    table = file.read(columns=columns)
+    metadata = {key: value for key, value in (table.schema.metadata or {}).items() if key != _DIGEST_KEY}
+    return table.replace_schema_metadata(metadata)
+
+
+def check_schema(path: Path, got: pa.Schema, expected: pa.Schema) -> None:
+    """Raises StateError naming the first column of ``expected`` that is missing from ``got`` or has another type."""
+    for field in expected:
+        type_ = got.field(field.name).type if field.name in got.names else "nothing"
+        if type_ != field.type:
             raise StateError(
-                f"{path}: column {field.name} should be {field.type}, got {got}; was it made by another version?"
+                f"{path}: column {field.name} should be {field.type}, got {type_}; was it made by another version?"
             )
-    return table
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> str:
@@ -170,13 +203,13 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
-            holder = folder / f"{LOCK}.json"
-            who = read_json(holder) if holder.exists() else {}
+            who = _holder(folder)
             raise BusyError(
                 f"{folder} is in use by process {who.get('process', '?')} on {who.get('host', '?')} "
                 f"since {who.get('since', '?')}; wait for it or choose another --output"
             ) from None
     try:
+        _remove_temporaries(folder)
         write_json(
             folder / f"{LOCK}.json",
             {"host": socket.gethostname(), "process": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")},
@@ -184,3 +217,17 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _holder(folder: Path) -> dict[str, Any]:
+    try:
+        who = read_json(folder / f"{LOCK}.json")
+    except StateError:
+        return {}
+    return who if isinstance(who, dict) else {}
+
+
+def _remove_temporaries(folder: Path) -> None:
+    """Remove what killed writers left behind; only the holder of the lock may."""
+    for temporary in folder.rglob(".*.tmp"):
+        temporary.unlink(missing_ok=True)

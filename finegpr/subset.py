@@ -19,6 +19,9 @@ class Subset:
     values: Mapping[str, frozenset[str]]
 
     def __init__(self, values: Mapping[str, Iterable[str]]) -> None:
+        texts = [name for name, chosen in values.items() if isinstance(chosen, str)]
+        if texts:
+            raise InputError(f"a subset needs a list of values, got one text for {', '.join(texts)}")
         frozen = {name: frozenset(chosen) for name, chosen in sorted(values.items())}
         empty = [name for name, chosen in frozen.items() if not chosen]
         if empty:
@@ -39,7 +42,7 @@ class Subset:
         """Read what ``to_json`` wrote. Raises InputError for anything but an object of lists of strings."""
         try:
             loaded = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"a subset is a JSON object of lists of values: {error}") from None
         if not isinstance(loaded, dict) or not all(
             isinstance(chosen, list) and all(isinstance(value, str) for value in chosen) for chosen in loaded.values()

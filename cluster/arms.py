@@ -1,0 +1,75 @@
+"""The arms of a comparison: which subset each trains on, and the manifests drawn from it by the one sampler."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster.config import EVERYTHING, RANDOM, TRUE, WRONG, RunConfig
+from finegpr.attributes import Attribute
+from finegpr.catalog import Catalog
+from finegpr.errors import ConfigError
+from finegpr.storage import read_json
+from finegpr.subset import Subset
+from search.space import Space
+
+Truth = Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One arm: what it may draw from, and whether it draws the budget or takes all there is."""
+
+    name: str
+    subset: Subset
+    takes_all: bool = False
+
+    def draw(self, catalog: Catalog, space: Space, *, seed: int) -> Catalog:
+        """The manifest. Raises InputError when the subset does not hold the budget."""
+        if self.takes_all:
+            return catalog.take(catalog.frame.index[catalog.frame["identity"] > 0].to_numpy())
+        return catalog.take(space.sampler.draw(self.subset, seed=seed))
+
+
+def known_truth(config: RunConfig, target: Catalog) -> Truth | None:
+    """The target's true distribution, uniform over these values: from the config, or from a rendered target."""
+    if config.truth is not None:
+        return config.truth
+    world = target.root / "world.json"
+    if not world.exists():
+        return None
+    distribution = read_json(world).get("distribution")
+    return {name: tuple(values) for name, values in distribution.items()} if distribution else None
+
+
+def make_arm(name: str, config: RunConfig, space: Space, truth: Truth | None, found: Mapping[str, Subset]) -> Arm:
+    """The arm ``name``; ``found`` holds the subsets that the searches chose. Raises ConfigError."""
+    if name in found:
+        return Arm(name=name, subset=found[name])
+    if name in config.subsets:
+        return Arm(name=name, subset=Subset(config.subsets[name]))
+    if name == RANDOM:
+        return Arm(name=name, subset=Subset({}))
+    if name == EVERYTHING:
+        return Arm(name=name, subset=Subset({}), takes_all=True)
+    if truth is None:
+        raise ConfigError(f"arm {name} needs the target's true distribution; state it as `truth:`, or leave the arm out")
+    searched = {attribute.name: attribute for attribute in space.attributes}
+    true = {attribute: values for attribute, values in truth.items() if attribute in searched}
+    if name == TRUE:
+        return Arm(name=name, subset=Subset({key: _present(searched[key], true[key], space) for key in true}))
+    attribute = name.removeprefix(WRONG)
+    if attribute not in true:
+        raise ConfigError(f"arm {name}: the truth names {', '.join(true) or 'no searched attribute'}, not {attribute}")
+    wrong = [value for value in _present(searched[attribute], None, space) if value not in true[attribute]]
+    return Arm(name=name, subset=Subset({attribute: wrong}))
+
+
+def _present(attribute: Attribute, values: tuple[str, ...] | None, space: Space) -> list[str]:
+    """The values of ``attribute`` that the source has, all of them or those among ``values``."""
+    present = space.values[space.attributes.index(attribute)]
+    return [value for value in present if values is None or value in values]
+
+
+def catalog_path(folder: Path, which: str) -> Path:
+    """Where the catalog of ``source`` or ``target`` lies in the index stage's folder."""
+    return folder / f"{which}.parquet"

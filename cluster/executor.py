@@ -1,0 +1,132 @@
+"""Where heavy stages run: in this process, or on Ray. Both give the same numbers; ``run.py`` does not know which."""
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from finegpr.reid.train import TrainConfig
+
+from cluster.progress import Tick, say
+from cluster.runtime import RayConfig, announce, ray_session
+from cluster.trial import MODEL, run_trial
+from finegpr.catalog import Catalog, Cells
+from finegpr.measure import MeasureConfig, measure, pending_shards, prepare, read_measurements
+from finegpr.measurements import Measurements
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureJob:
+    """What to measure against what, into which folder; ``source_path`` is where the source's catalog lies."""
+
+    source: Catalog
+    source_path: Path
+    cells: Cells
+    targets: Mapping[str, Catalog]
+    folder: Path
+
+
+class Executor(Protocol):
+    """Runs what is worth spreading over machines. Results reach the disk, not the caller's memory."""
+
+    name: str
+    processes: int
+
+    def measure(self, config: MeasureConfig, job: MeasureJob, tick: Tick) -> Measurements: ...
+
+    def train(self, trials: Sequence[dict[str, Any]], storage: Path, tick: Tick) -> None: ...
+
+    def fit_on_workers(self, trial: dict[str, Any]) -> None:
+        """Train one trial's model on the configured workers; where there are none, leave it to ``train``."""
+
+    def close(self) -> None: ...
+
+
+class SerialExecutor:
+    """One process, no Ray: the reference that the distributed form is compared with."""
+
+    name = "serial"
+    processes = 1
+
+    def measure(self, config: MeasureConfig, job: MeasureJob, tick: Tick) -> Measurements:
+        return measure(config, job.source, job.targets, job.folder, cells=job.cells, progress=tick)
+
+    def train(self, trials: Sequence[dict[str, Any]], storage: Path, tick: Tick) -> None:
+        del storage
+        for done, trial in enumerate(trials):
+            tick(done, len(trials), trial["label"])
+            run_trial(trial)
+        tick(len(trials), len(trials))
+
+    def fit_on_workers(self, trial: dict[str, Any]) -> None:
+        del trial
+
+    def close(self) -> None:
+        pass
+
+
+class RayExecutor:
+    """Ray Data measures, Ray Tune runs the trials, Ray Train the model that is kept. Ray starts when first needed."""
+
+    name = "ray"
+
+    def __init__(self, config: RayConfig, *, num_workers: int, use_gpu: bool) -> None:
+        self._config = config
+        self.processes = config.num_cpus or os.cpu_count() or 1
+        self._num_workers = num_workers
+        self._use_gpu = use_gpu
+        self._stack = ExitStack()
+        self._session: Any = None
+
+    @property
+    def _ray(self) -> Any:
+        if self._session is None:
+            self._session = self._stack.enter_context(ray_session(self._config))
+            announce(self._session)
+        return self._session
+
+    def measure(self, config: MeasureConfig, job: MeasureJob, tick: Tick) -> Measurements:
+        from cluster.measure import measure_pending
+
+        shards = prepare(config, job.source, job.targets, job.folder, cells=job.cells)
+        pending = {index: shards[index] for index in pending_shards(job.folder, job.source)}
+        total = sum(map(len, shards))
+        done = total - sum(map(len, pending.values()))
+
+        def count(images: int) -> None:
+            nonlocal done
+            done += images
+            tick(done, total)
+
+        count(0)
+        if pending:
+            measure_pending(self._ray, config, job.folder, job.source_path, pending, count)
+        return read_measurements(job.folder)
+
+    def train(self, trials: Sequence[dict[str, Any]], storage: Path, tick: Tick) -> None:
+        from cluster.tune import run_trials
+
+        if trials:
+            threads = TrainConfig.model_validate_json(trials[0]["config"]).threads
+            gpus = 1.0 if self._use_gpu else 0.0
+            run_trials(self._ray, trials, run_trial, cpus=float(threads), gpus=gpus, storage=storage, tick=tick)
+
+    def fit_on_workers(self, trial: dict[str, Any]) -> None:
+        from cluster.train import fit_with_ray_train
+
+        say(f"  {trial['label']}: Ray Train, {self._num_workers} worker{'s' if self._num_workers > 1 else ''}")
+        fit_with_ray_train(
+            self._ray,
+            TrainConfig.model_validate_json(trial["config"]),
+            Path(trial["manifest"]),
+            output=Path(trial["folder"]) / MODEL,
+            seed=trial["seed"],
+            num_workers=self._num_workers,
+            use_gpu=self._use_gpu,
+        )
+
+    def close(self) -> None:
+        self._stack.close()
+        self._session = None

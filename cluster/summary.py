@@ -1,0 +1,247 @@
+"""From a finished run to its report: results table, agreement with the truth, samples, costs and provenance."""
+
+import datetime
+import json
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from rich.table import Table
+
+from cluster.config import RANDOM
+from cluster.progress import console, say
+from cluster.run import TARGET, Run
+from cluster.searching import make_choice, rank_arms, surrogate_scores
+from cluster.trial import METRICS
+from finegpr.catalog import Catalog
+from finegpr.images import BadImage, decode
+from finegpr.measurements import Measurements
+from finegpr.storage import canonical_hash, read_json, write_bytes, write_json
+from search.compare import ArmSummary, summarise, t_interval
+from search.report import write_report
+from search.report_data import (
+    Dataset,
+    Effect,
+    Provenance,
+    Quarantined,
+    ReportData,
+    SampleRow,
+    StageCost,
+    StyleShare,
+    Thumbnail,
+    Weights,
+)
+
+REPORT, REPORT_DATA, RESULTS = "report.html", "report.json", "results.json"
+SAMPLES = 14
+LIBRARIES = ("ray", "torch", "torchvision", "xgboost", "nevergrad", "numpy", "pandas", "pyarrow", "pillow")
+
+
+def write_summary(run: Run) -> Path:
+    """Write results.json, report.json and report.html, print the table, and return the report's path."""
+    results = read_results(run)
+    arms = summarise(results, baseline=RANDOM) if len(results) else ()
+    data = make_report_data(run, results, arms)
+    root = run.folder.root
+    write_json(root / RESULTS, results.to_dict(orient="records"))
+    write_bytes(root / REPORT_DATA, data.to_json().encode())
+    write_report(data, root / REPORT)
+    print_results(arms)
+    return root / REPORT
+
+
+def read_results(run: Run) -> pd.DataFrame:
+    """One row per arm and seed: every metric as a fraction. Empty when the target has no labels."""
+    rows = []
+    for trial in run.trials:
+        path = Path(trial["folder"]) / METRICS
+        if path.exists():
+            metrics = {name: value for name, value in read_json(path).items() if isinstance(value, float)}
+            rows.append({"target": run.target.title, "arm": trial["arm"], "seed": trial["seed"], **metrics})
+    return pd.DataFrame(rows)
+
+
+def make_report_data(run: Run, results: pd.DataFrame, arms: tuple[ArmSummary, ...]) -> ReportData:
+    """Everything the report shows."""
+    config = run.config
+    scale = config.measure.scale
+    main = config.keep if config.keep in run.searches else next(reversed(run.searches))
+    assert main is not None
+    return ReportData(
+        source=_dataset(run.source),
+        target=_dataset(run.target),
+        budget=config.budget.images,
+        baseline=RANDOM,
+        choices=tuple(make_choice(run, objective) for objective in run.searches),
+        main=main,
+        results=arms,
+        rank_agreements=rank_arms(run, results) if len(results) else (),
+        samples=_samples(run, main),
+        surrogate=surrogate_scores(run, main),
+        style_shares=(
+            StyleShare(target=run.target.title, scale=scale, share=run.measurements.style_share(TARGET, scale)),
+        ),
+        effects=mean_distance_effects(run),
+        stages=tuple(_costs(run)),
+        provenance=_provenance(run),
+        notes=tuple(run.notes),
+    )
+
+
+def mean_distance_effects(run: Run) -> tuple[Effect, ...]:
+    """How much nearer or farther than the average image those with one value are, over identities, in standard units.
+
+    The unit is the standard deviation of the distance over images; the interval is over identities.
+    """
+    total = run.measurements.total(TARGET, run.config.measure.scale)
+    rows = run.measurements.row
+    frame = run.source.frame.iloc[rows]
+    deviation = (total - total.mean()) / (total.std() or 1.0)
+    effects = []
+    for attribute in run.space.cells.attributes:
+        column = frame[attribute.name].to_numpy()
+        for value in attribute.values:
+            inside = column == value
+            if not inside.any():
+                continue
+            by_identity = pd.Series(deviation[inside]).groupby(frame["identity"].to_numpy()[inside]).mean()
+            estimate = t_interval(by_identity.tolist())
+            effects.append(
+                Effect(
+                    quantity="distance to the target, standard deviations from the mean image",
+                    attribute=attribute.name,
+                    value=value,
+                    effect=estimate.mean,
+                    low=estimate.low,
+                    high=estimate.high,
+                )
+            )
+    return tuple(effects)
+
+
+def print_results(arms: tuple[ArmSummary, ...]) -> None:
+    """The comparison as one table."""
+    if not arms:
+        say("the target has no query and gallery, so no arm was scored")
+        return
+    table = Table(title=f"{arms[0].target}: mAP and rank-1 in percent")
+    for heading in ("arm", "mAP", "rank-1", "mAP - random", "95 % interval", "seeds"):
+        table.add_column(heading, justify="left" if heading == "arm" else "right")
+    rank = {summary.arm: summary for summary in arms if summary.metric == "rank-1"}
+    for summary in arms:
+        if summary.metric == "mAP":
+            difference = summary.difference
+            interval = (
+                f"{100 * difference.low:+.1f} to {100 * difference.high:+.1f}"
+                if difference is not None and difference.low is not None and difference.high is not None
+                else ""
+            )
+            table.add_row(
+                summary.arm,
+                _percent(summary),
+                _percent(rank[summary.arm]),
+                f"{100 * difference.mean:+.1f}" if difference is not None else "",
+                interval,
+                str(len(summary.seeds)),
+            )
+    console().print(table)
+
+
+def _percent(summary: ArmSummary) -> str:
+    return f"{100 * summary.mean.mean:.1f}" if summary.mean is not None else "failed"
+
+
+def _dataset(catalog: Catalog) -> Dataset:
+    people = catalog.frame["identity"]
+    return Dataset(
+        title=catalog.title,
+        num_images=len(catalog),
+        num_identities=int(people[people > 0].nunique()),
+        rendered=(catalog.root / "world.json").exists(),
+    )
+
+
+def _samples(run: Run, main: str) -> tuple[SampleRow, ...]:
+    manifest = Catalog.read(run.manifests[main, run.config.seeds[0]])
+    return tuple(
+        SampleRow(title=title, images=_thumbnails(catalog, run.config.seed))
+        for title, catalog in (
+            (f"Source: {run.source.title}", run.source),
+            (f"Chosen by {main}", manifest),
+            (f"Target: {run.target.title}", run.target_photos),
+        )
+    )
+
+
+def _thumbnails(catalog: Catalog, seed: int) -> tuple[Thumbnail, ...]:
+    """Random images with their values; one that cannot be read is passed over."""
+    rows: NDArray[np.int64] = np.random.default_rng(seed).permutation(len(catalog))[: 4 * SAMPLES]
+    names = [attribute.name for attribute in catalog.image_attributes]
+    thumbnails: list[Thumbnail] = []
+    for row in rows:
+        try:
+            image = decode(catalog.root / str(catalog.frame["path"].iloc[row]))
+        except BadImage:
+            continue
+        caption = ", ".join(str(catalog.frame[name].iloc[row]) for name in names)
+        thumbnails.append(Thumbnail.from_array(image, caption=caption))
+        if len(thumbnails) == SAMPLES:
+            break
+    return tuple(thumbnails)
+
+
+def _costs(run: Run) -> list[StageCost]:
+    """What each stage took, those of one name together."""
+    ledger: dict[str, StageCost] = {}
+    for stage in run.folder.opened:
+        name = stage.name.split("/")[0]
+        marker = stage.marker or {}
+        before = ledger.get(name)
+        images = marker.get("num_images")
+        seconds = float(marker.get("seconds", 0.0))
+        if before is not None:
+            seconds += before.seconds
+            images = (images or 0) + (before.num_images or 0) if images or before.num_images else None
+        ledger[name] = StageCost(stage=name, seconds=seconds, num_images=images, status=stage.status)
+    return list(ledger.values())
+
+
+def _provenance(run: Run) -> Provenance:
+    measurements: Measurements = run.measurements
+    models = {marker["weights"] for stage in run.folder.opened if (marker := stage.marker) and "weights" in marker}
+    weights = [(f"measuring: {measurements.weights}", "random" not in measurements.weights)]
+    weights += [(f"training starts from: {name}", "random" not in name) for name in sorted(models)]
+    return Provenance(
+        command=run.command,
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        machine=f"{platform.machine()}, {platform.system()}, {run.executor.processes} processes, {run.executor.name}",
+        versions={"python": platform.python_version(), **{name: metadata.version(name) for name in LIBRARIES}},
+        seeds={"run": run.config.seed, **{f"training {place}": seed for place, seed in enumerate(run.config.seeds)}},
+        hashes={
+            "source catalog": run.source.fingerprint,
+            "target catalog": run.target.fingerprint,
+            "config": canonical_hash(run.config.model_dump(mode="json")),
+            "manifests": canonical_hash({f"{arm}/{seed}": run.keys[f"select/{arm}"] for arm, seed in run.manifests}),
+        },
+        weights=tuple(Weights(name=name, trained=trained, sha256=None) for name, trained in weights),
+        quarantine=tuple(
+            Quarantined(path=str(row.path), reason=str(row.reason)) for row in measurements.quarantine.itertuples()
+        ),
+    )
+
+
+def outcome(run: Run, report: Path) -> dict[str, Any]:
+    """What ``--json`` prints of a run: mAP per arm, the choice, and where the report lies."""
+    results = read_results(run)
+    means = results.groupby("arm")["mAP"].mean().to_dict() if len(results) else {}
+    return {
+        "run": str(run.folder.root),
+        "report": str(report),
+        "mAP": {str(arm): float(value) for arm, value in means.items()},
+        "subsets": {name: json.loads(result.subset.to_json()) for name, result in run.searches.items()},
+        "scores": {name: result.score for name, result in run.searches.items()},
+    }

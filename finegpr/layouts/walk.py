@@ -1,0 +1,104 @@
+"""Walk a folder of images: deterministic order, no symlink loops, nothing outside the root, junk counted."""
+
+import os
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from finegpr.errors import InputError
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"})
+# Files that live beside images on purpose. Any other suffix is a candidate that is listed as rejected.
+COMPANION_SUFFIXES = frozenset(
+    {".csv", ".tsv", ".json", ".jsonl", ".txt", ".md", ".parquet", ".npz", ".npy", ".mat", ".xml", ".yaml", ".yml"}
+    | {".html", ".pdf", ".zip", ".tar", ".gz", ".mp4", ".avi", ".mov", ".log"}
+)
+_JUNK = frozenset({"thumbs.db", "desktop.ini", "__macosx", "@eadir"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Files:
+    """Paths relative to the root with ``/``, sorted bytewise; ``rejected`` are (path, reason)."""
+
+    images: list[str]
+    rejected: list[tuple[str, str]]
+    num_ignored: int
+
+
+def require_folder(root: Path) -> None:
+    """Raises InputError when ``root`` is missing or is not a folder."""
+    if not root.exists():
+        raise InputError(f"no folder {root}; give the path of an image folder")
+    if not root.is_dir():
+        raise InputError(f"{root} is not a folder; give the path of an image folder")
+
+
+def walk(root: Path, *, below: str = "", skip: Collection[str] = ()) -> Files:
+    """List the images under ``root / below``, leaving out the folders of that level named in ``skip``.
+
+    Hidden files, thumbnails, companion files (tables, texts, archives) and special files (FIFO, device) are ignored
+    and counted. Links to files inside the root are followed; a link that leaves the root is rejected. Links to folders
+    are never followed: inside the root their target is listed under its own name, so loops cannot occur.
+    """
+    require_folder(root / below)
+    inside = os.path.join(os.path.realpath(root), "")  # noqa: PTH118 - a string prefix is what is compared
+    images: list[str] = []
+    rejected: list[tuple[str, str]] = []
+    num_ignored = 0
+    folders = [below]
+    while folders:
+        folder = folders.pop()
+        prefix = f"{folder}/" if folder else ""
+        try:
+            with os.scandir(root / folder) as scan:
+                entries = list(scan)
+        except OSError as error:
+            rejected.append((folder, f"folder cannot be read: {error.strerror}"))
+            continue
+        for entry in entries:
+            name = entry.name
+            if name.startswith(".") or name.lower() in _JUNK or (folder == below and name in skip):
+                num_ignored += 1
+                continue
+            if not _is_utf8(name):
+                rejected.append((prefix + _printable(name), "name is not valid UTF-8; rename the file"))
+                continue
+            if entry.is_symlink():
+                if not os.path.join(os.path.realpath(entry.path), "").startswith(inside):  # noqa: PTH118
+                    rejected.append((prefix + name, "link leaves the root"))
+                    continue
+                if not os.path.exists(entry.path):  # noqa: PTH110 - entry.is_file raises for a link to itself
+                    rejected.append((prefix + name, "broken link"))
+                    continue
+                if not entry.is_file():
+                    num_ignored += 1
+                    continue
+            elif entry.is_dir(follow_symlinks=False):
+                folders.append(prefix + name)
+                continue
+            elif not entry.is_file(follow_symlinks=False):
+                num_ignored += 1
+                continue
+            suffix = "." + name.rpartition(".")[2].lower()
+            if suffix in IMAGE_SUFFIXES:
+                images.append(prefix + name)
+            elif suffix in COMPANION_SUFFIXES:
+                num_ignored += 1
+            else:
+                rejected.append((prefix + name, "not the name of an image file"))
+    # For valid UTF-8 the order of code points is the order of bytes.
+    return Files(images=sorted(images), rejected=sorted(rejected), num_ignored=num_ignored)
+
+
+def _is_utf8(name: str) -> bool:
+    if name.isascii():
+        return True
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _printable(name: str) -> str:
+    return os.fsencode(name).decode("utf-8", "backslashreplace")

@@ -1,0 +1,133 @@
+"""Perceptual distance of AOST, equations (1)-(3): style from Gram matrices, content from feature maps.
+
+Both parts are squared Euclidean distances between vectors: one style vector per layer (the upper triangle of the
+Gram matrix, off-diagonal entries times sqrt 2, over 2 N M) and one content vector (the feature map over sqrt 2).
+Means over a target, the principal basis and the sketches all work on these vectors and know nothing of layers.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import sqrt
+
+import torch
+from torch import Tensor
+
+from finegpr.errors import InputError
+
+ALPHA = 0.9
+BETA = 1.0
+LAYER_WEIGHT = 0.2
+
+STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+CONTENT_LAYER = "relu4_2"
+NUM_STYLE_TERMS = len(STYLE_LAYERS)
+NUM_TERMS = NUM_STYLE_TERMS + 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distances:
+    """Style, content and total = alpha * style + beta * content; shape (n, m) for pairs, (n,) for means over m."""
+
+    style: Tensor
+    content: Tensor
+    total: Tensor
+
+
+def style_vector(features: Tensor) -> Tensor:
+    """Feature maps (n, N, H, W) -> (n, N (N + 1) / 2); squared distance = sum (G - A)^2 / (4 N^2 M^2), M = H W."""
+    filters, positions = features.shape[1], features.shape[2] * features.shape[3]
+    # (n, M, N) is a view of a channels-last map; of the usual layout only the product reads it strided.
+    by_position = features.permute(0, 2, 3, 1).reshape(len(features), positions, filters)
+    gram = torch.bmm(by_position.transpose(1, 2), by_position)
+    row, column = torch.triu_indices(filters, filters, device=features.device)
+    scale = gram.new_full(row.shape, sqrt(2.0) / (2 * filters * positions))
+    scale[row == column] /= sqrt(2.0)
+    return gram.flatten(1).index_select(1, row * filters + column) * scale
+
+
+def content_vector(features: Tensor) -> Tensor:
+    """Feature maps (n, N, H, W) -> (n, N H W); squared distance = 1/2 sum (F - P)^2."""
+    return features.flatten(1) / sqrt(2.0)
+
+
+def pairwise_distance(
+    source_features: Sequence[Tensor],
+    target_features: Sequence[Tensor],
+    *,
+    content_layer: int,
+    layer_weight: float | Sequence[float] = LAYER_WEIGHT,
+    alpha: float = ALPHA,
+    beta: float = BETA,
+) -> Distances:
+    """Distances (n, m) between every source and every target image, by differences: O(n m), exact for near images.
+
+    Features are a sequence over layers of (n, N, H, W) and (m, N, H, W); ``content_layer`` indexes it;
+    ``layer_weight`` is one w or one per layer, 0 = not a style layer.
+    Raises InputError for shapes that do not match, an unknown content layer or a wrong number of weights.
+    """
+    weights = _checked(source_features, target_features, content_layer, layer_weight)
+    style = source_features[0].new_zeros(len(source_features[0]), len(target_features[0]))
+    for weight, source, target in zip(weights, source_features, target_features, strict=True):
+        if weight:
+            style += weight * _squared_distances(style_vector(source), style_vector(target))
+    content = _squared_distances(
+        content_vector(source_features[content_layer]), content_vector(target_features[content_layer])
+    )
+    return Distances(style=style, content=content, total=alpha * style + beta * content)
+
+
+def mean_distance(
+    source_features: Sequence[Tensor],
+    target_features: Sequence[Tensor],
+    *,
+    content_layer: int,
+    layer_weight: float | Sequence[float] = LAYER_WEIGHT,
+    alpha: float = ALPHA,
+    beta: float = BETA,
+) -> Distances:
+    """Mean distances (n,) of every source image to the whole target, never forming pairs: O(n + m).
+
+    Arguments and errors as for ``pairwise_distance``, of whose rows this is the mean, by
+    mean_j |u - v_j|^2 = |u - v|^2 + mean_j |v_j - v|^2 with v the mean of the v_j.
+    """
+    weights = _checked(source_features, target_features, content_layer, layer_weight)
+    style = source_features[0].new_zeros(len(source_features[0]))
+    for weight, source, target in zip(weights, source_features, target_features, strict=True):
+        if weight:
+            style += weight * _mean_squared_distance(style_vector(source), style_vector(target))
+    content = _mean_squared_distance(
+        content_vector(source_features[content_layer]), content_vector(target_features[content_layer])
+    )
+    return Distances(style=style, content=content, total=alpha * style + beta * content)
+
+
+def _squared_distances(x: Tensor, y: Tensor) -> Tensor:
+    # |x|^2 - 2 <x, y> + |y|^2 loses every digit for near images; torch forms the differences when told to.
+    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").square()
+
+
+def _mean_squared_distance(x: Tensor, y: Tensor) -> Tensor:
+    mean = y.mean(dim=0)
+    return (x - mean).square().sum(dim=1) + (y - mean).square().sum(dim=1).mean()
+
+
+def _checked(
+    source: Sequence[Tensor], target: Sequence[Tensor], content_layer: int, layer_weight: float | Sequence[float]
+) -> list[float]:
+    """The style weight of each layer, after every shape has been compared."""
+    if not source or len(source) != len(target):
+        raise InputError(f"source has {len(source)} layers and target {len(target)}; give the same layers of both")
+    for layer, (x, y) in enumerate(zip(source, target, strict=True)):
+        if x.ndim != 4 or y.ndim != 4 or x.shape[1:] != y.shape[1:]:
+            raise InputError(
+                f"layer {layer}: source {tuple(x.shape)} and target {tuple(y.shape)} should be (n, N, H, W) and "
+                "(m, N, H, W); resize both sides to the same size"
+            )
+        if len(x) != len(source[0]) or len(y) != len(target[0]) or not len(y):
+            raise InputError(f"layer {layer}: {len(x)} source and {len(y)} target images; expected as many as layer 0")
+    if not -len(source) <= content_layer < len(source):
+        raise InputError(f"content_layer {content_layer} is not one of the {len(source)} layers")
+    weights = [float(layer_weight)] * len(source) if isinstance(layer_weight, int | float) else list(layer_weight)
+    if len(weights) != len(source):
+        raise InputError(f"{len(weights)} layer weights for {len(source)} layers; give one, or one per layer")
+    return weights

@@ -1,0 +1,1 @@
+"""Person re-identification: the network, its training, and its evaluation."""

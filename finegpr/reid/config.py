@@ -1,0 +1,71 @@
+"""The settings of a re-ID training."""
+
+from typing import Self
+
+from pydantic import Field, field_validator, model_validator
+
+from finegpr.config import Config
+from finegpr.device import DeviceName
+from finegpr.reid.losses import LOSSES, parse_losses
+from finegpr.reid.model import MODELS
+
+
+class TrainConfig(Config):
+    """One training; ``recipes`` holds the named ones.
+
+    Give ``epochs`` or ``steps``, not both; arms of a comparison take the same ``steps``. The learning rate falls to a
+    tenth at each of ``milestones``, fractions of all steps. ``loss`` joins names of LOSSES by ``+``; where one of them
+    needs pairs, a batch holds batch_size / per_identity identities. ``batch_size`` is of all processes together.
+    ``weights``: imagenet, random or the path of a safetensors file.
+    """
+
+    model: str
+    weights: str
+    height: int = Field(ge=16, le=1024)
+    width: int = Field(ge=16, le=1024)
+    neck: bool = False
+    loss: str
+    batch_size: int = Field(ge=2)
+    per_identity: int = Field(default=4, ge=2)
+    epochs: int | None = Field(default=None, ge=1)
+    steps: int | None = Field(default=None, ge=1)
+    learning_rate: float = Field(gt=0)
+    milestones: tuple[float, ...]
+    flip: float = Field(default=0.5, ge=0, le=1)
+    device: DeviceName = "auto"
+    threads: int = Field(default=1, ge=1, description="CPU threads; results depend on them in the last digits")
+    cache_bytes: int = Field(default=4 << 30, ge=0, description="decode once into memory up to this size, else stream")
+    workers: int = Field(default=0, ge=0, description="processes that decode streamed images")
+    validate_epochs: int = Field(default=0, ge=0, description="validate every so many epochs; 0: only the last")
+    save_seconds: float = Field(default=0, ge=0, description="least time between two states saved for resuming")
+
+    @field_validator("model")
+    @classmethod
+    def _known_model(cls, model: str) -> str:
+        if model not in MODELS:
+            raise ValueError(f"no model {model!r}; known models: {', '.join(MODELS)}")
+        return model
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("give either epochs or steps")
+        if not all(0 < milestone < 1 for milestone in self.milestones):
+            raise ValueError(f"milestones are fractions of the training between 0 and 1, got {self.milestones}")
+        if LOSSES["softmax"] not in parse_losses(self.loss):
+            raise ValueError(f"loss should contain softmax, which trains the classifier, got {self.loss!r}")
+        if self.needs_pairs and (self.batch_size % self.per_identity or self.batch_size < 2 * self.per_identity):
+            raise ValueError(
+                f"with loss {self.loss}, batch_size should be a multiple of per_identity and hold 2 identities, "
+                f"got {self.batch_size} and {self.per_identity}"
+            )
+        return self
+
+    @property
+    def needs_pairs(self) -> bool:
+        """Whether batches are P identities x K images."""
+        return any(loss.needs_pairs for loss in parse_losses(self.loss))
+
+    def rate(self, step: int, num_steps: int) -> float:
+        """Learning rate of 0-based ``step`` out of ``num_steps``."""
+        return self.learning_rate * 0.1 ** sum(step >= round(milestone * num_steps) for milestone in self.milestones)

@@ -1,0 +1,235 @@
+"""Where the pixels of a catalog come from: an image store shared by many trainings, memory, or the files themselves."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader
+
+from finegpr import images as image_files
+from finegpr.catalog import Catalog
+from finegpr.errors import InputError, StateError
+from finegpr.storage import (
+    canonical_hash,
+    file_sha256,
+    read_marker,
+    read_table,
+    write_atomic,
+    write_marker,
+    write_table,
+)
+
+_CHUNK = 1024
+_PIXELS = "pixels.npy"
+_INDEX = "index.parquet"
+_INDEX_SCHEMA = pa.schema([("path", pa.binary()), ("reason", pa.string())])
+
+Bad = list[tuple[int, str]]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ImageStore:
+    """Decoded images of one size in a memory-mapped file: decoded once, read by any number of processes.
+
+    ``pixels`` is uint8 (n, 3, H, W); ``reasons`` says per image why it is bad, None for a good one. Images are found
+    by their absolute path. Open it in every process by ``open(folder)`` rather than sending it.
+    """
+
+    folder: Path
+    pixels: NDArray[np.uint8]
+    reasons: tuple[str | None, ...]
+    row_of: dict[bytes, int] = field(repr=False)
+
+    @classmethod
+    def create(cls, folder: Path, catalogs: Iterable[Catalog], *, height: int, width: int) -> "ImageStore":
+        """Decode every image of ``catalogs`` once; a finished store of the same files in ``folder`` is kept.
+
+        A store of other images, or of files whose size or time of change differ, is made anew. Raises WriteError.
+        """
+        paths = sorted({path for catalog in catalogs for path in catalog.file_paths()})
+        keys = [_key(path) for path in paths]
+        inputs = canonical_hash([[key.hex(), *_stamp(path)] for key, path in zip(keys, paths, strict=True)])
+        wanted = {"inputs": inputs, "height": height, "width": width}
+        marker = read_marker(folder)
+        is_same = marker is not None and {name: marker.get(name) for name in wanted} == wanted
+        if marker is not None and is_same and marker["sha256"] == file_sha256(folder / _PIXELS):
+            return cls.open(folder)
+        reasons: list[str | None] = [None] * len(paths)
+
+        def decode(temporary: Path) -> None:
+            shape = (len(paths), 3, height, width)
+            pixels = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+            for begin in range(0, len(paths), _CHUNK):
+                chunk, bad = image_files.load(paths[begin : begin + _CHUNK], height=height, width=width)
+                pixels[begin : begin + _CHUNK] = chunk
+                for index, reason in bad:
+                    reasons[begin + index] = reason
+            pixels.flush()
+
+        write_atomic(folder / _PIXELS, decode)
+        write_table(folder / _INDEX, pa.table({"path": keys, "reason": reasons}, schema=_INDEX_SCHEMA))
+        write_marker(folder, {**wanted, "num_images": len(paths), "sha256": file_sha256(folder / _PIXELS)})
+        return cls.open(folder)
+
+    @classmethod
+    def open(cls, folder: Path) -> "ImageStore":
+        """Open a finished store for reading. Raises StateError when it is unfinished, or its files do not fit."""
+        marker = read_marker(folder)
+        if marker is None:
+            raise StateError(f"{folder} is not a finished image store; run the same command again")
+        index = read_table(folder / _INDEX, schema=_INDEX_SCHEMA)
+        shape = (index.num_rows, 3, marker["height"], marker["width"])
+        try:
+            pixels: NDArray[np.uint8] = np.load(folder / _PIXELS, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise StateError(f"cannot read {folder / _PIXELS} ({error}); delete {folder} and run again") from None
+        if pixels.shape != shape or pixels.dtype != np.uint8:
+            raise StateError(
+                f"{folder / _PIXELS} should be uint8 {shape}, got {pixels.dtype} {pixels.shape}; delete it"
+            )
+        row_of = {path: row for row, path in enumerate(index["path"].to_pylist())}
+        return cls(folder=folder, pixels=pixels, reasons=tuple(index["reason"].to_pylist()), row_of=row_of)
+
+
+def _key(path: Path) -> bytes:
+    return os.fsencode(path.absolute())
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        status = path.stat()
+    except OSError:
+        return (-1, -1)
+    return (status.st_size, status.st_mtime_ns)
+
+
+class Pixels(Protocol):
+    """The pixels of a catalog's rows. ``bad`` is every bad row that is known before reading."""
+
+    bad: Bad
+
+    def read(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.uint8], Bad]:
+        """uint8 (n, 3, H, W) of these rows, and the (row, reason) of the bad ones among them, whose pixels are zero."""
+
+
+class StoredPixels:
+    """Rows of an array that lies in memory or is mapped into it."""
+
+    def __init__(self, pixels: NDArray[np.uint8], rows: NDArray[np.int64], bad: Bad) -> None:
+        self._pixels, self._rows = pixels, rows
+        self.bad = bad
+        self._reasons = dict(bad)
+
+    def read(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.uint8], Bad]:
+        bad = [(int(row), self._reasons[int(row)]) for row in rows if int(row) in self._reasons] if self.bad else []
+        return self._pixels[self._rows[rows]], bad
+
+
+class FilePixels:
+    """Rows decoded from their files whenever they are read."""
+
+    def __init__(self, paths: Sequence[Path], *, height: int, width: int) -> None:
+        self._paths, self._height, self._width = paths, height, width
+        self.bad: Bad = []
+
+    def read(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.uint8], Bad]:
+        paths = [self._paths[row] for row in rows]
+        pixels, bad = image_files.load(paths, height=self._height, width=self._width)
+        return pixels, [(int(rows[index]), reason) for index, reason in bad]
+
+    def __getitem__(self, rows: Any) -> tuple[NDArray[np.uint8], Bad]:
+        return self.read(rows)
+
+
+def open_pixels(catalog: Catalog, *, height: int, width: int, images: ImageStore | None, cache_bytes: int) -> Pixels:
+    """The catalog's pixels: from ``images`` where given, else decoded now if they fit ``cache_bytes``, else streamed.
+
+    Raises StateError when ``images`` has another size or lacks an image of the catalog.
+    """
+    paths = catalog.file_paths()
+    if images is not None:
+        if images.pixels.shape[2:] != (height, width):
+            got = "x".join(map(str, images.pixels.shape[2:]))
+            raise StateError(f"image store {images.folder} holds {got} pixels, expected {height}x{width}; make it anew")
+        rows = np.array([images.row_of.get(_key(path), -1) for path in paths], dtype=np.int64)
+        if (rows < 0).any():
+            missing = paths[int(np.argmin(rows))]
+            raise StateError(f"image store {images.folder} lacks {missing}; make it anew from this catalog")
+        reasons = [(index, images.reasons[row]) for index, row in enumerate(rows.tolist())]
+        return StoredPixels(images.pixels, rows, [(index, reason) for index, reason in reasons if reason is not None])
+    if len(paths) * 3 * height * width > cache_bytes:
+        return FilePixels(paths, height=height, width=width)
+    pixels, bad = image_files.load(paths, height=height, width=width)
+    return StoredPixels(pixels, np.arange(len(paths)), bad)
+
+
+def read_ahead(
+    pixels: Pixels, batches: Iterable[NDArray[np.int64]], *, workers: int
+) -> Iterator[tuple[NDArray[np.uint8], Bad]]:
+    """``pixels.read`` of each batch, in order; files are decoded by ``workers`` processes ahead of their use."""
+    if not isinstance(pixels, FilePixels) or workers == 0:
+        yield from map(pixels.read, batches)
+        return
+    yield from DataLoader(
+        pixels,  # type: ignore[arg-type]
+        batch_size=None,
+        sampler=batches,
+        num_workers=workers,
+        collate_fn=None,
+        generator=torch.Generator(),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainingSet:
+    """What a training reads: its good ``rows`` (n,), a class 0 .. num_classes - 1 for each, and their pixels.
+
+    ``quarantined`` grows when a streamed image turns out to be bad: catalog row -> reason.
+    """
+
+    catalog: Catalog
+    pixels: Pixels
+    rows: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    identities: NDArray[np.int64]
+    quarantined: dict[int, str]
+
+    @classmethod
+    def open(cls, catalog: Catalog, pixels: Pixels) -> "TrainingSet":
+        """Raises InputError for an image without a person, fewer than 2 identities, or too many bad images."""
+        identity = catalog.frame["identity"].to_numpy()
+        if num_nobody := int((identity <= 0).sum()):
+            raise InputError(
+                f"{num_nobody} of {len(catalog)} training images show nobody (identity 0 or -1); take the train part"
+            )
+        quarantined = dict(pixels.bad)
+        rows = np.setdiff1d(np.arange(len(catalog)), list(quarantined))
+        identities, labels = np.unique(identity[rows], return_inverse=True)
+        training = cls(
+            catalog=catalog,
+            pixels=pixels,
+            rows=rows,
+            labels=labels.astype(np.int64),
+            identities=identities,
+            quarantined=quarantined,
+        )
+        training.check()
+        if len(identities) < 2:
+            raise InputError(f"training needs at least 2 identities, got {len(identities)} in {len(rows)} images")
+        return training
+
+    def check(self) -> None:
+        """Raises InputError when too many images are bad."""
+        image_files.check_quarantine(self.bad_files, len(self.catalog), of=self.catalog.title)
+
+    @property
+    def bad_files(self) -> tuple[tuple[str, str], ...]:
+        """(path, reason) of every image known to be bad."""
+        paths = self.catalog.frame["path"]
+        return tuple((str(paths[row]), reason) for row, reason in sorted(self.quarantined.items()))

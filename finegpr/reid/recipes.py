@@ -1,0 +1,36 @@
+"""Named trainings: a run is one of these values, with a few fields changed."""
+
+from finegpr.errors import ConfigError
+from finegpr.reid.config import TrainConfig
+
+RECIPES = {
+    "paper": TrainConfig(
+        model="resnet50",
+        weights="imagenet",
+        height=256,
+        width=128,
+        loss="softmax",
+        batch_size=128,
+        epochs=120,
+        learning_rate=3.5e-4,
+        milestones=(40 / 120, 70 / 120),
+    ),
+    "quick": TrainConfig(
+        model="small",
+        weights="random",
+        height=64,
+        width=32,
+        loss="softmax",
+        batch_size=64,
+        steps=200,
+        learning_rate=2e-3,
+        milestones=(0.6, 0.85),
+    ),
+}
+
+
+def recipe(name: str) -> TrainConfig:
+    """``paper`` (AOST: ResNet-50, 120 epochs) or ``quick`` (seconds on one CPU core). Raises ConfigError otherwise."""
+    if name not in RECIPES:
+        raise ConfigError(f"no recipe {name!r}; known recipes: {', '.join(RECIPES)}")
+    return RECIPES[name]

@@ -1,0 +1,146 @@
+"""How a rendered world reaches the disk: balanced conditions, one unit of work per folder, resumable, any number of workers."""
+
+import functools
+import io
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from PIL import Image
+
+from finegpr.attributes import ILLUMINATION, SCENE, VIEWPOINT, WEATHER
+from finegpr.config import Config
+from finegpr.errors import StateError
+from finegpr.storage import canonical_hash, locked, read_json, read_marker, write_json, write_marker, writing
+
+Progress = Callable[[int, int], None]
+Condition = tuple[str, str, str, str]
+CONDITIONS = (VIEWPOINT, WEATHER, ILLUMINATION, SCENE)
+# raise when the same config would draw other pixels
+FORMAT = 1
+
+
+def silent(_done: int, _total: int) -> None:
+    """The progress callback of callers that show none."""
+
+
+def deal(factors: Sequence[Sequence[str]], hands: int, size: int, random: np.random.Generator) -> list[list[tuple[str, ...]]]:
+    """``hands`` lists of ``size`` distinct combinations of the factors' values.
+
+    Over all hands the counts of any two combinations differ by at most one, and within a hand every factor's values are
+    nearly balanced: combinations are dealt from whole decks in an order that steps through all factors at once.
+    """
+    total = int(np.prod([len(values) for values in factors]))
+    assert 0 < size <= total
+    deck: list[tuple[str, ...]] = []
+    dealt = []
+    for _ in range(hands):
+        hand: list[tuple[str, ...]] = []
+        held: set[tuple[str, ...]] = set()
+        skipped: list[tuple[str, ...]] = []
+        while len(hand) < size:
+            if not deck:
+                deck = _shuffled_deck(factors, random)[::-1]
+            card = deck.pop()
+            if card in held:
+                skipped.append(card)
+            else:
+                hand.append(card)
+                held.add(card)
+        deck.extend(skipped[::-1])
+        dealt.append(hand)
+    return dealt
+
+
+def _shuffled_deck(factors: Sequence[Sequence[str]], random: np.random.Generator) -> list[tuple[str, ...]]:
+    """Every combination once. Steps count in mixed radix, the longest factor fastest, and each digit is shifted by the
+    faster ones, so that all factors move at every step; the values are relabelled at random."""
+    order = sorted(range(len(factors)), key=lambda k: -len(factors[k]))
+    labels = [[factor[i] for i in random.permutation(len(factor))] for factor in factors]
+    deck = []
+    for step in range(int(np.prod([len(values) for values in factors]))):
+        card = [""] * len(factors)
+        rest, shift, fastest, span = step, 0, 0, 1
+        for place, k in enumerate(order):
+            rest, digit = divmod(rest, len(labels[k]))
+            card[k] = labels[k][(digit + shift + fastest // span) % len(labels[k])]
+            if place == 0:
+                fastest = digit
+            else:
+                span *= len(labels[k])
+            shift += digit
+        deck.append(tuple(card))
+    return deck
+
+
+def write_jpeg(path: Path, image: np.ndarray, quality: int) -> None:
+    """Write a picture under a temporary name and rename it: a file that exists is whole."""
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, format="JPEG", quality=quality)
+    replace_bytes(path, stream.getvalue())
+
+
+def replace_bytes(path: Path, data: bytes) -> None:
+    """Write and rename without syncing: thousands of pictures are redrawn sooner than synced one by one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(data)
+    temporary.replace(path)
+
+
+@contextmanager
+def claimed(root: Path, config: Config, world: Mapping[str, object]) -> Iterator[bool]:
+    """Hold ``root`` for rendering ``config``; yields whether there is anything left to do and commits on leaving.
+
+    Writes ``world.json`` first, so that an interrupted world is continued and another one is refused. Raises StateError
+    when the folder holds anything else.
+    """
+    identity = canonical_hash({"format": FORMAT, "title": world["title"], "config": config.model_dump(mode="json")})
+    with locked(root):
+        description = root / "world.json"
+        if description.exists():
+            found = read_json(description)
+            if not isinstance(found, dict) or found.get("hash") != identity:
+                raise StateError(f"{root} holds another rendered world; choose another folder or delete it")
+        elif any(not child.name.startswith(".lock") for child in root.iterdir()):
+            raise StateError(f"{root} is not empty and holds no rendered world; choose another folder")
+        marker = read_marker(root)
+        if marker is not None and marker.get("hash") == identity:
+            yield False
+            return
+        write_json(description, {**world, "hash": identity, "settings": config.model_dump(mode="json")})
+        yield True
+        write_marker(root, {"hash": identity, "format": FORMAT})
+
+
+Unit = TypeVar("Unit")
+
+
+def run_units(
+    work: Callable[[Unit], int], units: Iterable[Unit], *, total: int, workers: int, progress: Progress, root: Path
+) -> None:
+    """Call ``work`` on every unit, here or in ``workers`` fresh processes; it returns how many images it stands for."""
+    done = 0
+    with writing(root):
+        if workers == 1:
+            for unit in units:
+                done += work(unit)
+                progress(done, total)
+            return
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            for count in pool.map(work, units):
+                done += count
+                progress(done, total)
+
+
+@functools.cache
+def code(name: str, value: str) -> int:
+    """FineGPR's code of a value, from 1: viewpoints start at 90deg and go up in steps of 10deg, the others are in order."""
+    if name == "viewpoint":
+        return (int(VIEWPOINT.degrees(value)) - 90) % 360 // 10 + 1
+    attribute = next(attribute for attribute in CONDITIONS if attribute.name == name)
+    return attribute.index(value) + 1

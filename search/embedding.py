@@ -1,0 +1,332 @@
+"""Mean embeddings of cells: what makes a score one matrix product, whatever the number of images.
+
+Every objective here is a quadratic form of the cell shares p with sum 1,
+
+    score(p) = |sum_c p_c u_c|^2 + sum_c p_c l_c + constant - sum_c p_c^2 v_c / k_c
+
+For a mean kernel K between cells and t between cells and target, |sum_c p_c mu_c - mu_T|^2 = p'Kp - 2 p't + const. K is
+centred, K = H K H + a 1' + 1 a' - s, so that few coordinates u (U U' ~ H K H) carry it, and l = 2 a - 2 t is exact.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from scipy import linalg
+
+from finegpr.errors import InputError
+
+if TYPE_CHECKING:
+    from finegpr.catalog import Cells
+    from finegpr.measurements import Measurements, Scale
+
+Floats = npt.NDArray[np.float64]
+Singles = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+MAX_RANK = 64
+SMALLEST_EIGENVALUE = 2e-6  # of the largest; below it directions are rounding noise
+ROWS_AT_ONCE = 64  # keeps one kernel block in the cache
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Samples:
+    """Values (n, q) of measured images, with their cell (n,) out of ``num_cells``, identity (n,) and q names.
+
+    A cell's mean is the mean over its identities of each identity's mean: people are the independent unit.
+    """
+
+    values: Floats
+    names: tuple[str, ...]
+    cell: Ints
+    identity: Ints
+    num_cells: int
+
+    @cached_property
+    def num_identities(self) -> Ints:
+        """Measured identities k_c of each cell, (C,)."""
+        return np.bincount(self._unit_cell, minlength=self.num_cells).astype(np.int64)
+
+    @cached_property
+    def weights(self) -> Floats:
+        """Weight of each image in its cell's mean, (n,); they sum to 1 within a cell."""
+        images = np.bincount(self._unit_of_image)
+        return np.asarray(1.0 / (images[self._unit_of_image] * self.num_identities[self.cell]))
+
+    @cached_property
+    def means(self) -> Floats:
+        """Cell means (C, q); NaN where nothing was measured."""
+        sums = np.zeros((self.num_cells, self.values.shape[1]))
+        np.add.at(sums, self.cell, self.values * self.weights[:, None])
+        sums[self.num_identities == 0] = np.nan
+        return sums
+
+    @cached_property
+    def variance(self) -> Floats:
+        """Variance between the identities of a cell, (C, q), unbiased; pooled over cells where k_c < 2.
+
+        Zero where no cell has two identities: then nothing is known of it, see ``has_variance``.
+        """
+        squares = np.zeros((self.num_cells, self.values.shape[1]))
+        np.add.at(squares, self._unit_cell, np.square(self._unit_means - np.nan_to_num(self.means)[self._unit_cell]))
+        freedom = np.maximum(self.num_identities - 1, 0)
+        pooled = squares[freedom > 0].sum(axis=0) / max(int(freedom.sum()), 1)
+        own = squares / np.maximum(freedom, 1)[:, None]
+        return np.where((freedom > 0)[:, None], own, pooled)
+
+    @property
+    def has_variance(self) -> bool:
+        """Whether any cell has two measured identities."""
+        return bool((self.num_identities >= 2).any())
+
+    def take(self, images: npt.NDArray[np.bool_]) -> "Samples":
+        """The images of a mask (n,)."""
+        return replace(self, values=self.values[images], cell=self.cell[images], identity=self.identity[images])
+
+    def columns(self, places: list[int]) -> "Samples":
+        """Some of the quantities."""
+        return replace(self, values=self.values[:, places], names=tuple(self.names[place] for place in places))
+
+    @cached_property
+    def _units(self) -> tuple[Ints, Ints]:
+        pairs = np.stack([self.cell, self.identity], axis=1)
+        units, of_image = np.unique(pairs, axis=0, return_inverse=True)
+        return units[:, 0], of_image.reshape(-1)
+
+    @property
+    def _unit_cell(self) -> Ints:
+        return self._units[0]
+
+    @property
+    def _unit_of_image(self) -> Ints:
+        return self._units[1]
+
+    @cached_property
+    def _unit_means(self) -> Floats:
+        sums = np.zeros((len(self._unit_cell), self.values.shape[1]))
+        np.add.at(sums, self._unit_of_image, self.values)
+        return np.asarray(sums / np.bincount(self._unit_of_image)[:, None])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CellEmbedding:
+    """Coordinates u (C, r), linear part l (C,) and ``constant`` of the quadratic form in this module's docstring.
+
+    ``variance`` (C,) is v_c in these coordinates, ``num_identities`` (C,) k_c; 0 where a surrogate filled the cell in
+    (or should, see ``fill``). ``rank_error``: Frobenius norm of what r coordinates miss of the centred kernel, over its
+    norm. ``samples`` holds the same quantities per image, leading coordinates first, times ``readout`` (q, r + 1).
+    """
+
+    coordinates: Floats
+    linear: Floats
+    constant: float
+    variance: Floats
+    num_identities: Ints
+    rank_error: float
+    samples: Samples
+    readout: Floats
+
+    @property
+    def unmeasured(self) -> npt.NDArray[np.bool_]:
+        """Cells (C,) without a measured image: their part of a score is plug-in, not unbiased."""
+        return self.num_identities == 0
+
+    @property
+    def plug_in(self) -> bool:
+        """Whether any score rests on a surrogate's prediction."""
+        return bool(self.unmeasured.any())
+
+    def score(self, shares: Floats) -> Floats:
+        """The quadratic form at shares (n, C), rows summing to 1 -> (n,). Lower is nearer; may be below 0."""
+        correction = np.divide(
+            self.variance, self.num_identities, out=np.zeros_like(self.variance), where=self.num_identities > 0
+        )
+        mean = shares @ self.coordinates
+        return np.asarray(
+            np.square(mean).sum(axis=1) + shares @ self.linear + self.constant - np.square(shares) @ correction
+        )
+
+    def fill(self, predicted: Floats) -> "CellEmbedding":
+        """Fill the unmeasured cells from values (C, q') of the leading q' sample columns and of the last one.
+
+        q' may be smaller than q: the coordinates in between are left at 0, the mean over cells.
+        """
+        num_leading = predicted.shape[1] - 1
+        values = np.zeros((len(self.linear), self.samples.values.shape[1]))
+        values[:, :num_leading] = predicted[:, :-1]
+        values[:, -1] = predicted[:, -1]
+        filled = values @ self.readout
+        gap = self.unmeasured
+        return replace(
+            self,
+            coordinates=np.where(gap[:, None], filled[:, :-1], self.coordinates),
+            linear=np.where(gap, filled[:, -1], self.linear),
+        )
+
+
+def embed_distance(
+    measurements: "Measurements", cells: "Cells", identity: Ints, *, target: str, scale: "Scale"
+) -> CellEmbedding:
+    """mean_distance: no coordinates, l_c = mean D_total of the cell. The samples are the six unweighted terms."""
+    keep, cell, person = _measured(measurements, cells, identity, target)
+    weights = measurements.term_weights(scale)
+    samples = Samples(
+        values=measurements.terms[target][keep].astype(np.float64),
+        names=("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1", "content"),
+        cell=cell,
+        identity=person,
+        num_cells=len(cells),
+    )
+    return _from_samples(samples, np.asarray(weights, dtype=np.float64)[:, None], constant=0.0, rank_error=0.0)
+
+
+def embed_linear(
+    measurements: "Measurements", cells: "Cells", identity: Ints, *, target: str, scale: "Scale"
+) -> CellEmbedding:
+    """mmd_linear: squared distance of the means of phi."""
+    keep, cell, person = _measured(measurements, cells, identity, target)
+    sketches = Samples(
+        values=measurements.phi(scale)[keep].astype(np.float64),
+        names=(),
+        cell=cell,
+        identity=person,
+        num_cells=len(cells),
+    )
+    means = sketches.means[sketches.num_identities > 0]
+    # Distances of means do not see the origin; near them, products lose no digits.
+    origin = means.mean(axis=0)
+    to_target = measurements.target_phi(target, scale).mean(axis=0, dtype=np.float64) - origin
+    phi = sketches.values - origin
+    return _from_kernel(
+        sketches, phi @ (means - origin).T, to_target=phi @ to_target, of_target=float(to_target @ to_target)
+    )
+
+
+def embed_rbf(
+    measurements: "Measurements", cells: "Cells", identity: Ints, *, target: str, scale: "Scale"
+) -> CellEmbedding:
+    """mmd_rbf: sum over the six terms and s in (0.5, 1, 2) of exp(-d / (s median)).
+
+    The kernel measures each term by its own median, which ``standardised`` does too: under ``paper`` it has no meaning.
+    """
+    if scale != "standardised":
+        raise InputError(f"mmd_rbf divides each term by its median; expected scale standardised, got {scale}")
+    keep, cell, person = _measured(measurements, cells, identity, target)
+    order = np.argsort(cell, kind="stable")
+    keep, cell, person = keep[order], cell[order], person[order]
+    images = Samples(values=np.empty((len(cell), 0)), names=(), cell=cell, identity=person, num_cells=len(cells))
+    source = _in_kernel_units(measurements, measurements.sketch[keep])
+    goal = _in_kernel_units(measurements, measurements.target_sketch[target])
+    starts = np.flatnonzero(np.concatenate([[True], cell[1:] != cell[:-1]]))
+    weights = images.weights.astype(np.float32)
+    image_cell = np.empty((len(cell), len(starts)), dtype=np.float32)
+    for rows, block in _kernel_blocks(source, source):
+        block *= weights
+        np.add.reduceat(block, starts, axis=1, out=image_cell[rows])
+    to_target = np.concatenate([block.mean(axis=1, dtype=np.float64) for _, block in _kernel_blocks(source, goal)])
+    within_target = [block.sum(dtype=np.float64) for _, block in _kernel_blocks(goal, goal)]
+    of_target = float(sum(within_target)) / len(goal[0]) ** 2
+    return _from_kernel(images, image_cell.astype(np.float64), to_target=to_target, of_target=of_target)
+
+
+def _measured(
+    measurements: "Measurements", cells: "Cells", identity: Ints, target: str
+) -> tuple[Ints, Ints, Ints]:
+    """Measured images whose cell is known: their place in the measurements, cell and identity."""
+    if target not in measurements.target_sketch:
+        known = ", ".join(measurements.target_sketch) or "none"
+        raise InputError(f"target {target!r} was not measured; measured targets: {known}")
+    if len(cells.of_row) != measurements.num_catalog:
+        raise InputError(
+            f"measurements of a catalog of {measurements.num_catalog} images, but the catalog has "
+            f"{len(cells.of_row)}; measure this catalog"
+        )
+    cell = cells.of_row[measurements.row]
+    keep = np.flatnonzero(cell >= 0)
+    if len(keep) == 0:
+        raise InputError("no measured image has all the attributes searched over; measure more images")
+    return keep, cell[keep], identity[measurements.row[keep]]
+
+
+def _in_kernel_units(measurements: "Measurements", sketch: Singles) -> list[Singles]:
+    """Sketch blocks scaled so that exp(-d) is the widest of a term's three kernels; a constant term stays at 0."""
+    return [
+        (sketch[:, block] / np.sqrt(2.0 * median)).astype(np.float32) if median > 0 else np.zeros_like(sketch[:, block])
+        for block, median in zip(measurements.blocks, measurements.median, strict=True)
+    ]
+
+
+def _kernel_blocks(x: list[Singles], y: list[Singles]) -> Iterator[tuple[slice, Singles]]:
+    """The kernel between images x (a, .) and y (b, .), some rows at a time."""
+    norms = [np.square(part).sum(axis=1) for part in y]
+    num = len(x[0])
+    for start in range(0, num, ROWS_AT_ONCE):
+        rows = slice(start, min(start + ROWS_AT_ONCE, num))
+        total = np.zeros((rows.stop - rows.start, len(y[0])), dtype=np.float32)
+        for left, right, norm in zip(x, y, norms, strict=True):
+            distance = left[rows] @ right.T
+            distance *= -2
+            distance += np.square(left[rows]).sum(axis=1)[:, None]
+            distance += norm
+            np.maximum(distance, 0, out=distance)
+            np.negative(distance, out=distance)
+            kernel = np.exp(distance, out=distance)
+            # s = 2, then 1 and 0.5 by squaring: one exponential instead of three.
+            total += kernel
+            total += np.square(kernel, out=kernel)
+            total += np.square(kernel, out=kernel)
+        yield rows, total
+
+
+def _from_kernel(images: Samples, image_cell: Floats, *, to_target: Floats, of_target: float) -> CellEmbedding:
+    """Factor a kernel given between images and measured cells (n, M), images and target (n,), target and itself."""
+    measured = np.flatnonzero(images.num_identities)
+    place = np.searchsorted(measured, images.cell)
+    kernel = np.zeros((len(measured), len(measured)))
+    np.add.at(kernel, place, image_cell * images.weights[:, None])
+    row_means = kernel.mean(axis=0)
+    mean = float(row_means.mean())
+    centred = kernel - row_means[:, None] - row_means[None, :] + mean
+    centred = (centred + centred.T) / 2
+    num = len(measured)
+    values, vectors = linalg.eigh(centred, subset_by_index=(max(0, num - MAX_RANK), num - 1))
+    kept = np.flatnonzero(values > max(SMALLEST_EIGENVALUE * values[-1], 1e-12 * abs(mean)))[::-1]
+    norm = float(np.square(centred).sum())
+    missed = max(0.0, norm - float(np.square(values[kept]).sum()))
+    image_means = image_cell.mean(axis=1)
+    coordinates = image_cell @ vectors[:, kept]
+    coordinates -= image_means[:, None] * vectors[:, kept].sum(axis=0)
+    coordinates -= (row_means - mean) @ vectors[:, kept]
+    coordinates /= np.sqrt(values[kept])
+    linear = 2 * image_means - 2 * to_target
+    samples = Samples(
+        values=np.concatenate([coordinates, linear[:, None]], axis=1),
+        names=(*(f"coordinate {place + 1}" for place in range(len(kept))), "linear"),
+        cell=images.cell,
+        identity=images.identity,
+        num_cells=images.num_cells,
+    )
+    return _from_samples(
+        samples,
+        np.eye(len(kept) + 1),
+        constant=of_target - mean,
+        rank_error=float(np.sqrt(missed / norm)) if len(kept) else 0.0,
+    )
+
+
+def _from_samples(samples: Samples, readout: Floats, *, constant: float, rank_error: float) -> CellEmbedding:
+    values = np.nan_to_num(samples.means) @ readout
+    coordinate_variance = samples.variance @ np.square(readout[:, :-1])
+    return CellEmbedding(
+        coordinates=values[:, :-1],
+        linear=values[:, -1],
+        constant=constant,
+        variance=coordinate_variance.sum(axis=1),
+        num_identities=samples.num_identities,
+        rank_error=rank_error,
+        samples=samples,
+        readout=readout,
+    )

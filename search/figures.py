@@ -1,0 +1,452 @@
+"""The figures of a report as plain Plotly specifications; colours are CSS variables that the page fills in.
+
+Text goes through ``label``: Plotly reads a subset of HTML in every string it draws.
+"""
+
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+
+from search.compare import ArmSummary, Estimate, RankAgreement
+from search.report_data import AttributeShares, Choice, Effect
+
+MAX_POINTS = 1_500
+MAX_EFFECTS = 24
+ROW_PIXELS = 24
+
+INK, MUTED, LINE = "var(--ink)", "var(--muted)", "var(--line)"
+ACCENT, REST = "var(--accent)", "var(--rest)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One figure: its key in the page, what it shows in words, its height and its Plotly specification."""
+
+    key: str
+    title: str
+    height: int
+    spec: Mapping[str, Any]
+
+
+def label(text: str) -> str:
+    """Text that Plotly draws as it is, whatever markup it holds."""
+    return html.escape(text, quote=False)
+
+
+def thinned(count: int, limit: int = MAX_POINTS) -> list[int]:
+    """At most ``limit`` evenly spread positions out of ``count``, first and last among them."""
+    return [int(at) for at in np.unique(np.linspace(0, count - 1, min(count, limit)).round())] if count else []
+
+
+def best_so_far(history: Sequence[float | None], *, higher_is_better: bool) -> list[float | None]:
+    """The best score up to each evaluation; None until the first that did not fail."""
+
+    def better(best: float | None, score: float | None) -> float | None:
+        if best is None or score is None:
+            return score if best is None else best
+        return max(best, score) if higher_is_better else min(best, score)
+
+    return list(accumulate(history, better))
+
+
+def _axis(title: str = "", **options: Any) -> dict[str, Any]:
+    return {
+        "title": {"text": title, "standoff": 8, "font": {"size": 12}},
+        "gridcolor": LINE,
+        "zerolinecolor": LINE,
+        "linecolor": LINE,
+        "tickfont": {"size": 12},
+        "automargin": True,
+        "fixedrange": True,
+        **options,
+    }
+
+
+def _layout(**options: Any) -> dict[str, Any]:
+    return {
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 12, "color": MUTED},
+        "margin": {"l": 8, "r": 12, "t": 8, "b": 8},
+        "showlegend": False,
+        "dragmode": False,
+        "hoverlabel": {"bgcolor": "var(--card)", "bordercolor": LINE, "font": {"color": INK}},
+        **options,
+    }
+
+
+def _legend() -> dict[str, Any]:
+    return {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "font": {"size": 12}, "itemclick": False}
+
+
+def arms(summaries: Sequence[ArmSummary], *, key: str, main_arm: str | None) -> Figure:
+    """Mean, interval and every seed of each arm, for the summaries of one target and one metric, in per cent."""
+    metric = summaries[0].metric
+    names = [label(summary.arm) for summary in summaries]
+    values = [100 * value for summary in summaries for value in summary.values]
+    data = [
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "x": [100 * value for value in summary.values],
+            "y": [label(summary.arm)] * len(summary.values),
+            "text": [f"seed {seed}" for seed in summary.seeds],
+            "hovertemplate": f"%{{x:.1f}} % {metric}<br>%{{text}}<extra></extra>",
+            "marker": {"symbol": "circle-open", "size": 8, "color": MUTED, "line": {"width": 1.2}},
+        }
+        for summary in summaries
+    ]
+    for summary in summaries:
+        if summary.mean is None:
+            continue
+        colour = ACCENT if summary.arm == main_arm else INK
+        data.append(_interval(label(summary.arm), summary.mean, colour, "%{x:.1f} % mean<extra></extra>"))
+    return Figure(
+        key=key,
+        title=f"{metric} per arm: mean, interval, single seeds",
+        height=70 + (ROW_PIXELS + 10) * len(names),
+        spec={
+            "data": data,
+            "layout": _layout(
+                xaxis=_axis(f"{metric} (%)", range=_visible(values, floor=0.0, ceiling=100.0), zeroline=False),
+                yaxis=_rows(names),
+            ),
+        },
+    )
+
+
+def differences(summaries: Sequence[ArmSummary], *, key: str, baseline: str, main_arm: str | None) -> Figure | None:
+    """Paired differences from the baseline with their intervals, in percentage points; None when there are none."""
+    paired = [(summary.arm, summary.difference) for summary in summaries if summary.difference is not None]
+    if not paired:
+        return None
+    names = [label(arm) for arm, _ in paired]
+    data = [
+        _interval(label(arm), difference, ACCENT if arm == main_arm else INK, "%{x:+.1f} points<extra></extra>")
+        for arm, difference in paired
+    ]
+    means = [100 * difference.mean for _, difference in paired]
+    metric = summaries[0].metric
+    return Figure(
+        key=key,
+        title=f"{metric}: paired difference from {baseline}",
+        height=70 + (ROW_PIXELS + 10) * len(names),
+        spec={
+            "data": data,
+            "layout": _layout(
+                xaxis=_axis(
+                    f"{metric} against {label(baseline)} (percentage points)",
+                    range=_visible([0.0, *means]),
+                    zerolinecolor=MUTED,
+                    zerolinewidth=1.5,
+                ),
+                yaxis=_rows(names),
+            ),
+        },
+    )
+
+
+def _interval(name: str, estimate: Estimate, colour: str, hover: str) -> dict[str, Any]:
+    trace: dict[str, Any] = {
+        "type": "scatter",
+        "mode": "markers",
+        "x": [100 * estimate.mean],
+        "y": [name],
+        "hovertemplate": hover,
+        "marker": {"size": 10, "color": colour},
+    }
+    if estimate.high is not None:
+        half = 100 * (estimate.high - estimate.mean)
+        trace["error_x"] = {"type": "data", "array": [half], "color": colour, "thickness": 2, "width": 5}
+    return trace
+
+
+def _visible(values: Sequence[float], *, floor: float = -100.0, ceiling: float = 100.0) -> list[float]:
+    """An axis range round the values; the huge intervals of two seeds may run past it."""
+    if not values:
+        return [floor, ceiling]
+    low, high = min(values), max(values)
+    room = max(high - low, 2.0) * 0.8
+    return [max(floor, low - room), min(ceiling, high + room)]
+
+
+def _rows(names: Sequence[str]) -> dict[str, Any]:
+    return _axis(
+        type="category",
+        categoryorder="array",
+        categoryarray=list(names)[::-1],
+        range=[-0.6, len(names) - 0.4],
+        showgrid=False,
+        tickfont={"size": 13, "color": INK},
+        ticks="",
+    )
+
+
+def shares(attribute: AttributeShares, *, key: str, target: str) -> Figure:
+    """Share of every value in the source, in the manifest and in the target; polar for a circular attribute."""
+    names = [label(value) for value in attribute.values]
+    percents = {
+        "source": [100 * share for share in attribute.source],
+        "manifest": [100 * share for share in attribute.manifest],
+    }
+    if attribute.target is not None:
+        percents["target"] = [100 * share for share in attribute.target]
+    spec = _polar(attribute, percents) if attribute.circular else _bars(names, percents)
+    known = {"true": "true shares", "estimate": "estimated shares", "unknown": "shares unknown"}[attribute.target_kind]
+    return Figure(
+        key=key,
+        title=f"{attribute.name}: shares in source, choice and {target} ({known})",
+        height=300 if attribute.circular else 210,
+        spec=spec,
+    )
+
+
+def _bars(names: list[str], percents: Mapping[str, list[float]]) -> dict[str, Any]:
+    hover = "%{x}: %{y:.1f} %"
+    data: list[dict[str, Any]] = [
+        _bar(names, percents["source"], "source", REST, hover),
+        _bar(names, percents["manifest"], "chosen", ACCENT, hover),
+    ]
+    if "target" in percents:
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": "target",
+                "x": names,
+                "y": percents["target"],
+                "hovertemplate": f"{hover}<extra>target</extra>",
+                "marker": {
+                    "symbol": "diamond",
+                    "size": 9,
+                    "color": INK,
+                    "line": {"width": 1.5, "color": "var(--card)"},
+                },
+            }
+        )
+    return {
+        "data": data,
+        "layout": _layout(
+            bargap=0.3,
+            bargroupgap=0.08,
+            xaxis=_axis(type="category", showgrid=False, tickangle="auto"),
+            yaxis=_axis("images (%)", rangemode="tozero", nticks=5),
+        ),
+    }
+
+
+def _bar(names: list[str], values: list[float], name: str, colour: str, hover: str) -> dict[str, Any]:
+    return {
+        "type": "bar",
+        "name": name,
+        "x": names,
+        "y": values,
+        "marker": {"color": colour},
+        "hovertemplate": f"{hover}<extra>{name}</extra>",
+    }
+
+
+def _polar(attribute: AttributeShares, percents: Mapping[str, list[float]]) -> dict[str, Any]:
+    angles = [float(value.removesuffix("deg")) for value in attribute.values]
+    closed = [*angles, angles[0]]
+    width = 360 / len(angles)
+    hover = "%{theta}°: %{r:.1f} %"
+    data: list[dict[str, Any]] = [
+        {
+            "type": "barpolar",
+            "name": "chosen",
+            "theta": angles,
+            "r": percents["manifest"],
+            "width": [0.86 * width] * len(angles),
+            "marker": {"color": ACCENT},
+            "hovertemplate": f"{hover}<extra>chosen</extra>",
+        },
+        {
+            "type": "scatterpolar",
+            "mode": "lines",
+            "name": "source",
+            "theta": closed,
+            "r": [*percents["source"], percents["source"][0]],
+            "line": {"color": REST, "width": 3},
+            "hovertemplate": f"{hover}<extra>source</extra>",
+        },
+    ]
+    if "target" in percents:
+        data.append(
+            {
+                "type": "scatterpolar",
+                "mode": "markers",
+                "name": "target",
+                "theta": angles,
+                "r": percents["target"],
+                "marker": {
+                    "symbol": "diamond",
+                    "size": 8,
+                    "color": INK,
+                    "line": {"width": 1.5, "color": "var(--card)"},
+                },
+                "hovertemplate": f"{hover}<extra>target</extra>",
+            }
+        )
+    polar = {
+        "bgcolor": "rgba(0,0,0,0)",
+        "angularaxis": {
+            "direction": "clockwise",
+            "rotation": 90,
+            "gridcolor": LINE,
+            "linecolor": LINE,
+            "ticksuffix": "°",
+            "dtick": 45,
+        },
+        "radialaxis": {
+            "gridcolor": LINE,
+            "linecolor": LINE,
+            "ticksuffix": " %",
+            "nticks": 4,
+            "angle": 90,
+            "tickfont": {"size": 11},
+            "rangemode": "tozero",
+        },
+    }
+    return {"data": data, "layout": _layout(polar=polar, margin={"l": 40, "r": 40, "t": 28, "b": 28})}
+
+
+def history(choice: Choice, *, key: str) -> Figure | None:
+    """Best score so far over the evaluations, with each evaluation, random search and the known best, thinned."""
+    if not choice.history:
+        return None
+    best = best_so_far(choice.history, higher_is_better=choice.higher_is_better)
+    data: list[dict[str, Any]] = [_dots(choice.history), _steps(best, "best so far", ACCENT, "solid")]
+    if choice.random_history:
+        random = best_so_far(choice.random_history, higher_is_better=choice.higher_is_better)
+        data.append(_steps(random, "random search", INK, "dot"))
+    if choice.known_best is not None:
+        longest = max(len(choice.history), len(choice.random_history))
+        data.append(_line([1, longest], [choice.known_best] * 2, "known best", MUTED, "dash"))
+    direction = "higher" if choice.higher_is_better else "lower"
+    unit = f", {label(choice.unit)}" if choice.unit else ""
+    return Figure(
+        key=key,
+        title=f"{choice.objective}: best score after each evaluation",
+        height=320,
+        spec={
+            "data": data,
+            "layout": _layout(
+                showlegend=True,
+                legend=_legend(),
+                margin={"l": 8, "r": 12, "t": 36, "b": 8},
+                xaxis=_axis("evaluation", showgrid=False),
+                yaxis=_axis(f"{label(choice.objective)}{unit} ({direction} is better)", zeroline=False),
+            ),
+        },
+    )
+
+
+def _dots(scores: Sequence[float | None]) -> dict[str, Any]:
+    at = thinned(len(scores))
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": "each evaluation",
+        "x": [position + 1 for position in at],
+        "y": [scores[position] for position in at],
+        "marker": {"size": 4, "color": REST},
+        "hoverinfo": "skip",
+    }
+
+
+def _steps(best: Sequence[float | None], name: str, colour: str, dash: str) -> dict[str, Any]:
+    changes = [at for at in range(1, len(best)) if best[at] != best[at - 1]]
+    at = [0, *(changes[position] for position in thinned(len(changes))), len(best) - 1]
+    return _line([position + 1 for position in at], [best[position] for position in at], name, colour, dash)
+
+
+def _line(x: Sequence[int], y: Sequence[float | None], name: str, colour: str, dash: str) -> dict[str, Any]:
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": name,
+        "x": list(x),
+        "y": list(y),
+        "line": {"color": colour, "width": 2, "dash": dash, "shape": "hv"},
+        "hovertemplate": f"%{{y:.4g}} after %{{x:,}}<extra>{name}</extra>",
+    }
+
+
+def ranking(agreement: RankAgreement, *, key: str, higher_is_better: bool) -> Figure:
+    """Objective score against true mAP, one point per arm; better is always to the right and up."""
+    better = "right is better" if higher_is_better else "axis reversed: right is better"
+    return Figure(
+        key=key,
+        title=f"{agreement.objective} against trained mAP",
+        height=300,
+        spec={
+            "data": [
+                {
+                    "type": "scatter",
+                    "mode": "markers+text",
+                    "x": list(agreement.scores),
+                    "y": [100 * truth for truth in agreement.truths],
+                    "text": [label(arm) for arm in agreement.arms],
+                    "textposition": "top center",
+                    "textfont": {"size": 11, "color": MUTED},
+                    "cliponaxis": False,
+                    "marker": {"size": 9, "color": ACCENT},
+                    "hovertemplate": "%{text}<br>score %{x:.4g}<br>mAP %{y:.1f} %<extra></extra>",
+                }
+            ],
+            "layout": _layout(
+                margin={"l": 8, "r": 24, "t": 20, "b": 8},
+                xaxis=_axis(
+                    f"{label(agreement.objective)} ({better})",
+                    autorange=True if higher_is_better else "reversed",
+                    zeroline=False,
+                    nticks=5,
+                ),
+                yaxis=_axis("mAP (%)", zeroline=False, nticks=5),
+            ),
+        },
+    )
+
+
+def effects(found: Sequence[Effect], *, key: str, chosen: frozenset[tuple[str, str]]) -> Figure:
+    """Sorted bars of the largest effects of one quantity, with intervals; the accent marks chosen values."""
+    largest = sorted(found, key=lambda effect: -abs(effect.effect))[:MAX_EFFECTS]
+    ordered = sorted(largest, key=lambda effect: effect.effect)
+    names = [label(f"{effect.attribute} {effect.value}") for effect in ordered]
+    bar: dict[str, Any] = {
+        "type": "bar",
+        "orientation": "h",
+        "x": [effect.effect for effect in ordered],
+        "y": names,
+        "marker": {"color": [ACCENT if (each.attribute, each.value) in chosen else REST for each in ordered]},
+        "hovertemplate": "%{y}: %{x:.3g}<extra></extra>",
+    }
+    if any(effect.low is not None for effect in ordered):
+        bar["error_x"] = {
+            "type": "data",
+            "symmetric": False,
+            "array": [0.0 if each.high is None else each.high - each.effect for each in ordered],
+            "arrayminus": [0.0 if each.low is None else each.effect - each.low for each in ordered],
+            "color": INK,
+            "thickness": 1.2,
+            "width": 3,
+        }
+    quantity = found[0].quantity
+    return Figure(
+        key=key,
+        title=f"Effect of each attribute value on {quantity}",
+        height=70 + ROW_PIXELS * len(names),
+        spec={
+            "data": [bar],
+            "layout": _layout(
+                bargap=0.35,
+                xaxis=_axis(f"change of {label(quantity)}", zerolinecolor=MUTED, nticks=6),
+                yaxis=_rows(names),
+            ),
+        },
+    )

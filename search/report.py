@@ -1,0 +1,111 @@
+"""One offline HTML page that shows what was chosen, why, how sure we are and what it cost.
+
+The page makes no request: Plotly, figures and thumbnails are inside, and its content policy forbids the rest.
+"""
+
+from pathlib import Path
+
+import jinja2
+from plotly.offline import get_plotlyjs
+
+from finegpr.storage import sha256, write_bytes
+from search import figures, report_text
+from search.compare import ArmSummary
+from search.figures import Figure
+from search.report_data import AttributeShares, Effect, ReportData
+from search.report_text import markdown_summary
+
+__all__ = ["ReportData", "markdown_summary", "render", "write_report"]
+
+TEMPLATE = "report.html.j2"
+MAX_QUARANTINE_ROWS = 200
+
+
+def write_report(data: ReportData, path: Path) -> None:
+    """Atomically write the page. Raises WriteError when the file cannot be written."""
+    write_bytes(path, render(data).encode())
+
+
+def render(data: ReportData) -> str:
+    """The page as text, under 20 MB for any number of trials: histories and long lists are thinned."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        percent=report_text.percent,
+        number=report_text.number,
+        duration=report_text.duration,
+    )
+    drawn = _figures(data)
+    return environment.get_template(TEMPLATE).render(
+        data=data,
+        main=data.main_choice,
+        headline=report_text.headline(data),
+        lead=report_text.lead(data),
+        tiles=report_text.tiles(data),
+        warnings=report_text.warnings(data),
+        metrics=report_text.metrics_of(data),
+        rows=report_text.result_rows(data),
+        effects=_by_quantity(data.effects),
+        figures=drawn,
+        specs={key: figure.spec for key, figure in drawn.items()},
+        max_effects=figures.MAX_EFFECTS,
+        max_quarantine_rows=MAX_QUARANTINE_ROWS,
+        total_seconds=sum(stage.seconds for stage in data.stages),
+        nonce=sha256(data.to_json())[:32],
+        plotly=get_plotlyjs(),
+    )
+
+
+def _figures(data: ReportData) -> dict[str, Figure]:
+    """Every figure of the page by its key; a key that is absent has nothing to show."""
+    main_arm = data.main_choice.arm
+    found: list[Figure | None] = []
+    for (target, metric), summaries in _by_target_and_metric(data.results).items():
+        place = f"{target}/{metric}"
+        found += [
+            figures.arms(summaries, key=f"arms/{place}", main_arm=main_arm),
+            figures.differences(summaries, key=f"differences/{place}", baseline=data.baseline, main_arm=main_arm),
+        ]
+    found += [
+        figures.shares(attribute, key=f"shares/{attribute.name}", target=data.target.title)
+        for attribute in data.main_choice.attributes
+    ]
+    found += [figures.history(choice, key=f"history/{choice.objective}") for choice in data.choices]
+    directions = {choice.objective: choice.higher_is_better for choice in data.choices}
+    found += [
+        figures.ranking(each, key=f"ranking/{each.objective}", higher_is_better=directions.get(each.objective, False))
+        for each in data.rank_agreements
+    ]
+    found += [
+        figures.effects(effects, key=f"effects/{quantity}", chosen=_chosen_values(data.main_choice.attributes))
+        for quantity, effects in _by_quantity(data.effects).items()
+    ]
+    return {figure.key: figure for figure in found if figure is not None}
+
+
+def _by_target_and_metric(results: tuple[ArmSummary, ...]) -> dict[tuple[str, str], list[ArmSummary]]:
+    grouped: dict[tuple[str, str], list[ArmSummary]] = {}
+    for summary in results:
+        grouped.setdefault((summary.target, summary.metric), []).append(summary)
+    return grouped
+
+
+def _by_quantity(effects: tuple[Effect, ...]) -> dict[str, list[Effect]]:
+    grouped: dict[str, list[Effect]] = {}
+    for effect in effects:
+        grouped.setdefault(effect.quantity, []).append(effect)
+    return grouped
+
+
+def _chosen_values(attributes: tuple[AttributeShares, ...]) -> frozenset[tuple[str, str]]:
+    return frozenset(
+        (attribute.name, value)
+        for attribute in attributes
+        for value, chosen in zip(attribute.values, attribute.chosen, strict=True)
+        if chosen
+    )

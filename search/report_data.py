@@ -1,0 +1,245 @@
+"""What a report holds: frozen records, JSON there and back, so that a report can be rebuilt from the run folder.
+
+Shares and metrics are fractions in [0, 1]; times are seconds; a number that is not known is None, never NaN.
+"""
+
+import base64
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import TypeAdapter, ValidationError
+
+from finegpr.errors import StateError
+from search.compare import Agreement, ArmSummary, RankAgreement
+
+THUMBNAIL_HEIGHT = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """A source or target: ``rendered`` says that this project drew it, so that it is never taken for real data."""
+
+    title: str
+    num_images: int
+    num_identities: int
+    rendered: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttributeShares:
+    """One attribute of a choice; every tuple is aligned with ``values``.
+
+    ``source``, ``manifest``: shares of the images in the source and in the images drawn for training. ``target``:
+    the target's shares, true ones or an estimate as ``target_kind`` says, or None.
+    """
+
+    name: str
+    values: tuple[str, ...]
+    level: Literal["image", "identity"]
+    circular: bool
+    chosen: tuple[bool, ...]
+    source: tuple[float, ...]
+    manifest: tuple[float, ...]
+    target: tuple[float, ...] | None
+    target_kind: Literal["true", "estimate", "unknown"]
+
+    @property
+    def whole(self) -> bool:
+        """Whether every value was kept."""
+        return all(self.chosen)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """The outcome of one search. ``history`` and ``random_history``: scores in the order asked, None for a failure.
+
+    ``arm`` names the arm of the comparison that trained on this choice. ``random_score`` is the median score of
+    random subsets, ``known_best`` the exhaustively known optimum; ``num_images`` are the source's images inside.
+    """
+
+    objective: str
+    unit: str
+    higher_is_better: bool
+    optimizer: str
+    arm: str | None
+    score: float
+    random_score: float | None
+    known_best: float | None
+    num_images: int
+    attributes: tuple[AttributeShares, ...]
+    agreements: tuple[Agreement, ...]
+    history: tuple[float | None, ...]
+    random_history: tuple[float | None, ...]
+
+    @property
+    def beats_random(self) -> bool | None:
+        """Whether the score is better than the median random subset's; None when that was not measured."""
+        if self.random_score is None:
+            return None
+        return self.score > self.random_score if self.higher_is_better else self.score < self.random_score
+
+    @property
+    def gap(self) -> float | None:
+        """(score - known best) / (median random - known best): 0 the best there is, 1 no better than random."""
+        if self.known_best is None or self.random_score is None or self.random_score == self.known_best:
+            return None
+        return (self.score - self.known_best) / (self.random_score - self.known_best)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thumbnail:
+    """A small JPEG as base64 text, and the words under it."""
+
+    caption: str
+    jpeg: str
+
+    @classmethod
+    def from_array(cls, image: NDArray[np.uint8], *, caption: str) -> "Thumbnail":
+        """Of an (H, W, 3) uint8 image, shrunk to at most THUMBNAIL_HEIGHT rows."""
+        picture = Image.fromarray(image)
+        picture.thumbnail((2 * THUMBNAIL_HEIGHT, THUMBNAIL_HEIGHT))
+        stream = io.BytesIO()
+        picture.save(stream, "JPEG", quality=82)
+        return cls(caption=caption, jpeg=base64.b64encode(stream.getvalue()).decode("ascii"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleRow:
+    """A titled row of example images: the source, the choice, the target."""
+
+    title: str
+    images: tuple[Thumbnail, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SurrogateScore:
+    """R^2 on cell means held out as ``held_out`` says (cells, value pairs, identities), beside ridge and ceiling."""
+
+    quantity: str
+    held_out: str
+    surrogate: float
+    ridge: float
+    ceiling: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StyleShare:
+    """Which part of D_total is style, in [0, 1], on one target at the scale (paper, standardised) that was used."""
+
+    target: str
+    scale: str
+    share: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effect:
+    """How ``quantity`` changes when one value is in, other attributes as they are, with an interval if known."""
+
+    quantity: str
+    attribute: str
+    value: str
+    effect: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageCost:
+    """What one stage took. ``status``: done now, resumed half-way, or skipped because it was already finished."""
+
+    stage: str
+    seconds: float
+    num_images: int | None
+    status: Literal["done", "resumed", "skipped"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """The weights of one network; ``trained`` is False for random ones."""
+
+    name: str
+    trained: bool
+    sha256: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quarantined:
+    """An image that was left out, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Everything needed to repeat the run. ``hashes``: artifact -> SHA-256; ``created``: ISO 8601."""
+
+    command: str
+    created: str
+    machine: str
+    versions: Mapping[str, str]
+    seeds: Mapping[str, int]
+    hashes: Mapping[str, str]
+    weights: tuple[Weights, ...]
+    quarantine: tuple[Quarantined, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportData:
+    """Everything a report says. ``main`` names the objective of the choice that the report is about.
+
+    ``budget`` is the number of images every arm trains on; ``notes`` are further warnings, one sentence each.
+    """
+
+    source: Dataset
+    target: Dataset
+    budget: int
+    baseline: str
+    choices: tuple[Choice, ...]
+    main: str
+    results: tuple[ArmSummary, ...]
+    rank_agreements: tuple[RankAgreement, ...]
+    samples: tuple[SampleRow, ...]
+    surrogate: tuple[SurrogateScore, ...]
+    style_shares: tuple[StyleShare, ...]
+    effects: tuple[Effect, ...]
+    stages: tuple[StageCost, ...]
+    provenance: Provenance
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        names = [choice.objective for choice in self.choices]
+        if self.main not in names or len(set(names)) != len(names):
+            raise ValueError(f"main choice {self.main!r} should be one of distinct objectives, got {names}")
+
+    @property
+    def main_choice(self) -> Choice:
+        """The choice the report is about."""
+        return next(choice for choice in self.choices if choice.objective == self.main)
+
+    @property
+    def other_choices(self) -> tuple[Choice, ...]:
+        """The choices of the other objectives."""
+        return tuple(choice for choice in self.choices if choice.objective != self.main)
+
+    def to_json(self) -> str:
+        """JSON with sorted keys that ``from_json`` reads back. Raises ValueError for NaN and infinity."""
+        return json.dumps(asdict(self), sort_keys=True, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> "ReportData":
+        """Read what ``to_json`` wrote. Raises StateError that names the first field that does not fit."""
+        try:
+            return TypeAdapter(ReportData).validate_json(text, strict=True)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"])) or "the whole"
+            raise StateError(
+                f"report data are damaged or of another version ({where}: {first['msg']}); run the same command again"
+            ) from None

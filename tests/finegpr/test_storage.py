@@ -1,0 +1,208 @@
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from finegpr import storage
+from finegpr.errors import BusyError, InputError, StateError, WriteError
+
+
+@pytest.fixture
+def table() -> pa.Table:
+    names = pa.DictionaryArray.from_arrays(pa.array([0, 1, 1, None], pa.int16()), pa.array(["foggy", "sunny"]))
+    return pa.table({"row": pa.array([1, 2, 3, 4]), "weather": names}).replace_schema_metadata({"seed": "7"})
+
+
+def test_table_round_trip_keeps_types_and_metadata(tmp_path, table):
+    path = tmp_path / "lr=0.1" / "table.parquet"  # a folder that looks like a partition adds no column
+    storage.write_table(path, table)
+    assert storage.read_table(path, schema=table.schema).equals(table, check_metadata=True)
+    assert storage.read_table(path, schema=table.schema, columns=["row"]).column_names == ["row"]
+
+
+def test_every_flipped_byte_of_a_table_is_found(tmp_path, table):
+    path = tmp_path / "table.parquet"
+    storage.write_table(path, table)
+    data = path.read_bytes()
+    for position in range(len(data)):
+        path.write_bytes(data[:position] + bytes([data[position] ^ (1 << position % 8)]) + data[position + 1 :])
+        with pytest.raises(StateError, match=r"table\.parquet is damaged"):
+            storage.read_table(path)
+
+
+def test_other_parquet_readers_can_verify_the_pages(tmp_path):
+    path = tmp_path / "table.parquet"
+    storage.write_table(path, pa.table({"row": np.random.default_rng(0).integers(0, 2**62, 4000)}))
+    assert pq.read_table(path).num_rows == 4000
+    data = bytearray(path.read_bytes())
+    data[1000] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(OSError, match="CRC"):
+        pq.read_table(path, page_checksum_verification=True)
+
+
+@pytest.mark.parametrize("kept", [0, 3, 100, -9, -1])
+def test_truncated_table_is_a_state_error(tmp_path, table, kept):
+    path = tmp_path / "table.parquet"
+    storage.write_table(path, table)
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(StateError, match=r"table\.parquet is damaged"):
+        storage.read_table(path)
+
+
+def test_missing_and_foreign_tables_are_state_errors(tmp_path, table):
+    with pytest.raises(StateError, match="missing"):
+        storage.read_table(tmp_path / "none.parquet")
+    pq.write_table(table, tmp_path / "foreign.parquet")
+    with pytest.raises(StateError, match="SHA-256"):
+        storage.read_table(tmp_path / "foreign.parquet")
+
+
+@pytest.mark.parametrize(("name", "type_"), [("row", pa.int32()), ("seconds", pa.float64())])
+def test_schema_mismatch_names_the_column(tmp_path, table, name, type_):
+    storage.write_table(tmp_path / "table.parquet", table)
+    with pytest.raises(StateError, match=f"column {name} should be {type_}"):
+        storage.read_table(tmp_path / "table.parquet", schema=pa.schema([(name, type_)]))
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_temporary(tmp_path):
+    path = tmp_path / "state.json"
+    storage.write_json(path, {"version": 1})
+
+    def fail_half_way(temporary: Path) -> None:
+        temporary.write_bytes(b'{"vers')
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(WriteError, match=r"state\.json: No space left"):
+        storage.write_atomic(path, fail_half_way)
+    assert storage.read_json(path) == {"version": 1}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["state.json"]
+
+
+def test_a_writer_killed_before_the_rename_leaves_the_old_file(tmp_path):
+    path = tmp_path / "state.json"
+    storage.write_json(path, {"version": 1})
+    code = (
+        "import os, sys; from pathlib import Path; from finegpr import storage\n"
+        "def write(temporary):\n    temporary.write_bytes(b'half'); os.kill(os.getpid(), 9)\n"
+        "storage.write_atomic(Path(sys.argv[1]), write)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, path], check=False).returncode == -9
+    assert storage.read_json(path) == {"version": 1}
+    assert len(list(tmp_path.iterdir())) == 2
+    with storage.locked(tmp_path):
+        assert not list(tmp_path.glob(".*.tmp"))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", '{"a": NaN}', '{"a": -Infinity}', '{"a": 1e999}', "1" * 5000, "[" * 100_000, '"\udcff"']
+)
+def test_damaged_json_names_the_file(tmp_path, text):
+    path = tmp_path / "state.json"
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(StateError, match=r"state\.json is damaged"):
+        storage.read_json(path)
+
+
+def test_nan_is_not_written(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        storage.write_json(tmp_path / "state.json", {"a": float("nan")})
+    assert not list(tmp_path.iterdir())
+
+
+def test_arrays_round_trip_and_hash(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    arrays = {"a": np.arange(6, dtype=np.float32).reshape(2, 3).T, "b": np.array([1, 2])}
+    digest = storage.write_arrays(path, arrays, {"note": "x"})
+    assert digest == storage.file_sha256(path)
+    read = storage.read_arrays(path, expected_sha256=digest)
+    assert all(np.array_equal(read[name], array) for name, array in arrays.items())
+    path.write_bytes(path.read_bytes()[:-1] + b"\xff")
+    with pytest.raises(StateError, match=digest[:16]):
+        storage.read_arrays(path, expected_sha256=digest)
+
+
+class _Canary:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+def test_a_pickle_called_safetensors_is_refused_and_not_executed(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(pickle.dumps(_Canary(tmp_path / "canary")))
+    with pytest.raises(InputError, match="not a safetensors file"):
+        storage.read_arrays(path)
+    assert not (tmp_path / "canary").exists()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\x00" * 7,
+        (2**62).to_bytes(8, "little") + b"{}",
+        (2).to_bytes(8, "little") + b"{}trailing",
+        (77).to_bytes(8, "little") + b'{"a":{"dtype":"F32","shape":[9999999999,999],"data_offsets":[0,4]}}'.ljust(77),
+    ],
+)
+def test_lying_safetensors_headers_are_refused(tmp_path, data):
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="not a safetensors file"):
+        storage.read_arrays(path)
+
+
+def test_marker_says_finished_and_damage_is_named(tmp_path):
+    assert storage.read_marker(tmp_path) is None
+    storage.write_marker(tmp_path, {"hash": "a"})
+    assert storage.read_marker(tmp_path) == {"hash": "a"}
+    (tmp_path / storage.MARKER).write_text("[]")
+    with pytest.raises(StateError, match=r"done\.json should hold a JSON object"):
+        storage.read_marker(tmp_path)
+
+
+HOLD = (
+    "import sys, time; from pathlib import Path; from finegpr import storage\n"
+    "with storage.locked(Path(sys.argv[1])):\n    print('held', flush=True); time.sleep(60)"
+)
+
+
+def test_second_writer_is_told_who_holds_and_a_dead_one_frees(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(BusyError, match=f"process {holder.pid} on "), storage.locked(tmp_path):
+            pass
+        (tmp_path / f"{storage.LOCK}.json").write_text("{")
+        with pytest.raises(BusyError, match="in use"), storage.locked(tmp_path):
+            pass
+        holder.kill()
+    with storage.locked(tmp_path):
+        assert storage.read_json(tmp_path / f"{storage.LOCK}.json")["process"] == os.getpid()
+
+
+def test_the_same_process_cannot_lock_twice(tmp_path):
+    with storage.locked(tmp_path), pytest.raises(BusyError, match="in use"), storage.locked(tmp_path):
+        pass
+
+
+def test_a_folder_that_cannot_be_made_is_a_write_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WriteError, match="cannot write"), storage.locked(tmp_path / "file" / "run"):
+        pass
+    with pytest.raises(WriteError, match="cannot write"):
+        storage.write_json(tmp_path / ("n" * 300), {})
+
+
+def test_canonical_hash_ignores_key_order_only():
+    assert storage.canonical_hash({"a": 1, "b": [1, 2]}) == storage.canonical_hash({"b": [1, 2], "a": 1})
+    assert storage.canonical_hash({"a": 1}) != storage.canonical_hash({"a": 1.5})
