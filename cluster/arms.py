@@ -52,7 +52,9 @@ def make_arm(name: str, config: RunConfig, space: Space, truth: Truth | None, fo
     if name == EVERYTHING:
         return Arm(name=name, subset=Subset({}), takes_all=True)
     if truth is None:
-        raise ConfigError(f"arm {name} needs the target's true distribution; state it as `truth:`, or leave the arm out")
+        raise ConfigError(
+            f"arm {name} needs the target's true distribution; state it as `truth:`, or leave the arm out"
+        )
     searched = {attribute.name: attribute for attribute in space.attributes}
     true = {attribute: values for attribute, values in truth.items() if attribute in searched}
     if name == TRUE:

@@ -2,17 +2,22 @@
 
 from typing import Annotated, Any
 
-from finegpr.reid.train import TrainConfig, recipe
 from pydantic import Field, JsonValue, model_validator
-from search.loop import SearchConfig
-from search.objectives import OBJECTIVES
 
 from cluster.runtime import RayConfig
+from cluster.strict_yaml import validate
 from finegpr.config import Config
+from finegpr.errors import ConfigError
 from finegpr.measure import MeasureConfig
-from finegpr.render.world import MiniGPRConfig, MiniMarketConfig
+from finegpr.reid.config import TrainConfig
+from finegpr.reid.recipes import recipe
+from finegpr.render.minigpr import MiniGPRConfig
+from finegpr.render.minimarket import MiniMarketConfig
+from search.loop import SearchConfig
+from search.objectives import OBJECTIVES
 from search.space import Budget
 
+DEFAULT_RECIPE = "paper"
 RANDOM, EVERYTHING, TRUE = "random", "everything", "true_distribution"
 WRONG = "wrong_"
 
@@ -22,7 +27,7 @@ class DataConfig(Config):
 
     root: str
     layout: str
-    options: dict[str, JsonValue] = {}
+    options: dict[str, JsonValue] = Field(default_factory=dict)
 
 
 class WorldConfig(Config):
@@ -38,7 +43,8 @@ class RunConfig(Config):
     Either ``world`` (rendered data) or both ``source`` and ``target`` (the user's folders). ``arms`` are compared at
     equal budget, identities and training steps: ``random``, ``everything``, any objective by name, a name in
     ``subsets``, and, where the target's distribution is known, ``true_distribution`` and ``wrong_<attribute>``.
-    ``keep`` names the arm whose model is trained through Ray Train and kept.
+    ``keep`` names the arm whose model is trained through Ray Train, by ``workers`` processes. Without ``arms``, the
+    search's objective is compared with random and everything. ``train`` takes a ``recipe`` and changes to it.
     """
 
     name: str
@@ -50,25 +56,15 @@ class RunConfig(Config):
     measure: MeasureConfig = MeasureConfig()
     budget: Budget
     search: SearchConfig = SearchConfig()
-    arms: Annotated[tuple[str, ...], Field(min_length=1)] = (RANDOM, "mmd_rbf")
-    subsets: dict[str, dict[str, tuple[str, ...]]] = {}
+    arms: tuple[str, ...] = ()
+    subsets: dict[str, dict[str, tuple[str, ...]]] = Field(default_factory=dict)
     truth: dict[str, tuple[str, ...]] | None = None
     keep: str | None = None
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
-    train: TrainConfig = TrainConfig()
+    train: TrainConfig
     workers: Annotated[int, Field(ge=1)] = 1
     gpu: bool = False
     ray: RayConfig = RayConfig()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _expand_recipe(cls, data: Any) -> Any:
-        """``train.recipe`` names the settings that the other ``train`` keys change."""
-        if isinstance(data, dict) and isinstance(data.get("train"), dict) and "recipe" in data["train"]:
-            changes = dict(data["train"])
-            named = recipe(str(changes.pop("recipe")))
-            return {**data, "train": {**named.model_dump(mode="json"), **changes}}
-        return data
 
     @model_validator(mode="after")
     def _is_whole(self) -> "RunConfig":
@@ -82,6 +78,8 @@ class RunConfig(Config):
             raise ValueError(f"unknown arm {unknown[0]!r}; known: {', '.join(sorted(known))}, wrong_<attribute>")
         if len(set(self.arms)) != len(self.arms) or len(set(self.seeds)) != len(self.seeds):
             raise ValueError("arms and seeds should each be named once")
+        if not self.objectives:
+            raise ValueError(f"arms should name an objective to search by: {', '.join(OBJECTIVES)}")
         if self.keep is not None and self.keep not in self.arms:
             raise ValueError(f"keep: {self.keep!r} is not one of the arms {', '.join(self.arms)}")
         return self
@@ -90,3 +88,35 @@ class RunConfig(Config):
     def objectives(self) -> tuple[str, ...]:
         """The arms that are searched."""
         return tuple(arm for arm in self.arms if arm in OBJECTIVES)
+
+
+def run_config(mapping: dict[str, Any], where: str) -> RunConfig:
+    """A run's config from what its YAML says; ``where`` names it in errors. Raises ConfigError."""
+    train = mapping.get("train", {})
+    if isinstance(train, dict):
+        mapping = {**mapping, "train": _with_recipe(train)}
+    return validate(RunConfig, _with_arms(mapping), where)
+
+
+def train_config(changes: dict[str, Any], where: str) -> TrainConfig:
+    """A training from a ``recipe`` by name and changes to its settings. Raises ConfigError."""
+    return validate(TrainConfig, _with_recipe(changes), where)
+
+
+def _with_recipe(changes: dict[str, Any]) -> dict[str, Any]:
+    named = recipe(str(changes.get("recipe", DEFAULT_RECIPE))).model_dump(mode="json")
+    if {"epochs", "steps"} & set(changes):
+        # Giving one of the two lengths of a training replaces the recipe's, whichever that was.
+        named |= {"epochs": None, "steps": None}
+    return {**named, **{key: value for key, value in changes.items() if key != "recipe"}}
+
+
+def _with_arms(mapping: dict[str, Any]) -> dict[str, Any]:
+    """Without ``arms``, the search's objective is compared with random and everything."""
+    search = mapping.get("search")
+    objective = search.get("objective") if isinstance(search, dict) else None
+    if not mapping.get("arms"):
+        return {**mapping, "arms": [RANDOM, objective or SearchConfig().objective, EVERYTHING]}
+    if objective is not None and objective not in mapping["arms"]:
+        raise ConfigError(f"search.objective {objective!r} is not among the arms; a run searches by its arms")
+    return mapping

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from finegpr.reid.train import TrainConfig
-
 from cluster.progress import Tick, say
 from cluster.runtime import RayConfig, announce, ray_session
 from cluster.trial import MODEL, run_trial
 from finegpr.catalog import Catalog, Cells
 from finegpr.measure import MeasureConfig, measure, pending_shards, prepare, read_measurements
 from finegpr.measurements import Measurements
+from finegpr.reid.config import TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +110,7 @@ class RayExecutor:
         if trials:
             threads = TrainConfig.model_validate_json(trials[0]["config"]).threads
             gpus = 1.0 if self._use_gpu else 0.0
-            run_trials(self._ray, trials, run_trial, cpus=float(threads), gpus=gpus, storage=storage, tick=tick)
+            run_trials(self._ray, trials, cpus=float(threads), gpus=gpus, storage=storage, tick=tick)
 
     def fit_on_workers(self, trial: dict[str, Any]) -> None:
         from cluster.train import fit_with_ray_train

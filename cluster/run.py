@@ -21,7 +21,9 @@ from finegpr.reid.data import ImageStore
 from finegpr.storage import file_sha256, locked, write_bytes
 from finegpr.subset import Subset
 from search.loop import SearchResult
+from search.objectives import CellObjective
 from search.space import Space
+from search.surrogate import SurrogateReport
 
 CONFIG = "config.yaml"
 TARGET = "target"
@@ -41,6 +43,8 @@ class Run:
     measurements: Measurements = field(init=False)
     truth: Truth | None = None
     searches: dict[str, SearchResult] = field(default_factory=dict)
+    objectives: dict[str, CellObjective] = field(default_factory=dict)
+    surrogate: SurrogateReport | None = None
     arms: dict[str, Arm] = field(default_factory=dict)
     manifests: dict[tuple[str, int], Path] = field(default_factory=dict)
     trials: list[dict[str, Any]] = field(default_factory=list)
@@ -64,6 +68,7 @@ def run_all(run: Run) -> Path:
         data = render_world(run)
         index(run, *data)
         measure(run)
+        surrogate(run)
         for objective in run.config.objectives:
             search(run, objective)
         select(run)
@@ -157,11 +162,22 @@ def measure(run: Run) -> None:
     say(f"  {run.measurements.weights}; style is {share:.1%} of the {config.scale} distance")
 
 
+def surrogate(run: Run) -> None:
+    """Validate the surrogate on the measured cells, whether or not a search needs it to fill cells in."""
+    from cluster.searching import validate_surrogate
+
+    started = time.monotonic()
+    run.surrogate = validate_surrogate(run)
+    say(f"surrogate validated in {time.monotonic() - started:.0f} s on {run.surrogate.num_cells} cells")
+    if not run.surrogate.num_unmeasured:
+        say("  every cell was measured: no search rests on its predictions")
+
+
 def search(run: Run, objective: str) -> None:
     """One search for one objective."""
     from cluster.searching import run_search
 
-    run.searches[objective] = run_search(run, objective)
+    run.searches[objective], run.objectives[objective] = run_search(run, objective)
 
 
 def note(run: Run, text: str) -> None:

@@ -15,9 +15,10 @@ from rich.table import Table
 from cluster.config import RANDOM
 from cluster.progress import console, say
 from cluster.run import TARGET, Run
-from cluster.searching import make_choice, rank_arms, surrogate_scores
+from cluster.searching import make_choice, rank_arms
 from cluster.trial import METRICS
 from finegpr.catalog import Catalog
+from finegpr.errors import InputError
 from finegpr.images import BadImage, decode
 from finegpr.measurements import Measurements
 from finegpr.storage import canonical_hash, read_json, write_bytes, write_json
@@ -81,7 +82,7 @@ def make_report_data(run: Run, results: pd.DataFrame, arms: tuple[ArmSummary, ..
         results=arms,
         rank_agreements=rank_arms(run, results) if len(results) else (),
         samples=_samples(run, main),
-        surrogate=surrogate_scores(run, main),
+        surrogate=run.surrogate.scores if run.surrogate else (),
         style_shares=(
             StyleShare(target=run.target.title, scale=scale, share=run.measurements.style_share(TARGET, scale)),
         ),
@@ -245,3 +246,12 @@ def outcome(run: Run, report: Path) -> dict[str, Any]:
         "subsets": {name: json.loads(result.subset.to_json()) for name, result in run.searches.items()},
         "scores": {name: result.score for name, result in run.searches.items()},
     }
+
+
+def read_report_data(root: Path) -> ReportData:
+    """The report data of a finished run. Raises InputError for a folder without, StateError for damaged ones."""
+    path = root / REPORT_DATA
+    try:
+        return ReportData.from_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        raise InputError(f"{root} has no readable {REPORT_DATA}; expected the folder of a finished run") from None

@@ -4,11 +4,11 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from finegpr.reid.train import Epoch, TrainConfig, fit
-
 from cluster.runtime import require_resources
 from finegpr.catalog import Catalog
 from finegpr.errors import StateError
+from finegpr.reid.config import TrainConfig
+from finegpr.reid.train import Epoch, fit
 
 
 def _worker(settings: dict[str, Any]) -> None:

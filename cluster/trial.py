@@ -6,9 +6,10 @@ from typing import Any
 
 from cluster.stages import finish
 from finegpr.catalog import Catalog
+from finegpr.reid.config import TrainConfig
 from finegpr.reid.data import ImageStore
 from finegpr.reid.evaluate import evaluate_checkpoint
-from finegpr.reid.train import TrainConfig, fit
+from finegpr.reid.train import fit
 from finegpr.storage import read_marker
 
 METRICS = "metrics.json"

@@ -1,12 +1,13 @@
 """Many trainings as one Ray Tune run: each trial is one real training in an actor that is used again for the next."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from cluster.progress import Tick
 from cluster.runtime import require_resources
+from cluster.trial import run_trial
 from finegpr.errors import AostError
 
 MAX_FAILURES = 2
@@ -15,14 +16,13 @@ MAX_FAILURES = 2
 def run_trials(
     ray: Any,
     trials: Sequence[dict[str, Any]],
-    run_trial: Callable[[dict[str, Any]], dict[str, float]],
     *,
     cpus: float,
     gpus: float,
     storage: Path,
     tick: Tick,
 ) -> None:
-    """Run every trial; ``run_trial`` commits its own result to disk and must be safe to run twice.
+    """Run every trial; each commits its own result to disk and is safe to run twice.
 
     A trial lost with its node is run again at most twice. Raises AostError with the first failure's reason.
     """
@@ -30,7 +30,9 @@ def run_trials(
 
     require_resources(ray, cpus=cpus, gpus=gpus, what="a training trial")
 
-    class _Trial(tune.Trainable):  # type: ignore[misc]
+    num_trials = len(trials)
+
+    class _Trial(tune.Trainable):
         def setup(self, config: dict[str, Any]) -> None:
             self._trial = config["trial"]
 
@@ -41,12 +43,13 @@ def run_trials(
         def step(self) -> dict[str, Any]:
             return {**run_trial(self._trial), "done": True}
 
-    class _Ticks(tune.Callback):  # type: ignore[misc]
+    class _Ticks(tune.Callback):
         done = 0
 
-        def on_trial_complete(self, *, trial: Any, **_: Any) -> None:
+        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            del iteration, trials, info
             _Ticks.done += 1
-            tick(_Ticks.done, len(trials), trial.config["trial"]["label"])
+            tick(_Ticks.done, num_trials, trial.config["trial"]["label"])
 
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     results = tune.Tuner(

@@ -37,6 +37,7 @@ from finegpr.reference import (
     priorities,
     read_batches,
 )
+from finegpr.vgg import find_weights
 
 __all__ = [
     "MeasureConfig",
@@ -94,11 +95,12 @@ class Meter:
         self.config = config
         self.catalog = catalog
         self.reference = load_reference(folder)
-        self._network, weights = build_network(config)
+        weights = find_weights(config.weights, seed=config.seed)
         settings = fit_settings(config, weights)
         if different := [name for name in settings if settings[name] != self.reference.settings.get(name)]:
             raise StateError(f"{folder} was fitted with other settings ({', '.join(different)}); fit it again")
-        device = self._network.device
+        self.network = build_network(config, weights)
+        device = self.network.device
         self._bases = [basis.to(device) for basis in self.reference.bases]
         self._means = {
             name: [mean.to(device) for mean in target.mean] for name, target in self.reference.targets.items()
@@ -116,7 +118,7 @@ class Meter:
         }
         reasons: list[str | None] = [None] * len(rows)
         paths = [self.catalog.root / path for path in self.catalog.frame["path"].iloc[rows]]
-        for batch in read_batches(self._network, paths, self.config):
+        for batch in read_batches(self.network, paths, self.config):
             for position, reason in batch.bad:
                 reasons[position] = reason
             if len(batch.positions):

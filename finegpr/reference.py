@@ -108,12 +108,10 @@ def priorities(catalog: Catalog, *, seed: int) -> NDArray[np.uint64]:
     return np.frombuffer(b"".join(digests), dtype="<u8")
 
 
-def build_network(config: MeasureConfig) -> tuple[VGG19, Weights]:
+def build_network(config: MeasureConfig, weights: Weights) -> VGG19:
     """The network on the GPU if there is one, else on ``config.threads`` threads of this process."""
     torch.set_num_threads(config.threads)
-    weights = find_weights(config.weights, seed=config.seed)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return VGG19(weights).to(device), weights
+    return VGG19(weights).to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def fit_reference(config: MeasureConfig, source: Catalog, targets: Mapping[str, Catalog], folder: Path) -> Reference:
@@ -127,7 +125,7 @@ def fit_reference(config: MeasureConfig, source: Catalog, targets: Mapping[str, 
     for name, catalog in {"the source": source, **targets}.items():
         if not len(catalog):
             raise InputError(f"{name} has 0 images; at least one is needed: check its folder and layout")
-    network, weights = build_network(config)
+    weights = find_weights(config.weights, seed=config.seed)
     settings = fit_settings(config, weights)
     fingerprints = [[name, catalog.fingerprint] for name, catalog in targets.items()]
     inputs = storage.canonical_hash([FORMAT, settings, source.fingerprint, fingerprints])
@@ -135,6 +133,7 @@ def fit_reference(config: MeasureConfig, source: Catalog, targets: Mapping[str, 
     if marker_path.exists() and read_marker(marker_path)["inputs"] == inputs and (folder / REFERENCE).exists():
         return load_reference(folder)
 
+    network = build_network(config, weights)
     bases = _fit_bases(config, network, source)
     statistics, quarantine, warnings = {}, [], []
     for name, catalog in targets.items():

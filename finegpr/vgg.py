@@ -134,11 +134,15 @@ def read_weights(path: Path, *, name: str) -> Weights:
 
 def convert(path: Path) -> None:
     """Download torchvision's ImageNet VGG-19 (550 MB, hash checked, no pickled code) and write its convolutions."""
-    downloaded = architecture.VGG19_Weights.IMAGENET1K_V1.get_state_dict(check_hash=True, weights_only=True)
+    origin = architecture.VGG19_Weights.IMAGENET1K_V1
+    try:
+        downloaded = origin.get_state_dict(check_hash=True, weights_only=True)
+    except OSError as error:
+        raise InputError(f"cannot fetch {origin.url} ({error}); run this on a machine with network") from None
     arrays: dict[str, NDArray[np.float32]] = {
         key: value.numpy() for key, value in downloaded.items() if key.startswith("features.")
     }
-    write_arrays(path, arrays, {"source": architecture.VGG19_Weights.IMAGENET1K_V1.url})
+    write_arrays(path, arrays, {"source": origin.url})
 
 
 def _empty_features(*, full: bool = False) -> nn.Sequential:
@@ -170,4 +174,5 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1:])
     except AostError as error:
-        sys.exit(str(error))
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)

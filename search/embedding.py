@@ -75,7 +75,7 @@ class Samples:
         freedom = np.maximum(self.num_identities - 1, 0)
         pooled = squares[freedom > 0].sum(axis=0) / max(int(freedom.sum()), 1)
         own = squares / np.maximum(freedom, 1)[:, None]
-        return np.where((freedom > 0)[:, None], own, pooled)
+        return np.asarray(np.where((freedom > 0)[:, None], own, pooled))
 
     @property
     def has_variance(self) -> bool:
@@ -232,9 +232,7 @@ def embed_rbf(
     return _from_kernel(images, image_cell.astype(np.float64), to_target=to_target, of_target=of_target)
 
 
-def _measured(
-    measurements: "Measurements", cells: "Cells", identity: Ints, target: str
-) -> tuple[Ints, Ints, Ints]:
+def _measured(measurements: "Measurements", cells: "Cells", identity: Ints, target: str) -> tuple[Ints, Ints, Ints]:
     """Measured images whose cell is known: their place in the measurements, cell and identity."""
     if target not in measurements.target_sketch:
         known = ", ".join(measurements.target_sketch) or "none"

@@ -53,9 +53,10 @@ def best_so_far(history: Sequence[float | None], *, higher_is_better: bool) -> l
     return list(accumulate(history, better))
 
 
-def _axis(title: str = "", **options: Any) -> dict[str, Any]:
+def axis(title: str = "", **options: Any) -> dict[str, Any]:
+    """A Plotly axis in the page's colours that cannot be zoomed by accident."""
     return {
-        "title": {"text": title, "standoff": 8, "font": {"size": 12}},
+        "title": {"text": title, "standoff": 8, "font": {"size": 12}} if title else {},
         "gridcolor": LINE,
         "zerolinecolor": LINE,
         "linecolor": LINE,
@@ -66,7 +67,8 @@ def _axis(title: str = "", **options: Any) -> dict[str, Any]:
     }
 
 
-def _layout(**options: Any) -> dict[str, Any]:
+def layout(**options: Any) -> dict[str, Any]:
+    """A transparent Plotly layout in the page's colours and font."""
     return {
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
@@ -77,10 +79,6 @@ def _layout(**options: Any) -> dict[str, Any]:
         "hoverlabel": {"bgcolor": "var(--card)", "bordercolor": LINE, "font": {"color": INK}},
         **options,
     }
-
-
-def _legend() -> dict[str, Any]:
-    return {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "font": {"size": 12}, "itemclick": False}
 
 
 def arms(summaries: Sequence[ArmSummary], *, key: str, main_arm: str | None) -> Figure:
@@ -111,8 +109,8 @@ def arms(summaries: Sequence[ArmSummary], *, key: str, main_arm: str | None) -> 
         height=70 + (ROW_PIXELS + 10) * len(names),
         spec={
             "data": data,
-            "layout": _layout(
-                xaxis=_axis(f"{metric} (%)", range=_visible(values, floor=0.0, ceiling=100.0), zeroline=False),
+            "layout": layout(
+                xaxis=axis(f"{metric} (%)", range=_visible(values, floor=0.0, ceiling=100.0), zeroline=False),
                 yaxis=_rows(names),
             ),
         },
@@ -124,7 +122,7 @@ def differences(summaries: Sequence[ArmSummary], *, key: str, baseline: str, mai
     paired = [(summary.arm, summary.difference) for summary in summaries if summary.difference is not None]
     if not paired:
         return None
-    names = [label(arm) for arm, _ in paired]
+    names = [label(summary.arm) for summary in summaries]
     data = [
         _interval(label(arm), difference, ACCENT if arm == main_arm else INK, "%{x:+.1f} points<extra></extra>")
         for arm, difference in paired
@@ -137,9 +135,9 @@ def differences(summaries: Sequence[ArmSummary], *, key: str, baseline: str, mai
         height=70 + (ROW_PIXELS + 10) * len(names),
         spec={
             "data": data,
-            "layout": _layout(
-                xaxis=_axis(
-                    f"{metric} against {label(baseline)} (percentage points)",
+            "layout": layout(
+                xaxis=axis(
+                    f"{metric} difference (points)",
                     range=_visible([0.0, *means]),
                     zerolinecolor=MUTED,
                     zerolinewidth=1.5,
@@ -175,7 +173,7 @@ def _visible(values: Sequence[float], *, floor: float = -100.0, ceiling: float =
 
 
 def _rows(names: Sequence[str]) -> dict[str, Any]:
-    return _axis(
+    return axis(
         type="category",
         categoryorder="array",
         categoryarray=list(names)[::-1],
@@ -186,161 +184,29 @@ def _rows(names: Sequence[str]) -> dict[str, Any]:
     )
 
 
-def shares(attribute: AttributeShares, *, key: str, target: str) -> Figure:
-    """Share of every value in the source, in the manifest and in the target; polar for a circular attribute."""
-    names = [label(value) for value in attribute.values]
-    percents = {
-        "source": [100 * share for share in attribute.source],
-        "manifest": [100 * share for share in attribute.manifest],
-    }
-    if attribute.target is not None:
-        percents["target"] = [100 * share for share in attribute.target]
-    spec = _polar(attribute, percents) if attribute.circular else _bars(names, percents)
-    known = {"true": "true shares", "estimate": "estimated shares", "unknown": "shares unknown"}[attribute.target_kind]
-    return Figure(
-        key=key,
-        title=f"{attribute.name}: shares in source, choice and {target} ({known})",
-        height=300 if attribute.circular else 210,
-        spec=spec,
-    )
-
-
-def _bars(names: list[str], percents: Mapping[str, list[float]]) -> dict[str, Any]:
-    hover = "%{x}: %{y:.1f} %"
-    data: list[dict[str, Any]] = [
-        _bar(names, percents["source"], "source", REST, hover),
-        _bar(names, percents["manifest"], "chosen", ACCENT, hover),
-    ]
-    if "target" in percents:
-        data.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "name": "target",
-                "x": names,
-                "y": percents["target"],
-                "hovertemplate": f"{hover}<extra>target</extra>",
-                "marker": {
-                    "symbol": "diamond",
-                    "size": 9,
-                    "color": INK,
-                    "line": {"width": 1.5, "color": "var(--card)"},
-                },
-            }
-        )
-    return {
-        "data": data,
-        "layout": _layout(
-            bargap=0.3,
-            bargroupgap=0.08,
-            xaxis=_axis(type="category", showgrid=False, tickangle="auto"),
-            yaxis=_axis("images (%)", rangemode="tozero", nticks=5),
-        ),
-    }
-
-
-def _bar(names: list[str], values: list[float], name: str, colour: str, hover: str) -> dict[str, Any]:
-    return {
-        "type": "bar",
-        "name": name,
-        "x": names,
-        "y": values,
-        "marker": {"color": colour},
-        "hovertemplate": f"{hover}<extra>{name}</extra>",
-    }
-
-
-def _polar(attribute: AttributeShares, percents: Mapping[str, list[float]]) -> dict[str, Any]:
-    angles = [float(value.removesuffix("deg")) for value in attribute.values]
-    closed = [*angles, angles[0]]
-    width = 360 / len(angles)
-    hover = "%{theta}°: %{r:.1f} %"
-    data: list[dict[str, Any]] = [
-        {
-            "type": "barpolar",
-            "name": "chosen",
-            "theta": angles,
-            "r": percents["manifest"],
-            "width": [0.86 * width] * len(angles),
-            "marker": {"color": ACCENT},
-            "hovertemplate": f"{hover}<extra>chosen</extra>",
-        },
-        {
-            "type": "scatterpolar",
-            "mode": "lines",
-            "name": "source",
-            "theta": closed,
-            "r": [*percents["source"], percents["source"][0]],
-            "line": {"color": REST, "width": 3},
-            "hovertemplate": f"{hover}<extra>source</extra>",
-        },
-    ]
-    if "target" in percents:
-        data.append(
-            {
-                "type": "scatterpolar",
-                "mode": "markers",
-                "name": "target",
-                "theta": angles,
-                "r": percents["target"],
-                "marker": {
-                    "symbol": "diamond",
-                    "size": 8,
-                    "color": INK,
-                    "line": {"width": 1.5, "color": "var(--card)"},
-                },
-                "hovertemplate": f"{hover}<extra>target</extra>",
-            }
-        )
-    polar = {
-        "bgcolor": "rgba(0,0,0,0)",
-        "angularaxis": {
-            "direction": "clockwise",
-            "rotation": 90,
-            "gridcolor": LINE,
-            "linecolor": LINE,
-            "ticksuffix": "°",
-            "dtick": 45,
-        },
-        "radialaxis": {
-            "gridcolor": LINE,
-            "linecolor": LINE,
-            "ticksuffix": " %",
-            "nticks": 4,
-            "angle": 90,
-            "tickfont": {"size": 11},
-            "rangemode": "tozero",
-        },
-    }
-    return {"data": data, "layout": _layout(polar=polar, margin={"l": 40, "r": 40, "t": 28, "b": 28})}
-
-
 def history(choice: Choice, *, key: str) -> Figure | None:
     """Best score so far over the evaluations, with each evaluation, random search and the known best, thinned."""
     if not choice.history:
         return None
+    longest = max(len(choice.history), len(choice.random_history))
     best = best_so_far(choice.history, higher_is_better=choice.higher_is_better)
     data: list[dict[str, Any]] = [_dots(choice.history), _steps(best, "best so far", ACCENT, "solid")]
     if choice.random_history:
         random = best_so_far(choice.random_history, higher_is_better=choice.higher_is_better)
         data.append(_steps(random, "random search", INK, "dot"))
     if choice.known_best is not None:
-        longest = max(len(choice.history), len(choice.random_history))
         data.append(_line([1, longest], [choice.known_best] * 2, "known best", MUTED, "dash"))
     direction = "higher" if choice.higher_is_better else "lower"
     unit = f", {label(choice.unit)}" if choice.unit else ""
     return Figure(
         key=key,
-        title=f"{choice.objective}: best score after each evaluation",
+        title=f"{choice.objective}: best score after each trial",
         height=320,
         spec={
             "data": data,
-            "layout": _layout(
-                showlegend=True,
-                legend=_legend(),
-                margin={"l": 8, "r": 12, "t": 36, "b": 8},
-                xaxis=_axis("evaluation", showgrid=False),
-                yaxis=_axis(f"{label(choice.objective)}{unit} ({direction} is better)", zeroline=False),
+            "layout": layout(
+                xaxis=axis("trial", range=[1 - 0.01 * longest, 1.01 * longest], showgrid=False, zeroline=False),
+                yaxis=axis(f"{label(choice.objective)}{unit} ({direction} is better)", zeroline=False),
             ),
         },
     )
@@ -379,7 +245,9 @@ def _line(x: Sequence[int], y: Sequence[float | None], name: str, colour: str, d
 
 def ranking(agreement: RankAgreement, *, key: str, higher_is_better: bool) -> Figure:
     """Objective score against true mAP, one point per arm; better is always to the right and up."""
-    better = "right is better" if higher_is_better else "axis reversed: right is better"
+    better = "right is better" if higher_is_better else "reversed: right is better"
+    middle = (min(agreement.scores) + max(agreement.scores)) / 2
+    sides = ["left" if (score > middle) == higher_is_better else "right" for score in agreement.scores]
     return Figure(
         key=key,
         title=f"{agreement.objective} against trained mAP",
@@ -391,30 +259,36 @@ def ranking(agreement: RankAgreement, *, key: str, higher_is_better: bool) -> Fi
                     "mode": "markers+text",
                     "x": list(agreement.scores),
                     "y": [100 * truth for truth in agreement.truths],
-                    "text": [label(arm) for arm in agreement.arms],
-                    "textposition": "top center",
+                    "text": [f" {label(arm)} " for arm in agreement.arms],
+                    "textposition": [f"middle {side}" for side in sides],
                     "textfont": {"size": 11, "color": MUTED},
                     "cliponaxis": False,
                     "marker": {"size": 9, "color": ACCENT},
                     "hovertemplate": "%{text}<br>score %{x:.4g}<br>mAP %{y:.1f} %<extra></extra>",
                 }
             ],
-            "layout": _layout(
+            "layout": layout(
                 margin={"l": 8, "r": 24, "t": 20, "b": 8},
-                xaxis=_axis(
+                xaxis=axis(
                     f"{label(agreement.objective)} ({better})",
                     autorange=True if higher_is_better else "reversed",
                     zeroline=False,
                     nticks=5,
                 ),
-                yaxis=_axis("mAP (%)", zeroline=False, nticks=5),
+                yaxis=axis("mAP (%)", zeroline=False, nticks=5),
             ),
         },
     )
 
 
-def effects(found: Sequence[Effect], *, key: str, chosen: frozenset[tuple[str, str]]) -> Figure:
+def effects(found: Sequence[Effect], *, key: str, attributes: Sequence[AttributeShares]) -> Figure:
     """Sorted bars of the largest effects of one quantity, with intervals; the accent marks chosen values."""
+    chosen = {
+        (attribute.name, value)
+        for attribute in attributes
+        for value, is_in in zip(attribute.values, attribute.chosen, strict=True)
+        if is_in
+    }
     largest = sorted(found, key=lambda effect: -abs(effect.effect))[:MAX_EFFECTS]
     ordered = sorted(largest, key=lambda effect: effect.effect)
     names = [label(f"{effect.attribute} {effect.value}") for effect in ordered]
@@ -443,9 +317,9 @@ def effects(found: Sequence[Effect], *, key: str, chosen: frozenset[tuple[str, s
         height=70 + ROW_PIXELS * len(names),
         spec={
             "data": [bar],
-            "layout": _layout(
+            "layout": layout(
                 bargap=0.35,
-                xaxis=_axis(f"change of {label(quantity)}", zerolinecolor=MUTED, nticks=6),
+                xaxis=axis(f"change of {label(quantity)}", zerolinecolor=MUTED, nticks=6, tickangle=0),
                 yaxis=_rows(names),
             ),
         },

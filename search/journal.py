@@ -34,6 +34,7 @@ class Journal:
         self._timings = folder / TIMINGS
         self.generations: list[tuple[Trial, ...]] = []
         self.notice: str | None = None
+        self._digest = ""
         canonical = json.loads(json.dumps(dict(config), sort_keys=True, allow_nan=False))
         if not self.path.exists():
             # Atomic, so a journal that exists has its header.

@@ -106,9 +106,7 @@ def make_objective(
     return CellObjective(name=name, unit=kind.unit, space=space, embedding=embedding, report=report)
 
 
-def fill_unmeasured(
-    embedding: CellEmbedding, cells: "Cells", *, seed: int
-) -> tuple[CellEmbedding, SurrogateReport]:
+def fill_unmeasured(embedding: CellEmbedding, cells: "Cells", *, seed: int) -> tuple[CellEmbedding, SurrogateReport]:
     """Fill unmeasured cells from a surrogate of the leading coordinates and the linear part; its validation."""
     samples = embedding.samples
     leading = np.arange(min(NUM_PREDICTED, len(samples.names) - 1))

@@ -38,6 +38,7 @@ class Pso:
         self._asked: dict[int, Any] = {}
         self._next_id = 0
         self._seen: set[str] = set()
+        self._num_stale = 0
         self._restart()
 
     def ask(self, num: int) -> list[Proposal]:

@@ -9,10 +9,10 @@ import jinja2
 from plotly.offline import get_plotlyjs
 
 from finegpr.storage import sha256, write_bytes
-from search import figures, report_text
+from search import figures, report_text, share_figures
 from search.compare import ArmSummary
 from search.figures import Figure
-from search.report_data import AttributeShares, Effect, ReportData
+from search.report_data import Effect, ReportData
 from search.report_text import markdown_summary
 
 __all__ = ["ReportData", "markdown_summary", "render", "write_report"]
@@ -38,6 +38,11 @@ def render(data: ReportData) -> str:
     environment.filters.update(
         percent=report_text.percent,
         number=report_text.number,
+        decimals=report_text.decimals,
+        odds=report_text.odds,
+        counted=report_text.counted,
+        chips=report_text.chips,
+        agreement=report_text.mean_agreement,
         duration=report_text.duration,
     )
     drawn = _figures(data)
@@ -72,7 +77,7 @@ def _figures(data: ReportData) -> dict[str, Figure]:
             figures.differences(summaries, key=f"differences/{place}", baseline=data.baseline, main_arm=main_arm),
         ]
     found += [
-        figures.shares(attribute, key=f"shares/{attribute.name}", target=data.target.title)
+        share_figures.shares(attribute, key=f"shares/{attribute.name}", target=data.target.title)
         for attribute in data.main_choice.attributes
     ]
     found += [figures.history(choice, key=f"history/{choice.objective}") for choice in data.choices]
@@ -82,7 +87,7 @@ def _figures(data: ReportData) -> dict[str, Figure]:
         for each in data.rank_agreements
     ]
     found += [
-        figures.effects(effects, key=f"effects/{quantity}", chosen=_chosen_values(data.main_choice.attributes))
+        figures.effects(effects, key=f"effects/{quantity}", attributes=data.main_choice.attributes)
         for quantity, effects in _by_quantity(data.effects).items()
     ]
     return {figure.key: figure for figure in found if figure is not None}
@@ -100,12 +105,3 @@ def _by_quantity(effects: tuple[Effect, ...]) -> dict[str, list[Effect]]:
     for effect in effects:
         grouped.setdefault(effect.quantity, []).append(effect)
     return grouped
-
-
-def _chosen_values(attributes: tuple[AttributeShares, ...]) -> frozenset[tuple[str, str]]:
-    return frozenset(
-        (attribute.name, value)
-        for attribute in attributes
-        for value, chosen in zip(attribute.values, attribute.chosen, strict=True)
-        if chosen
-    )

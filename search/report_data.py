@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from finegpr.errors import StateError
 from search.compare import Agreement, ArmSummary, RankAgreement
+from search.surrogate import SplitScore
 
 THUMBNAIL_HEIGHT = 128
 
@@ -57,10 +58,11 @@ class AttributeShares:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """The outcome of one search. ``history`` and ``random_history``: scores in the order asked, None for a failure.
+    """The outcome of one search. ``history``, ``random_history``: the score of every trial in order, None without one.
 
-    ``arm`` names the arm of the comparison that trained on this choice. ``random_score`` is the median score of
-    random subsets, ``known_best`` the exhaustively known optimum; ``num_images`` are the source's images inside.
+    ``num_evaluations``: distinct subsets that were scored; ``num_failed``: evaluations without a finite score. ``arm``
+    names the arm of the comparison that trained on this choice. ``random_score`` is the median score of random subsets,
+    ``known_best`` the exhaustively known optimum; ``num_images`` are the source's images inside.
     """
 
     objective: str
@@ -72,6 +74,8 @@ class Choice:
     random_score: float | None
     known_best: float | None
     num_images: int
+    num_evaluations: int
+    num_failed: int
     attributes: tuple[AttributeShares, ...]
     agreements: tuple[Agreement, ...]
     history: tuple[float | None, ...]
@@ -115,17 +119,6 @@ class SampleRow:
 
     title: str
     images: tuple[Thumbnail, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SurrogateScore:
-    """R^2 on cell means held out as ``held_out`` says (cells, value pairs, identities), beside ridge and ceiling."""
-
-    quantity: str
-    held_out: str
-    surrogate: float
-    ridge: float
-    ceiling: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,7 +199,7 @@ class ReportData:
     results: tuple[ArmSummary, ...]
     rank_agreements: tuple[RankAgreement, ...]
     samples: tuple[SampleRow, ...]
-    surrogate: tuple[SurrogateScore, ...]
+    surrogate: tuple[SplitScore, ...]
     style_shares: tuple[StyleShare, ...]
     effects: tuple[Effect, ...]
     stages: tuple[StageCost, ...]

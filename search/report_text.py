@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from search.compare import ArmSummary, Estimate
 from search.report_data import AttributeShares, Choice, ReportData
@@ -58,11 +59,21 @@ def number(value: float | None) -> str:
     return text.replace("-", MINUS)
 
 
+def decimals(value: float | None) -> str:
+    """Two decimals, for correlations and shares; a dash for None."""
+    return NONE if value is None else f"{value:.2f}".replace("-", MINUS)
+
+
 def percent(share: float) -> str:
     """A fraction as a percentage, with enough digits to tell a small one from none."""
     value = 100 * share
     digits = 0 if value >= 99.95 or value == 0 else 1 if value >= 1 else 2
     return f"{value:.{digits}f} %" if value == 0 or value >= 0.01 else f"{value:.0e} %".replace("-", MINUS)
+
+
+def odds(share: float) -> str:
+    """How often chance does as well, which a sample cannot tell from never below one in a thousand."""
+    return "< 0.1 %" if share < 0.001 else percent(share)
 
 
 def duration(seconds: float) -> str:
@@ -92,12 +103,59 @@ def difference_text(difference: Estimate | None) -> str:
     return f"{mean} [{signed(100 * difference.low)}, {signed(100 * difference.high)}]"
 
 
-def values_text(shares: AttributeShares, limit: int = 3) -> str:
+def chips(attribute: AttributeShares) -> list[tuple[str, bool]]:
+    """(text, chosen) per value in order; neighbouring angles of a circular attribute are joined to ranges."""
+    values = list(zip(attribute.values, attribute.chosen, strict=True))
+    if not attribute.circular:
+        return values
+    turns = [at for at in range(len(values)) if values[at][1] != values[at - 1][1]]
+    if not turns:
+        return [(f"all {counted(len(values), 'angle')}", attribute.chosen[0])]
+    joined = []
+    for start, end in zip(turns, [*turns[1:], turns[0]], strict=True):
+        first, last = (value.removesuffix("deg") for value in (values[start][0], values[end - 1][0]))
+        joined.append((f"{first}°" if first == last else f"{first}°\N{EN DASH}{last}°", values[start][1]))
+    return joined
+
+
+def values_text(attribute: AttributeShares, limit: int = 4) -> str:
     """The chosen values of one attribute in a few words."""
-    chosen = [value for value, chosen in zip(shares.values, shares.chosen, strict=True) if chosen]
+    chosen = [text for text, chosen in chips(attribute) if chosen]
     if len(chosen) <= limit:
-        return f"{shares.name} {', '.join(chosen)}"
-    return f"{len(chosen)} of {counted(len(shares.values), f'{shares.name} value')}"
+        return f"{attribute.name} {', '.join(chosen)}"
+    return f"{sum(attribute.chosen)} of {counted(len(attribute.values), f'{attribute.name} value')}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeanAgreement:
+    """Means over the attributes with known truth, of the choice, of random choices and of everything."""
+
+    jaccard: float
+    jaccard_chance: float
+    jaccard_any_size: float
+    jaccard_everything: float
+    total_variation: float
+    total_variation_chance: float
+    total_variation_any_size: float
+    total_variation_everything: float
+
+
+def mean_agreement(choice: Choice) -> MeanAgreement | None:
+    """How near a choice is to the known truth; None when no attribute's truth is known."""
+    if not choice.agreements:
+        return None
+    sets = [agreement.jaccard for agreement in choice.agreements]
+    shares = [agreement.total_variation for agreement in choice.agreements]
+    return MeanAgreement(
+        jaccard=fmean(each.value for each in sets),
+        jaccard_chance=fmean(each.same_size for each in sets),
+        jaccard_any_size=fmean(each.any_size for each in sets),
+        jaccard_everything=fmean(each.everything for each in sets),
+        total_variation=fmean(each.value for each in shares),
+        total_variation_chance=fmean(each.same_size for each in shares),
+        total_variation_any_size=fmean(each.any_size for each in shares),
+        total_variation_everything=fmean(each.everything for each in shares),
+    )
 
 
 def main_difference(data: ReportData) -> tuple[ArmSummary, Estimate] | None:
@@ -114,7 +172,7 @@ def verdict(data: ReportData) -> str:
     if compared is None:
         return f"Whether it trains a better model than {data.baseline} was not tested in this run."
     summary, difference = compared
-    change = f"{signed(100 * difference.mean)} points {summary.metric} against {data.baseline}"
+    change = f"{signed(100 * difference.mean)} {summary.metric} points against {data.baseline}"
     if difference.low is None or difference.high is None:
         return f"It trains a model with {change} on one seed, so without an interval: a hint, not a result."
     interval = (
@@ -138,23 +196,22 @@ def headline(data: ReportData) -> str:
 
 
 def lead(data: ReportData) -> str:
-    """What was chosen, why, how sure we are and what it cost, in a short paragraph."""
+    """What was chosen, why, how it differs from the truth, how sure we are and what it cost."""
     choice = data.main_choice
-    limited = [values_text(shares) for shares in choice.attributes if not shares.whole]
+    limited = [values_text(attribute) for attribute in choice.attributes if not attribute.whole]
     what = "; ".join(limited) if limited else "every value of every attribute"
-    return (
-        f"{choice.objective} chose {what} because this part of {data.source.title} {_why(data, choice)}. "
-        f"{verdict(data)} The whole run took {duration(sum(stage.seconds for stage in data.stages))}."
-    )
-
-
-def _why(data: ReportData, choice: Choice) -> str:
-    if choice.objective == "training":
-        reason = f"trained the best model for {data.target.title}"
-    else:
-        reason = f"looks most like {data.target.title}"
-    tried = counted(len(choice.history), "evaluation")
-    return f"{reason} among the subsets tried in {tried}" if choice.history else reason
+    reason = "trains the best model for" if choice.objective == "training" else "looks most like"
+    sentences = [
+        f"By {choice.objective}, the part of {data.source.title} that {reason} {data.target.title} is {what}, "
+        f"out of {counted(choice.num_evaluations, 'subset')} tried."
+    ]
+    if agreement := mean_agreement(choice):
+        sentences.append(
+            f"Its values overlap the true ones by {decimals(agreement.jaccard)} "
+            f"(Jaccard; random choices of that size: {decimals(agreement.jaccard_chance)})."
+        )
+    sentences += [verdict(data), f"The run took {duration(sum(stage.seconds for stage in data.stages))}."]
+    return " ".join(sentences)
 
 
 def tiles(data: ReportData) -> tuple[Tile, ...]:
@@ -173,7 +230,6 @@ def tiles(data: ReportData) -> tuple[Tile, ...]:
                 f"points, {signed(100 * difference.low)} to {signed(100 * difference.high)} at "
                 f"{100 * difference.confidence:.0f} %, {difference.n} paired seeds"
             )
-    images = sum(stage.num_images or 0 for stage in data.stages)
     direction = "higher" if choice.higher_is_better else "lower"
     random = "" if choice.random_score is None else f"; a random subset {number(choice.random_score)}"
     return (
@@ -185,15 +241,24 @@ def tiles(data: ReportData) -> tuple[Tile, ...]:
         Tile(
             question="Why",
             answer=f"{choice.objective} {number(choice.score)}",
-            detail=f"{direction} is better{random}; {counted(len(choice.history), 'evaluation')}",
+            detail=f"{direction} is better{random}; {counted(choice.num_evaluations, 'evaluation')}",
         ),
         Tile(question="How sure", answer=sure, detail=why_sure),
         Tile(
             question="What it cost",
             answer=duration(sum(stage.seconds for stage in data.stages)),
-            detail=f"{counted(images, 'image')} handled in {counted(len(data.stages), 'stage')}",
+            detail=_dearest(data),
         ),
     )
+
+
+def _dearest(data: ReportData) -> str:
+    stage = max(data.stages, key=lambda each: each.seconds)
+    total = sum(each.seconds for each in data.stages)
+    text = f"{stage.seconds / total:.0%} of it {stage.stage}".replace("%", " %") if total else "no time measured"
+    if stage.num_images and stage.seconds:
+        text += f", {counted(stage.num_images, 'image')} at {number(stage.num_images / stage.seconds)} a second"
+    return text
 
 
 def warnings(data: ReportData) -> tuple[str, ...]:
@@ -205,15 +270,15 @@ def warnings(data: ReportData) -> tuple[str, ...]:
     untrained = [weights.name for weights in data.provenance.weights if not weights.trained]
     if untrained:
         found.append(f"Untrained weights: {'; '.join(untrained)}. Distances compare random features.")
-    lost = [score for score in data.surrogate if score.surrogate <= score.ridge]
+    lost = [score for score in data.surrogate if score.r2 <= score.ridge_r2]
     if lost:
-        where = ", ".join(f"{score.quantity} on held-out {score.held_out}" for score in lost[:3])
+        where = ", ".join(f"{score.quantity} on held-out {score.split}" for score in lost[:3])
         more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
         found.append(f"The surrogate does not beat a ridge on main effects ({where}{more}): do not trust its fill-ins.")
     seeds = [len(summary.seeds) for summary in data.results]
     if seeds and min(seeds) < FEW_SEEDS:
         found.append(f"Only {counted(min(seeds), 'seed')} in an arm: its mean says little about other seeds.")
-    failures = sum(score is None for each in data.choices for score in each.history)
+    failures = sum(each.num_failed for each in data.choices)
     if failures:
         found.append(f"{counted(failures, 'evaluation')} failed or gave no finite score; none of them can be chosen.")
     if data.rank_agreements and min(len(each.arms) for each in data.rank_agreements) < FEW_ARMS:

@@ -1,6 +1,6 @@
 """The space of subsets: one bit per attribute value, repaired to what the budget allows."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING
@@ -142,10 +142,11 @@ class Space:
 
     def cell_masks(self, masks: Bools) -> Bools:
         """Which cells are in, (n, bits) -> (n, C)."""
-        cells = masks[:, self._bit_of_cell[0]]
+        of_bit = np.ascontiguousarray(masks.T)
+        cells = of_bit[self._bit_of_cell[0]]
         for bits in self._bit_of_cell[1:]:
-            cells &= masks[:, bits]
-        return cells
+            cells &= of_bit[bits]
+        return cells.T
 
     def expected_shares(self, masks: Bools) -> Floats:
         """Expected share of each cell in a manifest, (n, bits) -> (n, C)."""
@@ -171,8 +172,10 @@ class Space:
         masks = x > 0
         for block in self.blocks:
             masks[np.arange(len(x)), block.start + x[:, block].argmax(axis=1)] = True
-        masks = self._grow(masks, x)
-        return self._shrink(masks, x) if self.budget.most < 1 else masks
+        self._grow(masks, x)
+        if self.budget.most < 1:
+            self._shrink(masks, x)
+        return masks
 
     def _enough(self, cells: Bools) -> Bools:
         enough = self.sampler.images(cells) >= self._least
@@ -180,39 +183,43 @@ class Space:
             enough[enough] = self.sampler.feasible(cells[enough])
         return enough
 
-    def _grow(self, masks: Bools, x: Floats) -> Bools:
-        """Bisection over how many values to add: adding never makes a mask too small."""
+    def _grow(self, masks: Bools, x: Floats) -> None:
+        """Bring values in, highest first, until the mask is large enough. Changes ``masks``."""
         rows = np.flatnonzero(~self._enough(self.cell_masks(masks)))
-        if len(rows) == 0:
-            return masks
-        # Rank 0 is the highest value that is out; values that are in have a rank below every count.
-        order = np.argsort(np.where(masks[rows], -np.inf, -x[rows]), axis=1, kind="stable")
-        rank = np.empty_like(order)
-        np.put_along_axis(rank, order, np.arange(self.num_bits)[None, :], axis=1)
-        too_few = masks[rows].sum(axis=1)
-        enough = np.full(len(rows), self.num_bits)
-        while (open_rows := np.flatnonzero(enough - too_few > 1)).size:
-            middle = (too_few[open_rows] + enough[open_rows]) // 2
-            held = self._enough(self.cell_masks(rank[open_rows] < middle[:, None]))
-            enough[open_rows] = np.where(held, middle, enough[open_rows])
-            too_few[open_rows] = np.where(held, too_few[open_rows], middle)
-        masks[rows] = rank < enough[:, None]
-        return masks
+        rank = _ranks(np.where(masks[rows], -np.inf, -x[rows]))
+        num_in = masks[rows].sum(axis=1)
+        num = _bisect(
+            num_in, np.full(len(rows), self.num_bits), lambda at, num: self._enough(self.cell_masks(rank[at] < num))
+        )
+        masks[rows] = rank < num[:, None]
 
-    def _shrink(self, masks: Bools, x: Floats) -> Bools:
-        """Values leave one by one, lowest first, unless the mask would then be too small or an attribute empty."""
+    def _shrink(self, masks: Bools, x: Floats) -> None:
+        """Values leave, lowest first, but not the highest of an attribute, until the mask is small enough."""
         rows = np.flatnonzero(self.sampler.images(self.cell_masks(masks)) > self._most)
-        order = np.argsort(x[rows], axis=1, kind="stable")
-        for turn in range(self.num_bits):
-            if len(rows) == 0:
-                break
-            without = masks[rows].copy()
-            without[np.arange(len(rows)), order[:, turn]] = False
+        start, x = masks[rows], x[rows]
+        spared = start.copy()
+        for block in self.blocks:
+            spared[np.arange(len(rows)), block.start + x[:, block].argmax(axis=1)] = False
+        rank = _ranks(np.where(spared, x, np.inf))
+        num = _bisect(
+            np.zeros(len(rows), dtype=np.int64),
+            spared.sum(axis=1),
+            lambda at, num: self.sampler.images(self.cell_masks(start[at] & (rank[at] >= num))) <= self._most,
+        )
+        masks[rows] = start & (rank >= num[:, None])
+        # One value too many may leave a mask too small; then smaller values must go instead.
+        small = np.flatnonzero(~self._enough(self.cell_masks(masks[rows])))
+        masks[rows[small]] = self._shrink_one_by_one(start[small], rank[small], spared[small].sum(axis=1))
+
+    def _shrink_one_by_one(self, masks: Bools, rank: Ints, num: Ints) -> Bools:
+        """As ``_shrink``, but a value whose leaving would make the mask too small stays."""
+        rows = np.arange(len(masks))
+        for turn in range(int(num.max(initial=0))):
+            without = masks[rows] & (rank[rows] != turn)
             cells = self.cell_masks(without)
-            spared = self._enough(cells)
-            masks[rows[spared]] = without[spared]
-            still = ~(spared & (self.sampler.images(cells) <= self._most))
-            rows, order = rows[still], order[still]
+            enough = self._enough(cells)
+            masks[rows[enough]] = without[enough]
+            rows = rows[~(enough & (self.sampler.images(cells) <= self._most)) & (turn + 1 < num[rows])]
         return masks
 
     def _check_budget(self) -> None:
@@ -232,3 +239,25 @@ class Space:
                 f"budget.most = {self.budget.most:g} leaves at most {self._most} of {total} images in a subset, "
                 f"but {self.budget.images} are to be drawn; raise most or lower images"
             )
+
+
+def _ranks(keys: Floats) -> Ints:
+    """Place of each entry (n, bits) in its row's ascending order, ties by column."""
+    order = np.argsort(keys, axis=1, kind="stable")
+    ranks = np.empty_like(order)
+    np.put_along_axis(ranks, order, np.arange(keys.shape[1])[None, :], axis=1)
+    return ranks
+
+
+def _bisect(low: Ints, high: Ints, holds: Callable[[Ints, Ints], Bools]) -> Ints:
+    """Least number in (low, high], per row, at which a monotone test holds; ``high`` is taken to hold.
+
+    ``holds(rows, numbers (rows, 1))`` answers for some rows.
+    """
+    low, high = low.copy(), high.copy()
+    while (rows := np.flatnonzero(high - low > 1)).size:
+        middle = (low[rows] + high[rows]) // 2
+        held = holds(rows, middle[:, None])
+        high[rows[held]] = middle[held]
+        low[rows[~held]] = middle[~held]
+    return high

@@ -91,10 +91,10 @@ class Surrogate:
 def fit_surrogate(cells: "Cells", samples: Samples, *, seed: int) -> Surrogate:
     """Fit on the measured cells, and validate by leaving out cells, pairs of values, and identities.
 
-    Quantities that are positive in every measured cell are modelled by their logarithm.
+    Quantities that are positive in every image are modelled by their logarithm.
     """
     measured = samples.num_identities > 0
-    positive = (samples.means[measured] > 0).all(axis=0)
+    positive = np.asarray((samples.values > 0).all(axis=0))
     scores, warnings = _validate(cells, samples, positive, seed)
     report = _report(scores, warnings, measured)
     fit = _fit_trees if report.trusted else _fit_ridge
@@ -158,9 +158,7 @@ class _Truth:
     positive: Bools
 
 
-def _held_out(
-    split: str, cells: "Cells", folds: Sequence[tuple[Samples, Any, Any]], truth: _Truth
-) -> list[SplitScore]:
+def _held_out(split: str, cells: "Cells", folds: Sequence[tuple[Samples, Any, Any]], truth: _Truth) -> list[SplitScore]:
     """Predict the held-out cells of every fold and score them together."""
     held = np.concatenate([fold[2] for fold in folds])
     predictions = []

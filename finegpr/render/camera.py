@@ -128,11 +128,12 @@ class Photo:
         return np.clip(np.rint(code), 0, 255).astype(np.uint8)
 
 
+# means, contrast and softness follow Market-1501's six cameras in daylight; the test's golden file states the figures
 PHOTOS: tuple[Photo, ...] = (
-    Photo(gain=(1.05, 0.98, 0.97), saturation=0.60, contrast=0.98, lift=0.03, blur=0.0035, noise=3.0, quality=82),
-    Photo(gain=(1.15, 1.13, 1.10), saturation=0.62, contrast=0.95, lift=0.05, blur=0.0035, noise=3.5, quality=78),
-    Photo(gain=(1.12, 1.04, 1.03), saturation=0.52, contrast=1.05, lift=0.02, blur=0.0030, noise=2.5, quality=85),
-    Photo(gain=(1.14, 1.00, 0.92), saturation=0.66, contrast=0.96, lift=0.03, blur=0.0038, noise=4.0, quality=75),
-    Photo(gain=(1.20, 1.10, 1.07), saturation=0.48, contrast=1.04, lift=0.04, blur=0.0055, noise=3.0, quality=70),
-    Photo(gain=(1.06, 0.96, 1.00), saturation=0.80, contrast=1.12, lift=0.02, blur=0.0085, noise=4.5, quality=62),
+    Photo(gain=(0.95, 0.94, 0.99), saturation=0.42, contrast=1.36, lift=0.03, blur=0.0016, noise=4.5, quality=88),
+    Photo(gain=(1.02, 1.06, 1.13), saturation=0.43, contrast=1.40, lift=0.05, blur=0.0016, noise=5.0, quality=84),
+    Photo(gain=(1.04, 1.03, 1.12), saturation=0.36, contrast=1.38, lift=0.02, blur=0.0014, noise=4.0, quality=90),
+    Photo(gain=(1.04, 0.98, 0.96), saturation=0.46, contrast=1.36, lift=0.03, blur=0.0018, noise=5.0, quality=82),
+    Photo(gain=(1.08, 1.05, 1.13), saturation=0.34, contrast=1.46, lift=0.04, blur=0.0032, noise=4.0, quality=78),
+    Photo(gain=(1.00, 0.93, 1.06), saturation=0.52, contrast=1.56, lift=0.02, blur=0.0058, noise=4.5, quality=72),
 )

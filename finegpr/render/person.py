@@ -181,7 +181,7 @@ def make_person(seed: int, stream: Stream, identity: int, attributes: Mapping[st
         hips=float(random.normal(1.1 if female else 0.95, 0.03)),
         head=1.1 if teenager else 1.0,
         stoop=float(random.uniform(11, 17) if older else random.uniform(0, 4)),
-        stride=float(random.uniform(11, 17) if older else random.uniform(18, 29)),
+        stride=float(random.uniform(11, 17) if older else random.uniform(14, 23)),
         arm_swing=float(random.uniform(8, 16) if older else random.uniform(14, 32)),
         skin=skin,
         hair=linear(np.clip(hair_base * random.uniform(0.8, 1.2), 8, 235)),

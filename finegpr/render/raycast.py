@@ -16,7 +16,7 @@ from finegpr.render.camera import View
 class Hits:
     """The visible surface, one row per covered sample.
 
-    ``pixel`` indexes the flattened (height, width) sample grid; ``part`` the primitive; ``point`` and ``normal`` (unit)
+    ``pixel`` indexes the flattened (height, width) sample grid, grouped by ``part``, the primitive; ``point`` and ``normal`` (unit)
     are in the person frame; ``local`` is the point in the primitive's own frame; ``depth`` (height, width) is infinite
     where nothing is hit.
     """
@@ -144,22 +144,26 @@ def _side(
 
 
 def _surface(body: Body, view: View, depth: np.ndarray, part: np.ndarray, x: np.ndarray, y: np.ndarray) -> Hits:
-    pixel = np.flatnonzero(part.ravel() >= 0)
-    parts = part.ravel()[pixel]
+    flat = part.ravel()
+    covered = np.flatnonzero(flat >= 0)
+    # grouped by primitive, so that each is one small matrix product
+    pixel = covered[np.argsort(flat[covered], kind="stable")]
+    parts = flat[pixel]
     t = depth.ravel()[pixel]
-    u, v = x[0, pixel % view.width], y[pixel // view.width, 0]
-    point = np.empty((len(pixel), 3), np.float32)
-    for axis in range(3):
-        ray = view.forward[axis] + u * view.right[axis] + v * view.up[axis]
-        point[:, axis] = view.position[axis] + t * ray
-    frame = body.frame[parts]
-    local = np.einsum("nij,nj->ni", frame, point - body.origin[parts])
-    length = np.maximum(body.length, 1e-6)
-    sine = np.where(body.length > 1e-6, (body.radius_a - body.radius_b) / length, 0)
-    sine = np.clip(sine, -0.999, 0.999).astype(np.float32)
-    along = (local[:, 1] - (sine * body.radius_a)[parts]) / (1 - sine * sine)[parts]
-    outward = local.copy()
-    outward[:, 1] -= np.clip(along, 0, body.length[parts])
-    normal = np.einsum("nij,ni->nj", frame, outward)
+    rows, columns = np.divmod(pixel, view.width)
+    ray = view.forward + x[0, columns, None] * view.right + y[rows] * view.up
+    point = view.position + t[:, None] * ray
+    local, normal = np.empty_like(point), np.empty_like(point)
+    ends = np.searchsorted(parts, np.arange(len(body.length) + 1))
+    for k in np.unique(parts):
+        group = slice(ends[k], ends[k + 1])
+        frame, length = body.frame[k], float(body.length[k])
+        local[group] = (point[group] - body.origin[k]) @ frame.T
+        outward = local[group].copy()
+        if length > 1e-6:
+            radius = float(body.radius_a[k])
+            sine = min(0.999, max(-0.999, (radius - float(body.radius_b[k])) / length))
+            outward[:, 1] -= np.clip((outward[:, 1] - sine * radius) / (1 - sine * sine), 0, length)
+        normal[group] = outward @ frame
     normal /= np.maximum(np.sqrt(np.einsum("ni,ni->n", normal, normal)), 1e-6)[:, None]
     return Hits(pixel=pixel, part=parts, point=point, normal=normal, local=local, depth=depth)

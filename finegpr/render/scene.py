@@ -141,12 +141,21 @@ def _bush(painter: Painter, azimuth: float, distance: float, colour: RGB, size: 
 
 def _car(painter: Painter, azimuth: float, distance: float) -> None:
     degrees = math.degrees(1 / distance)
-    body = painter.jitter(((178, 40, 42), (46, 74, 130), (206, 206, 204), (48, 48, 52), (132, 136, 140))[painter.random.integers(5)])
-    painter.rectangle(azimuth + 0.8 * degrees, 2.3 * degrees, 0.8, 1.42, distance, (52, 60, 68), shape="ellipse")
-    painter.rectangle(azimuth, 4.2 * degrees, 0.3, 0.92, distance, body)
-    painter.rectangle(azimuth, 0.25 * degrees, 0.62, 0.78, distance, (230, 220, 180), light=160)
-    for x in (0.55, 3.0):
-        painter.rectangle(azimuth + x * degrees, 0.66 * degrees, 0.0, 0.64, distance, (26, 26, 28), shape="ellipse")
+    shades: tuple[RGB, ...] = ((178, 40, 42), (46, 74, 130), (206, 206, 204), (48, 48, 52), (132, 136, 140))
+    body = painter.jitter(shades[painter.random.integers(5)])
+
+    def at(metres: float, height: float) -> tuple[float, float]:
+        return painter.point(azimuth + metres * degrees, height, distance)
+
+    painter.rectangle(azimuth - 0.1 * degrees, 4.5 * degrees, -0.05, 0.3, distance, (34, 34, 36))
+    painter.polygon([at(0.5, 0.9), at(1.2, 1.45), at(2.9, 1.45), at(3.6, 0.9)], distance, _shade(body, 0.85))
+    painter.polygon([at(0.8, 0.92), at(1.3, 1.36), at(1.95, 1.36), at(1.95, 0.92)], distance, (56, 66, 76))
+    painter.polygon([at(2.05, 0.92), at(2.05, 1.36), at(2.8, 1.36), at(3.3, 0.92)], distance, (56, 66, 76))
+    painter.polygon([at(0, 0.3), at(0.02, 0.8), at(0.5, 0.94), at(3.8, 0.94), at(4.3, 0.78), at(4.3, 0.3)], distance, body)
+    painter.rectangle(azimuth, 0.18 * degrees, 0.62, 0.78, distance, (230, 220, 180), light=160)
+    for x in (0.55, 3.1):
+        painter.rectangle(azimuth + x * degrees, 0.62 * degrees, 0.0, 0.62, distance, (26, 26, 28), shape="ellipse")
+        painter.rectangle(azimuth + (x + 0.17) * degrees, 0.28 * degrees, 0.17, 0.45, distance, (140, 140, 142), shape="ellipse")
 
 
 def _lamp(painter: Painter, azimuth: float, distance: float) -> None:
@@ -158,8 +167,8 @@ def _lamp(painter: Painter, azimuth: float, distance: float) -> None:
 def _extras(painter: Painter) -> None:
     random, kind = painter.random, painter.place.extras
     if kind == "cars":
-        for azimuth in range(10, 360, 45):
-            _car(painter, azimuth + float(random.uniform(0, 25)), float(random.uniform(7.5, 9.5)))
+        for azimuth in range(10, 360, 40):
+            _car(painter, azimuth + float(random.uniform(0, 25)), float(random.uniform(9.5, 12)))
         for azimuth in range(0, 360, 72):
             _lamp(painter, azimuth + float(random.uniform(0, 40)), 7.0)
     elif kind == "lamps":

@@ -3,6 +3,7 @@
 import os
 import pickle
 from pathlib import Path
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from torchvision.models import vgg as architecture
 from finegpr.errors import InputError
 from finegpr.perceptual import mean_distance
 from finegpr.storage import write_arrays
-from finegpr.vgg import VGG19, convert, find_weights, imagenet_path
+from finegpr.vgg import VGG19, convert, find_weights, imagenet_path, main
 
 
 def arrays_of(cfg: str, *, batch_norm: bool = False, classifier: bool = True) -> dict[str, np.ndarray]:
@@ -145,8 +146,14 @@ def test_convert_keeps_the_convolutions_and_asks_for_no_pickled_code(
 
 
 def test_the_command_refuses_a_wrong_name() -> None:
-    ended = subprocess.run(
-        [sys.executable, "-m", "finegpr.vgg", "out.pth"], capture_output=True, text=True, check=False
-    )
-    assert ended.returncode != 0
-    assert "usage" in ended.stderr
+    with pytest.raises(InputError, match=r"OUT\.safetensors"):
+        main(["out.pth"])
+
+
+def test_a_failed_download_says_where_to_run_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_: object, **__: object) -> dict[str, torch.Tensor]:
+        raise URLError("no route")
+
+    monkeypatch.setattr(architecture.VGG19_Weights, "get_state_dict", offline)
+    with pytest.raises(InputError, match="machine with network"):
+        convert(tmp_path / "vgg19.safetensors")

@@ -1,0 +1,203 @@
+"""Running a search on measurements, and what the report says of it: the choice, its history, the surrogate's worth."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cluster.arms import Truth
+from cluster.progress import progress, say
+from finegpr.attributes import Attribute
+from finegpr.catalog import Catalog, Cells
+from finegpr.measurements import Measurements, Scale
+from finegpr.storage import canonical_hash, sha256, write_bytes
+from search.baselines import random_masks
+from search.compare import RankAgreement, agreements, rank_agreement, value_shares
+from search.embedding import embed_distance
+from search.loop import Generation, SearchConfig, SearchResult
+from search.loop import search as search_space
+from search.objectives import CellObjective, make_objective
+from search.optimizer import make_optimizer
+from search.report_data import AttributeShares, Choice
+from search.space import Budget, Space
+from search.surrogate import SurrogateReport, fit_surrogate
+
+if TYPE_CHECKING:
+    from cluster.run import Run
+
+SUBSET = "subset.json"
+NUM_RANDOM = 200
+
+
+class SearchVerbConfig(SearchConfig):
+    """The settings of the verb ``search``: those of a search, the budget, and how the terms are weighed."""
+
+    budget: Budget
+    scale: Scale = "standardised"
+
+
+def search_measured(
+    config: SearchVerbConfig, source: Catalog, measurements: Measurements, *, target: str, folder: Path
+) -> SearchResult:
+    """Search on measurements of ``source``; the journal in ``folder`` makes the same call resume."""
+    space = Space.of(source, config.budget, seed=config.seed, attributes=config.attributes)
+    identity = source.frame["identity"].to_numpy(dtype=np.int64)
+    objective = make_objective(config.objective, space, measurements, identity, target=target, scale=config.scale)
+    for warning in objective.report.warnings if objective.report else ():
+        say(f"  {warning}")
+    settings = {
+        **config.model_dump(mode="json"),
+        "target": target,
+        "measurements": measurements_hash(measurements, target),
+    }
+    return _search(config, space, objective, folder, settings)
+
+
+def measurements_hash(measurements: Measurements, target: str) -> str:
+    """What a score depends on: which images were measured, and their sketches and terms."""
+    arrays: tuple[NDArray[np.generic], ...] = (
+        measurements.row,
+        measurements.sketch,
+        measurements.terms[target],
+        measurements.target_sketch[target],
+    )
+    return canonical_hash([sha256(np.ascontiguousarray(array).tobytes()) for array in arrays])
+
+
+def run_search(run: "Run", name: str) -> tuple[SearchResult, CellObjective]:
+    """The search stage of one objective in a run."""
+    from cluster.run import TARGET
+
+    config = run.config.search.model_copy(update={"objective": name, "seed": run.config.search.seed + run.config.seed})
+    identity = run.source.frame["identity"].to_numpy(dtype=np.int64)
+    objective = make_objective(
+        name, run.space, run.measurements, identity, target=TARGET, scale=run.config.measure.scale
+    )
+    settings = {**config.model_dump(mode="json"), "budget": run.config.budget.model_dump(mode="json")}
+    settings["scale"] = run.config.measure.scale
+    stage = run.folder.open(f"search/{name}", inputs={"measure": run.keys["measure"]}, config=settings, journal=True)
+    started = time.monotonic()
+    # A finished search replays its journal: the same asks and tells, without a score computed again.
+    result = _search(config, run.space, objective, stage.folder, settings)
+    if not stage.done:
+        stage.finish(seconds=time.monotonic() - started, num_evaluations=result.num_evaluations, score=result.score)
+    if result.notice:
+        say(f"  {result.notice}")
+    say(
+        f"  {name}: {result.score:.5g} {objective.unit} (median random {result.random_median:.5g}), "
+        f"{result.num_evaluations} subsets in {result.num_generations} generations of {result.population}"
+    )
+    return result, objective
+
+
+def _search(
+    config: SearchConfig, space: Space, objective: CellObjective, folder: Path, settings: Mapping[str, object]
+) -> SearchResult:
+    optimizer = make_optimizer(config.optimizer, space, seed=config.seed, evaluations=config.evaluations)
+    with progress(f"searching by {objective.name}", "subsets") as tick:
+
+        def show(generation: Generation) -> None:
+            best = "" if generation.best is None else f"best {generation.best:.5g}"
+            tick(generation.num_evaluations, config.evaluations, best)
+
+        result = search_space(
+            space,
+            objective,
+            optimizer,
+            folder,
+            evaluations=config.evaluations,
+            config=settings,
+            num_random=NUM_RANDOM,
+            progress=show,
+        )
+    write_bytes(folder / SUBSET, (result.subset.to_json() + "\n").encode())
+    return result
+
+
+def make_choice(run: "Run", name: str) -> Choice:
+    """What one search chose, for the report."""
+    result, objective = run.searches[name], run.objectives[name]
+    manifest = Catalog.read(run.manifests[name, run.config.seeds[0]])
+    attributes = run.space.cells.attributes
+    source, chosen = (shares_of(catalog, attributes) for catalog in (run.source, manifest))
+    true = true_shares(run.truth, attributes) if run.truth else {}
+    random = objective.score_masks(random_masks(run.space, NUM_RANDOM, seed=run.space.seed))
+    return Choice(
+        objective=name,
+        unit=objective.unit,
+        higher_is_better=objective.higher_is_better,
+        optimizer=run.config.search.optimizer,
+        arm=name,
+        score=result.score,
+        random_score=result.random_median,
+        known_best=None,
+        num_evaluations=result.num_evaluations,
+        num_failed=result.num_failed,
+        num_images=int(run.space.cells.mask(result.subset) @ run.space.cells.images),
+        attributes=tuple(
+            AttributeShares(
+                name=attribute.name,
+                values=attribute.values,
+                level=attribute.level,
+                circular=attribute.circular,
+                chosen=tuple(
+                    value in result.subset.values.get(attribute.name, attribute.values) for value in attribute.values
+                ),
+                source=tuple(source[attribute.name].tolist()),
+                manifest=tuple(chosen[attribute.name].tolist()),
+                target=tuple(true[attribute.name].tolist()) if attribute.name in true else None,
+                target_kind="true" if attribute.name in true else "unknown",
+            )
+            for attribute in attributes
+        ),
+        agreements=agreements(result.subset, attributes, chosen=chosen, source=source, true=true, seed=run.config.seed),
+        history=tuple(trial.score for trial in result.history if trial.status != "duplicate"),
+        random_history=tuple(float(score) if np.isfinite(score) else None for score in random),
+    )
+
+
+def shares_of(catalog: Catalog, attributes: tuple[Attribute, ...]) -> dict[str, NDArray[np.float64]]:
+    """Share of every value among the images of a catalog."""
+    cells: Cells = catalog.cells([attribute.name for attribute in attributes])
+    return value_shares(cells.codes, cells.images.astype(np.float64), attributes)
+
+
+def true_shares(truth: Truth, attributes: tuple[Attribute, ...]) -> dict[str, NDArray[np.float64]]:
+    """The stated distribution, uniform over the values it names; attributes it does not name are left out."""
+    return {
+        attribute.name: np.array(
+            [(value in truth[attribute.name]) / len(truth[attribute.name]) for value in attribute.values]
+        )
+        for attribute in attributes
+        if attribute.name in truth
+    }
+
+
+def rank_arms(run: "Run", results: pd.DataFrame) -> tuple[RankAgreement, ...]:
+    """Whether each objective ranks the arms at equal budget as their training does."""
+    arms = {name: arm for name, arm in run.arms.items() if not arm.takes_all}
+    truths = {str(name): float(value) for name, value in results.groupby("arm")["mAP"].mean().items()}
+    return tuple(
+        rank_agreement(
+            dict(zip(arms, objective.score([arm.subset for arm in arms.values()]).tolist(), strict=True)),
+            truths,
+            objective=name,
+            target=run.target.title,
+            higher_is_better=objective.higher_is_better,
+        )
+        for name, objective in run.objectives.items()
+    )
+
+
+def validate_surrogate(run: "Run") -> SurrogateReport:
+    """How well a surrogate predicts the distance terms of cells, value pairs and identities that it has not seen."""
+    from cluster.run import TARGET
+
+    identity = run.source.frame["identity"].to_numpy(dtype=np.int64)
+    scale = run.config.measure.scale
+    embedding = embed_distance(run.measurements, run.space.cells, identity, target=TARGET, scale=scale)
+    return fit_surrogate(run.space.cells, embedding.samples, seed=run.config.seed).report

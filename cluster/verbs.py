@@ -1,0 +1,240 @@
+"""What each verb of the command line does. Imported only when a verb runs, because it imports everything else."""
+
+import os
+import shlex
+import sys
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cluster import cli
+from cluster.config import WorldConfig, run_config, train_config
+from cluster.executor import Executor, MeasureJob, RayExecutor, SerialExecutor
+from cluster.progress import progress, say
+from cluster.run import Run, run_all
+from cluster.runtime import RayConfig
+from cluster.stages import RunFolder, fork
+from cluster.strict_yaml import load_mapping, override, parse, validate
+from finegpr.catalog import Catalog
+from finegpr.errors import ConfigError, InputError
+from finegpr.measure import MeasureConfig, read_measurements
+from finegpr.reid.train import fit
+from finegpr.storage import locked, write_bytes, writing
+from finegpr.subset import Subset
+
+
+def demo(verb: cli.Demo) -> dict[str, Any]:
+    text = (resources.files("cluster") / "configs" / "demo.yaml").read_text(encoding="utf-8")
+    mapping = {**parse(text, "demo.yaml"), "seed": verb.seed}
+    return _main_job(verb, mapping, "demo.yaml", verb.output)
+
+
+def run(verb: cli.Run) -> dict[str, Any]:
+    mapping = load_mapping(verb.config)
+    return _main_job(verb, mapping, str(verb.config), verb.output)
+
+
+def _main_job(verb: cli.Demo | cli.Run, mapping: dict[str, Any], where: str, output: Path | None) -> dict[str, Any]:
+    from cluster.summary import outcome
+
+    if verb.fork and verb.fresh:
+        raise ConfigError("--fork and --fresh exclude each other: one starts a new run, the other changes this one")
+    config = run_config(override(mapping, verb.set), where)
+    root = output or Path(config.output or f"runs/{config.name}")
+    _require_writable(root)
+    if verb.fork:
+        root = fork(root)
+    job = Run(
+        config=config,
+        folder=RunFolder(root=root, fresh=verb.fresh),
+        executor=_executor(verb.serial, config.ray, num_workers=config.workers, gpu=config.gpu),
+        command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    )
+    report = run_all(job)
+    # The last line a person sees is where to look; with --json that line belongs to the machine.
+    say(f"report: {report}") if verb.json else print(report)
+    return outcome(job, report)
+
+
+def _executor(serial: bool, ray: RayConfig, *, num_workers: int = 1, gpu: bool = False) -> Executor:
+    if serial:
+        say("serial: one process, without Ray")
+        return SerialExecutor()
+    return RayExecutor(ray, num_workers=num_workers, use_gpu=gpu)
+
+
+def _require_writable(folder: Path) -> None:
+    """Fail before any work when ``folder`` cannot be written."""
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".{os.getpid()}.probe"
+        probe.touch()
+        probe.unlink()
+
+
+def render(verb: cli.Render) -> dict[str, Any]:
+    from finegpr.render.minigpr import render_minigpr
+    from finegpr.render.minimarket import render_minimarket
+    from finegpr.render.sheet import contact_sheet
+
+    if verb.output is None and verb.sheet is None:
+        raise ConfigError("nothing to do; give --output FOLDER for a world, or --sheet FILE for a contact sheet")
+    result: dict[str, Any] = {}
+    if verb.sheet is not None:
+        write_bytes(verb.sheet, contact_sheet(seed=verb.seed))
+        result["sheet"] = str(verb.sheet)
+        say(f"contact sheet: {verb.sheet}")
+    if verb.output is not None:
+        settings = override({}, [f"source.seed={verb.seed}", f"target.seed={verb.seed}", *verb.set])
+        world = validate(WorldConfig, settings, "--set")
+        workers = os.cpu_count() or 1
+        with locked(verb.output):
+            with progress("rendering MiniGPR", "images") as tick:
+                render_minigpr(world.source, verb.output / "source", progress=tick, workers=workers)
+            with progress("rendering MiniMarket", "images") as tick:
+                render_minimarket(world.target, verb.output / "target", progress=tick, workers=workers)
+        result |= {"source": str(verb.output / "source"), "target": str(verb.output / "target")}
+        say(f"world: {verb.output / 'source'} (layout finegpr), {verb.output / 'target'} (layout market1501)")
+    return result
+
+
+def index(verb: cli.Index) -> dict[str, Any]:
+    catalog = Catalog.index(verb.root, layout=verb.layout, **override({}, verb.set))
+    catalog.write(verb.output)
+    for row in catalog.rejected.head(10).itertuples():
+        say(f"  left out: {row.path}: {row.reason}")
+    say(f"{catalog.title}: {len(catalog)} images, {len(catalog.rejected)} files left out -> {verb.output}")
+    return {"catalog": str(verb.output), "num_images": len(catalog), "num_rejected": len(catalog.rejected)}
+
+
+def measure(verb: cli.Measure) -> dict[str, Any]:
+    config = validate(MeasureConfig, override({}, verb.set), "--set")
+    source = Catalog.read(verb.catalog)
+    targets = {path.stem: Catalog.read(path).part("train") for path in verb.targets}
+    if len(targets) < len(verb.targets):
+        raise ConfigError("two targets have the same file name; a target is called by its file's name")
+    names = [attribute.name for attribute in source.image_attributes]
+    job = MeasureJob(
+        source=source,
+        source_path=verb.catalog,
+        cells=source.cells([name for name in names if name != "scene"]),
+        targets=targets,
+        folder=verb.output,
+    )
+    executor = _executor(verb.serial, RayConfig())
+    try:
+        with locked(verb.output), progress("measuring", "images") as tick:
+            measured = executor.measure(config, job, tick)
+    finally:
+        executor.close()
+    shares = {name: measured.style_share(name, config.scale) for name in targets}
+    for warning in measured.warnings:
+        say(f"  {warning}")
+    for name, share in shares.items():
+        say(f"  {name}: style is {share:.1%} of the {config.scale} distance")
+    say(f"{measured.weights}: {len(measured.row)} images measured, {len(measured.quarantine)} quarantined")
+    return {"measurements": str(verb.output), "num_images": len(measured.row), "style_share": shares}
+
+
+def search(verb: cli.Search) -> dict[str, Any]:
+    from cluster.searching import SearchVerbConfig, search_measured
+
+    config = validate(SearchVerbConfig, override({}, verb.set), "--set")
+    measurements = read_measurements(verb.measurements)
+    known = sorted(measurements.terms)
+    if verb.target is None and len(known) > 1:
+        raise ConfigError(f"these measurements have several targets; choose one by --target: {', '.join(known)}")
+    source = Catalog.read(verb.catalog)
+    with locked(verb.output):
+        result = search_measured(config, source, measurements, target=verb.target or known[0], folder=verb.output)
+    say(f"{config.objective}: {result.score:.6g} -> {verb.output / 'subset.json'}")
+    return {"subset": str(verb.output / "subset.json"), "score": result.score}
+
+
+def select(verb: cli.Select) -> dict[str, Any]:
+    from finegpr.manifest import Sampler
+
+    catalog = Catalog.read(verb.catalog)
+    try:
+        subset = Subset.from_json(verb.subset.read_text(encoding="utf-8")) if verb.subset else Subset({})
+    except OSError as error:
+        raise InputError(f"cannot read {verb.subset}: {error.strerror}") from None
+    names = [attribute.name for attribute in catalog.image_attributes if attribute.name != "scene"]
+    sampler = Sampler(
+        catalog.cells(sorted({*names, *subset.values})),
+        catalog.frame["identity"].to_numpy(dtype=np.int64),
+        budget=verb.images,
+        identities=verb.identities,
+        seed=verb.seed,
+    )
+    manifest = catalog.take(sampler.draw(subset, seed=verb.seed))
+    manifest.write(verb.output)
+    people = int(manifest.frame["identity"].nunique())
+    say(f"{len(manifest)} images of {people} identities -> {verb.output}")
+    return {"manifest": str(verb.output), "num_images": len(manifest), "num_identities": people}
+
+
+def train(verb: cli.Train) -> dict[str, Any]:
+    from cluster.train import fit_with_ray_train
+
+    config = train_config(override({"recipe": verb.recipe}, verb.set), "--set")
+    num_steps = config.steps or 0
+    catalog = Catalog.read(verb.manifest)
+    with locked(verb.output):
+        if verb.workers > 1 or verb.gpu:
+            from cluster.runtime import ray_session
+
+            with ray_session(RayConfig()) as ray:
+                fit_with_ray_train(
+                    ray,
+                    config,
+                    verb.manifest,
+                    output=verb.output,
+                    seed=verb.seed,
+                    num_workers=verb.workers,
+                    use_gpu=verb.gpu,
+                )
+        with progress("training", "steps") as tick:
+            result = fit(
+                config,
+                catalog,
+                output=verb.output,
+                seed=verb.seed,
+                report=lambda epoch: tick(epoch.step, num_steps or epoch.step, f"loss {epoch.loss:.3f}"),
+            )
+    say(f"{result.num_images} images of {result.num_identities} identities, {result.weights} -> {result.checkpoint}")
+    return {"checkpoint": str(result.checkpoint), "loss": result.history[-1].loss, "num_images": result.num_images}
+
+
+def evaluate(verb: cli.Evaluate) -> dict[str, Any]:
+    from finegpr.reid.evaluate import evaluate_checkpoint
+
+    target = Catalog.read(verb.target)
+    prefix = "" if verb.part == "test" else "validation_"
+    evaluation = evaluate_checkpoint(verb.checkpoint, target.part(f"{prefix}query"), target.part(f"{prefix}gallery"))
+    evaluation.write(verb.output)
+    metrics = evaluation.metrics
+    say(f"{target.title} {verb.part}: mAP {metrics['mAP']:.1%}, rank-1 {metrics['rank-1']:.1%} -> {verb.output}")
+    return {"metrics": str(verb.output), **metrics}
+
+
+def compare(verb: cli.Compare) -> dict[str, Any]:
+    from cluster.summary import print_results, read_report_data
+
+    data = read_report_data(verb.folder)
+    print_results(data.results)
+    return {
+        "mAP": {each.arm: each.mean.mean for each in data.results if each.metric == "mAP" and each.mean is not None}
+    }
+
+
+def report(verb: cli.Report) -> dict[str, Any]:
+    from cluster.summary import REPORT, read_report_data
+    from search.report import write_report
+
+    path = verb.folder / REPORT
+    write_report(read_report_data(verb.folder), path)
+    say(f"report: {path}") if verb.json else print(path)
+    return {"report": str(path)}
