@@ -7,7 +7,7 @@ from pathlib import Path
 from cluster.config import EVERYTHING, RANDOM, TRUE, WRONG, RunConfig
 from finegpr.attributes import Attribute
 from finegpr.catalog import Catalog
-from finegpr.errors import ConfigError
+from finegpr.errors import ConfigError, InputError
 from finegpr.storage import read_json
 from finegpr.subset import Subset
 from search.space import Space
@@ -22,6 +22,14 @@ class Arm:
     name: str
     subset: Subset
     takes_all: bool = False
+
+    def require_budget(self, space: Space) -> None:
+        """Raises InputError when a manifest cannot be drawn."""
+        if not self.takes_all:
+            try:
+                space.sampler.require(self.subset)
+            except InputError as error:
+                raise InputError(f"arm {self.name}: {error}") from None
 
     def draw(self, catalog: Catalog, space: Space, *, seed: int) -> Catalog:
         """The manifest. Raises InputError when the subset does not hold the budget."""

@@ -15,6 +15,7 @@ from finegpr.render.minigpr import MiniGPRConfig
 from finegpr.render.minimarket import MiniMarketConfig
 from search.loop import SearchConfig
 from search.objectives import OBJECTIVES
+from search.optimizer import OPTIMIZERS
 from search.space import Budget
 
 DEFAULT_RECIPE = "paper"
@@ -80,6 +81,8 @@ class RunConfig(Config):
             raise ValueError("arms and seeds should each be named once")
         if not self.objectives:
             raise ValueError(f"arms should name an objective to search by: {', '.join(OBJECTIVES)}")
+        if self.search.optimizer not in OPTIMIZERS:
+            raise ValueError(f"no optimizer {self.search.optimizer!r}; known: {', '.join(OPTIMIZERS)}")
         if self.keep is not None and self.keep not in self.arms:
             raise ValueError(f"keep: {self.keep!r} is not one of the arms {', '.join(self.arms)}")
         return self

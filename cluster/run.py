@@ -127,6 +127,10 @@ def index(run: Run, source: DataConfig, target: DataConfig) -> None:
         say(f"  {catalog.title}: {len(catalog)} images, {people} identities{rejected}")
     config = run.config
     run.space = Space.of(run.source, config.budget, seed=config.seed, attributes=config.search.attributes)
+    for name in config.arms:
+        # Arms that no search decides are checked now, not after an hour of measuring.
+        if name not in config.objectives:
+            make_arm(name, config, run.space, run.truth, {}).require_budget(run.space)
 
 
 def _read(stage: Stage, name: str, data: DataConfig) -> Catalog:

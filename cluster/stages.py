@@ -88,6 +88,7 @@ class RunFolder:
             say(f"{name}: done before, skipped")
         elif not (folder / PLAN).exists():
             write_json(folder / PLAN, plan)
+            say(name)
         else:
             stage.status = "resumed"
             say(f"{name}: begun before, goes on")

@@ -40,6 +40,12 @@ def run_trials(
             self._trial = new_config["trial"]
             return True
 
+        def save_checkpoint(self, checkpoint_dir: str) -> None:
+            """Nothing: ``fit`` keeps its own states in the trial's folder, and goes on from them."""
+
+        def load_checkpoint(self, checkpoint: Any) -> None:
+            """Nothing, see ``save_checkpoint``."""
+
         def step(self) -> dict[str, Any]:
             return {**run_trial(self._trial), "done": True}
 

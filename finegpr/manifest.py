@@ -58,7 +58,7 @@ class Sampler:
         self._cell = cells.of_row[self._rows]
         counts = np.zeros((len(labels), len(cells)), dtype=np.int64)
         np.add.at(counts, (self._identity, self._cell), 1)
-        self._images = counts.sum(axis=0)
+        self._images = counts.sum(axis=0).astype(np.float64)
         self._priority = np.random.default_rng(seed).permutation(len(labels))
         # Identities with equal cell counts are interchangeable: one group each keeps FineGPR at a single row.
         groups, self._group, self._group_size = np.unique(counts, axis=0, return_inverse=True, return_counts=True)
@@ -72,7 +72,8 @@ class Sampler:
 
     def images(self, masks: Bools) -> Ints:
         """Number of drawable images in cell masks (n, C) -> (n,)."""
-        return np.asarray(masks @ self._images.astype(np.float64), dtype=np.int64)
+        # NumPy multiplies matrices of bool 25 times slower than of float.
+        return np.asarray(self._images @ masks.T.astype(np.float64), dtype=np.int64)
 
     def num_identities(self, masks: Bools) -> Ints:
         """Number of identities with an image in cell masks (n, C) -> (n,)."""
@@ -85,9 +86,14 @@ class Sampler:
         """
         enough = self.images(masks) >= self.budget
         if self.identities is not None and enough.any():
+            # The K chosen hold B images when the K largest do: either K fill their share, or they are the K largest.
             available = self._available(masks[enough])
-            chosen = self._chosen(available)
-            enough[enough] = (chosen.sum(axis=1) == self.identities) & ((available * chosen).sum(axis=1) >= self.budget)
+            order = np.argsort(-available, axis=1)
+            size = self._group_size[order]
+            taken = np.clip(self.identities - (np.cumsum(size, axis=1) - size), 0, size)
+            largest = np.take_along_axis(available, order, axis=1)
+            num = (taken * (largest > 0)).sum(axis=1)
+            enough[enough] = (num == self.identities) & ((taken * largest).sum(axis=1) >= self.budget)
         return enough
 
     def expected_shares(self, masks: Bools) -> Floats:
@@ -117,16 +123,16 @@ class Sampler:
 
         Raises InputError when the subset does not hold the budget.
         """
-        mask = self.cells.mask(subset) if isinstance(subset, Subset) else np.asarray(subset, dtype=bool)
-        self._require_feasible(mask)
+        mask = self.require(subset)
         random = np.random.default_rng((self.seed, seed))
         rows = np.flatnonzero(mask[self._cell] & self._is_chosen(self._available(mask[None]))[0][self._identity])
         rows = rows[random.permutation(len(rows))]
         identity, cell = self._identity[rows], self._cell[rows]
         # Water-filling is taking turns: every cell gives its first image before any cell gives its second ...
-        turn_in_cell = _turns(identity * len(self.cells) + cell, np.arange(len(rows)))
+        turn_in_cell = _turns(identity * len(self.cells) + cell, (np.arange(len(rows)),))
         # ... and every identity gives its first image before any identity gives its second.
-        turn = _turns(identity, turn_in_cell)
+        # Ties are drawn afresh: by row order, cells with more images would come first more often.
+        turn = _turns(identity, (random.permutation(len(rows)), turn_in_cell))
         tie = random.permutation(len(self._priority))[identity]
         taken = np.lexsort((tie, turn))[: self.budget]
         return np.sort(self._rows[rows[taken]])
@@ -156,9 +162,11 @@ class Sampler:
         np.put_along_axis(chosen, first, True, axis=1)
         return chosen & (of_identity > 0)
 
-    def _require_feasible(self, mask: Bools) -> None:
+    def require(self, subset: Subset | Bools) -> Bools:
+        """The cell mask (C,) of a subset or a mask. Raises InputError when no manifest can be drawn from it."""
+        mask = self.cells.mask(subset) if isinstance(subset, Subset) else np.asarray(subset, dtype=bool)
         if self.feasible(mask[None])[0]:
-            return
+            return mask
         got = f"{self.images(mask[None])[0]} images of {self.num_identities(mask[None])[0]} identities"
         wanted = "" if self.identities is None else f" of {self.identities} identities together"
         raise InputError(
@@ -180,9 +188,9 @@ def _water_level(available: Floats, num: Floats, budget: float) -> Floats:
     return np.where(found.any(axis=1), level[np.arange(len(level)), first], depth[:, -1])
 
 
-def _turns(group: Ints, order: Ints) -> Ints:
-    """Position of each row within its group when the group's rows are sorted by ``order``, ties as they stand."""
-    sorting = np.lexsort((np.arange(len(group)), order, group))
+def _turns(group: Ints, keys: tuple[Ints, ...]) -> Ints:
+    """Position of each row within its group when the group's rows are sorted by ``keys``, the last one first."""
+    sorting = np.lexsort((*keys, group))
     ordered = group[sorting]
     starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])) if len(group) else np.zeros(0, int)
     position = np.arange(len(group)) - np.repeat(starts, np.diff(np.concatenate([starts, [len(group)]])))

@@ -54,7 +54,7 @@ class MeasureConfig(Config):
     batch_size: int = Field(default=16, ge=1)
     images_per_shard: int = Field(default=2000, ge=1)
     threads: int = Field(default=1, ge=1)
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -62,7 +62,9 @@ class VGG19(nn.Module):
         x = self.normalise(images)
         style, content = [], []
         for index, layer in enumerate(self.features):
-            x = layer(x)
+            # On a GPU: the same numbers every time, and none of the three digits that TF32 would keep.
+            with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+                x = layer(x)
             name = _LAYERS.get(index)
             if name in STYLE_LAYERS:
                 style.append(style_vector(x))

@@ -132,7 +132,7 @@ class CellEmbedding:
     @property
     def unmeasured(self) -> npt.NDArray[np.bool_]:
         """Cells (C,) without a measured image: their part of a score is plug-in, not unbiased."""
-        return self.num_identities == 0
+        return np.asarray(self.num_identities == 0)
 
     @property
     def plug_in(self) -> bool:

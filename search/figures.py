@@ -319,7 +319,7 @@ def effects(found: Sequence[Effect], *, key: str, attributes: Sequence[Attribute
             "data": [bar],
             "layout": layout(
                 bargap=0.35,
-                xaxis=axis(f"change of {label(quantity)}", zerolinecolor=MUTED, nticks=6, tickangle=0),
+                xaxis=axis(f"change of {label(quantity)}", zerolinecolor=MUTED, nticks=4, tickangle=0),
                 yaxis=_rows(names),
             ),
         },

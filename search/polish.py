@@ -7,8 +7,8 @@ import numpy as np
 from search.space import Bools, Floats, Space
 from search.trial import Proposal
 
-KICK = 0.6  # standard deviation of the noise against a margin of 1: about one value in twenty changes
-MAX_KICKS = 50
+KICKS = (0.6, 1.0, 2.0)  # standard deviation of the noise against a margin of 1: at 0.6 one value in twenty changes
+NUM_KICKS = 20
 RIDGE = 1.0
 
 
@@ -41,8 +41,9 @@ class Polish:
         return [Proposal(id=first + place, subset=self._space.subset(mask)) for place, mask in enumerate(taken)]
 
     def learn(self, scored: Sequence[tuple[Proposal, float]]) -> None:
-        """Losses of anybody's proposals."""
+        """Losses of anybody's proposals; their ids will not be used again."""
         for proposal, loss in scored:
+            self._next_id = max(self._next_id, proposal.id + 1)
             self._losses.setdefault(self._space.mask(proposal.subset).tobytes(), loss)
 
     def tell(self, scored: Sequence[tuple[Proposal, float]]) -> None:
@@ -51,6 +52,11 @@ class Polish:
         proposal, loss = min(scored, key=lambda pair: pair[1])
         if loss < self._loss:
             self._move(self._space.mask(proposal.subset))
+
+    @property
+    def best_loss(self) -> float:
+        """The lowest loss known."""
+        return min(self._losses.values())
 
     def _best(self) -> Bools:
         return np.frombuffer(min(self._losses, key=lambda key: self._losses[key]), dtype=bool)
@@ -71,13 +77,14 @@ class Polish:
             self._queue.insert(0, mask)
 
     def _kick(self) -> None:
-        """Stand somewhere new near the best; the queue stays empty when ``MAX_KICKS`` kicks find nothing new."""
+        """Stand somewhere new near the best, further away when all is known there; else the queue stays empty."""
         margin = np.where(self._best(), 1.0, -1.0)
-        kicked = self._space.decode(margin + self._random.normal(0, KICK, (MAX_KICKS, len(margin))))
-        for mask in kicked[self._space.feasible(kicked)]:
-            if mask.tobytes() not in self._losses:
-                self._move(mask)
-                return
+        for kick in KICKS:
+            kicked = self._space.decode(margin + self._random.normal(0, kick, (NUM_KICKS, len(margin))))
+            for mask in kicked[self._space.feasible(kicked)]:
+                if mask.tobytes() not in self._losses:
+                    self._move(mask)
+                    return
 
     def _neighbours(self, mask: Bools) -> Bools:
         """All feasible neighbours (n, bits), the most promising first."""

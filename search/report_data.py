@@ -222,8 +222,8 @@ class ReportData:
         return tuple(choice for choice in self.choices if choice.objective != self.main)
 
     def to_json(self) -> str:
-        """JSON with sorted keys that ``from_json`` reads back. Raises ValueError for NaN and infinity."""
-        return json.dumps(asdict(self), sort_keys=True, allow_nan=False)
+        """JSON, fields in order, that ``from_json`` reads back. Raises ValueError for NaN and infinity."""
+        return json.dumps(asdict(self), allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> "ReportData":

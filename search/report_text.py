@@ -16,11 +16,12 @@ NONE = "\N{EN DASH}"
 
 @dataclass(frozen=True, kw_only=True)
 class Tile:
-    """One of the four answers at the top: the question, the answer, the detail."""
+    """One of the four answers at the top; ``clear`` marks a difference whose interval excludes zero."""
 
     question: str
     answer: str
     detail: str
+    clear: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,14 +186,17 @@ def verdict(data: ReportData) -> str:
 
 
 def headline(data: ReportData) -> str:
-    """The report in one line: what part was chosen, for what, and what it brings."""
+    """The report in one line: what part was chosen, for what, and what it brings, claiming no more than is known."""
     share = percent(data.main_choice.num_images / data.source.num_images)
     text = f"{share} of {data.source.title} for {data.target.title}"
     compared = main_difference(data)
     if compared is None:
         return text
     summary, difference = compared
-    return f"{text}: {signed(100 * difference.mean)} {summary.metric} points against {data.baseline}"
+    gain = f"{signed(100 * difference.mean)} {summary.metric} points against {data.baseline}"
+    if difference.low is None:
+        return f"{text}: {gain}, on one seed"
+    return f"{text}: {gain}" if difference.excludes_zero else f"{text}: no clear difference from {data.baseline}"
 
 
 def lead(data: ReportData) -> str:
@@ -243,7 +247,12 @@ def tiles(data: ReportData) -> tuple[Tile, ...]:
             answer=f"{choice.objective} {number(choice.score)}",
             detail=f"{direction} is better{random}; {counted(choice.num_evaluations, 'evaluation')}",
         ),
-        Tile(question="How sure", answer=sure, detail=why_sure),
+        Tile(
+            question="How sure",
+            answer=sure,
+            detail=why_sure,
+            clear=compared is not None and compared[1].excludes_zero,
+        ),
         Tile(
             question="What it cost",
             answer=duration(sum(stage.seconds for stage in data.stages)),
@@ -253,10 +262,12 @@ def tiles(data: ReportData) -> tuple[Tile, ...]:
 
 
 def _dearest(data: ReportData) -> str:
-    stage = max(data.stages, key=lambda each: each.seconds)
     total = sum(each.seconds for each in data.stages)
-    text = f"{stage.seconds / total:.0%} of it {stage.stage}".replace("%", " %") if total else "no time measured"
-    if stage.num_images and stage.seconds:
+    if not total:
+        return "no time measured"
+    stage = max(data.stages, key=lambda each: each.seconds)
+    text = f"{100 * stage.seconds / total:.0f} % of it {stage.stage}"
+    if stage.num_images:
         text += f", {counted(stage.num_images, 'image')} at {number(stage.num_images / stage.seconds)} a second"
     return text
 

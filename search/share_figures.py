@@ -57,7 +57,7 @@ def _bars(names: list[str], percents: Mapping[str, list[float]]) -> dict[str, An
         "layout": layout(
             bargap=0.3,
             bargroupgap=0.08,
-            xaxis=axis(type="category", showgrid=False, tickangle="auto"),
+            xaxis=axis(type="category", showgrid=False),
             yaxis=axis("images (%)", rangemode="tozero", nticks=5),
         ),
     }

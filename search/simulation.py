@@ -19,7 +19,7 @@ TARGET = "target"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Simulation:
-    """``cell_means`` (C, S) are the true mean sketches, ``planted`` the subset whose cells the target was drawn from."""
+    """``cell_means`` (C, S) are the true mean sketches; the target was drawn from the cells of ``planted``."""
 
     cells: Cells
     identity: Ints

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from finegpr.config import Config
 from finegpr.errors import InputError
 from finegpr.manifest import Sampler
-from finegpr.storage import canonical_hash
+from finegpr.storage import canonical_hash, sha256
 from finegpr.subset import Subset
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class Space:
         self.cells = cells
         self.budget = budget
         self.seed = seed
+        self._rows_sha256 = sha256(cells.of_row.astype("<i8").tobytes() + identity.astype("<i8").tobytes())
         self.sampler = Sampler(cells, identity, budget=budget.images, identities=budget.identities, seed=seed)
         present = [np.unique(cells.codes[:, column]) for column in range(len(cells.attributes))]
         free = [column for column, codes in enumerate(present) if len(codes) > 1]
@@ -105,11 +106,11 @@ class Space:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of all that decides what a mask means: values, cells, counts, budget and seed."""
+        """SHA-256 of all that decides what a mask means: values, cells, each row's cell and identity, budget, seed."""
         facts = {
             "values": {attribute.name: values for attribute, values in zip(self.attributes, self.values, strict=True)},
             "codes": self.cells.codes.tolist(),
-            "images": self.cells.images.tolist(),
+            "rows": self._rows_sha256,
             "budget": self.budget.model_dump(),
             "seed": self.seed,
         }
@@ -143,10 +144,10 @@ class Space:
     def cell_masks(self, masks: Bools) -> Bools:
         """Which cells are in, (n, bits) -> (n, C)."""
         of_bit = np.ascontiguousarray(masks.T)
-        cells = of_bit[self._bit_of_cell[0]]
+        cells = of_bit.take(self._bit_of_cell[0], axis=0)
         for bits in self._bit_of_cell[1:]:
-            cells &= of_bit[bits]
-        return cells.T
+            cells &= of_bit.take(bits, axis=0)
+        return np.asarray(cells.T)
 
     def expected_shares(self, masks: Bools) -> Floats:
         """Expected share of each cell in a manifest, (n, bits) -> (n, C)."""

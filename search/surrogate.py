@@ -4,7 +4,7 @@ XGBoost on top of a ridge regression on main effects: the trees only have to fin
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -22,14 +22,15 @@ Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int16]
 Predict = Callable[[Codes], Floats]
 
+UNSEEN = ("cells", "value pairs")
 NUM_FOLDS = 4
 NUM_IDENTITY_FOLDS = 2
 FEWEST_CELLS = 8
-NUM_TREES = 80
+NUM_TREES = 60
 TREES: dict[str, Any] = {
-    "max_depth": 3,
+    "max_depth": 4,
     "eta": 0.15,
-    "lambda": 2.0,
+    "lambda": 8.0,
     "min_child_weight": 4.0,
     "tree_method": "hist",
     "nthread": 1,  # more threads are slower at this size, and a result must not depend on their number
@@ -42,13 +43,15 @@ class SplitScore:
     """How well one quantity is predicted on held-out cell means.
 
     ``split``: ``cells`` and ``value pairs`` are left out whole; ``identities`` leaves out people. R2 is 1 - squared
-    error / variance (may be below 0); ``ceiling`` is the highest R2 that measurement noise allows, None when unknown.
+    error / variance (may be below 0); ``ceiling`` is the highest R2 that measurement noise allows, None when unknown;
+    ``bias`` is the mean of predicted minus true, over the standard deviation of the truth.
     """
 
     quantity: str
     split: str
     r2: float
     spearman: float
+    bias: float
     ridge_r2: float
     ridge_spearman: float
     ceiling: float | None
@@ -98,149 +101,140 @@ def fit_surrogate(cells: "Cells", samples: Samples, *, seed: int) -> Surrogate:
     scores, warnings = _validate(cells, samples, positive, seed)
     report = _report(scores, warnings, measured)
     fit = _fit_trees if report.trusted else _fit_ridge
-    predict = _fit(fit, cells.attributes, cells.codes[measured], samples, measured, positive)
+    predict = _fit(fit, cells, samples, measured, positive)
     return Surrogate(names=samples.names, report=report, predict=lambda codes: _unlog(predict(codes), positive))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Fold:
+    """Fit on the cells ``seen`` (C,) of ``train``, predict the cells ``held`` (m,) of ``test``."""
+
+    train: Samples
+    seen: Bools
+    test: Samples
+    held: npt.NDArray[np.int64]
 
 
 def _validate(cells: "Cells", samples: Samples, positive: Bools, seed: int) -> tuple[list[SplitScore], list[str]]:
     measured = np.flatnonzero(samples.num_identities > 0)
     if len(measured) < FEWEST_CELLS:
         return [], [f"only {len(measured)} cells were measured: too few to validate a surrogate; measure more"]
-    warnings: list[str] = []
     random = np.random.default_rng(seed)
-    noise = samples.variance / np.maximum(samples.num_identities, 1)[:, None]
-    truth = _Truth(values=samples.means, noise=noise if samples.has_variance else None, positive=positive)
-    by_cell = random.permutation(len(measured)) % NUM_FOLDS
-    folds = [(samples, measured[by_cell != fold], measured[by_cell == fold]) for fold in range(NUM_FOLDS)]
-    scores = _held_out("cells", cells, folds, truth)
-    pairs = _pair_folds(cells.codes, measured, random)
-    if pairs:
-        folds = [(samples, np.setdiff1d(measured, held), held) for held in pairs]
-        scores += _held_out("value pairs", cells, folds, truth)
-    else:
-        warnings.append("too few attributes vary to leave out pairs of values")
-    people = np.unique(samples.identity)
-    if len(people) < 2 * NUM_IDENTITY_FOLDS:
-        warnings.append(f"only {len(people)} identities were measured: none can be left out")
-        return scores, warnings
-    fold_of = random.permutation(len(people)) % NUM_IDENTITY_FOLDS
-    of_image = fold_of[np.searchsorted(people, samples.identity)]
-    for fold in range(NUM_IDENTITY_FOLDS):
-        seen, unseen = samples.take(of_image != fold), samples.take(of_image == fold)
-        noise = unseen.variance / np.maximum(unseen.num_identities, 1)[:, None]
-        truth = _Truth(values=unseen.means, noise=noise if unseen.has_variance else None, positive=positive)
-        train, held = np.flatnonzero(seen.num_identities), np.flatnonzero(unseen.num_identities)
-        scores += _held_out(f"identities {fold + 1}", cells, [(seen, train, held)], truth)
-    return scores, warnings
+    splits = {
+        "cells": _leave_out(samples, np.array_split(random.permutation(measured), NUM_FOLDS)),
+        "value pairs": _leave_out(samples, _cells_of_pairs(cells.codes, measured, random)),
+        "identities": _leave_out_identities(samples, random),
+    }
+    warnings = [f"too few to leave out {split}" for split, folds in splits.items() if not folds]
+    scores = [_held_out(split, cells, folds, positive) for split, folds in splits.items() if folds]
+    return [score for split in scores for score in split], warnings
 
 
-def _pair_folds(codes: Codes, measured: npt.NDArray[np.int64], random: np.random.Generator) -> list[Any]:
-    """Disjoint sets of about a quarter of the cells, each all cells of some pairs of values of two attributes."""
+def _leave_out(samples: Samples, groups: Sequence[npt.NDArray[np.int64]]) -> list[_Fold]:
+    folds = []
+    for held in groups:
+        seen = samples.num_identities > 0
+        seen[held] = False
+        folds.append(_Fold(train=samples, seen=seen, test=samples, held=held))
+    return folds
+
+
+def _cells_of_pairs(
+    codes: Codes, measured: npt.NDArray[np.int64], random: np.random.Generator
+) -> list[npt.NDArray[np.int64]]:
+    """Sets of cells: all measured cells of a quarter of the value pairs of two attributes, at most NUM_FOLDS sets."""
     varying = [column for column in range(codes.shape[1]) if len(np.unique(codes[measured, column])) > 1]
     choices = list(combinations(varying, 2))
     folds = []
-    for place in random.permutation(len(choices))[:NUM_FOLDS] if choices else []:
-        pair = codes[measured][:, list(choices[place])]
+    for turn in range(NUM_FOLDS if choices else 0):
+        pair = codes[measured][:, list(choices[turn % len(choices)])]
         _, of_cell = np.unique(pair, axis=0, return_inverse=True)
-        of_cell = of_cell.reshape(-1)
-        num = int(of_cell.max()) + 1
-        held = random.permutation(num)[: max(1, num // NUM_FOLDS)]
-        folds.append(measured[np.isin(of_cell, held)])
-    return [held for held in folds if FEWEST_CELLS // 2 <= len(held) < len(measured)]
+        num_pairs = int(of_cell.max()) + 1
+        held = random.permutation(num_pairs)[: max(1, num_pairs // NUM_FOLDS)]
+        folds.append(measured[np.isin(of_cell.reshape(-1), held)])
+    return [held for held in folds if len(held) < len(measured)]
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Truth:
-    """Cell means to be predicted (C, q), the variance of their error (C, q) or None, and which are modelled as logs."""
+def _leave_out_identities(samples: Samples, random: np.random.Generator) -> list[_Fold]:
+    people = np.unique(samples.identity)
+    if len(people) < 2 * NUM_IDENTITY_FOLDS:
+        return []
+    fold_of_image = (random.permutation(len(people)) % NUM_IDENTITY_FOLDS)[np.searchsorted(people, samples.identity)]
+    folds = []
+    for fold in range(NUM_IDENTITY_FOLDS):
+        train, test = samples.take(fold_of_image != fold), samples.take(fold_of_image == fold)
+        held = np.flatnonzero(test.num_identities)
+        folds.append(_Fold(train=train, seen=train.num_identities > 0, test=test, held=held))
+    return folds
 
-    values: Floats
-    noise: Floats | None
-    positive: Bools
 
-
-def _held_out(split: str, cells: "Cells", folds: Sequence[tuple[Samples, Any, Any]], truth: _Truth) -> list[SplitScore]:
-    """Predict the held-out cells of every fold and score them together."""
-    held = np.concatenate([fold[2] for fold in folds])
-    predictions = []
-    for fit in (_fit_trees, _fit_ridge):
-        parts = []
-        for samples, train, test in folds:
-            mask = np.zeros(samples.num_cells, dtype=bool)
-            mask[train] = True
-            predict = _fit(fit, cells.attributes, cells.codes[mask], samples, mask, truth.positive)
-            parts.append(predict(cells.codes[test]))
-        predictions.append(np.concatenate(parts))
-    values = _log(truth.values[held], truth.positive)
+def _held_out(split: str, cells: "Cells", folds: Sequence[_Fold], positive: Bools) -> list[SplitScore]:
+    """Predict the held-out cells of every fold, and score all folds together."""
+    truth = np.concatenate([_log(fold.test.means[fold.held], positive) for fold in folds])
+    predicted = [
+        np.concatenate([_fit(fit, cells, fold.train, fold.seen, positive)(cells.codes[fold.held]) for fold in folds])
+        for fit in (_fit_trees, _fit_ridge)
+    ]
+    noise = np.concatenate([_noise(fold.test, positive)[fold.held] for fold in folds])
+    is_noise_known = all(fold.test.has_variance for fold in folds)
     scores = []
-    for column, name in enumerate(folds[0][0].names):
-        spread = float(values[:, column].var())
-        ceiling = None
-        if truth.noise is not None and spread > 0:
-            noise = truth.noise[held, column]
-            if truth.positive[column]:
-                noise = noise / np.square(truth.values[held, column])  # variance of a logarithm, to first order
-            ceiling = max(0.0, 1 - float(noise.mean()) / spread)
-        trees, ridge = (
-            (_r2(values[:, column], predicted[:, column]), _spearman(values[:, column], predicted[:, column]))
-            for predicted in predictions
-        )
+    for column, quantity in enumerate(folds[0].test.names):
+        values, trees, ridge = truth[:, column], predicted[0][:, column], predicted[1][:, column]
+        spread = float(values.var())
         scores.append(
             SplitScore(
-                quantity=name,
+                quantity=quantity,
                 split=split,
-                r2=trees[0],
-                spearman=trees[1],
-                ridge_r2=ridge[0],
-                ridge_spearman=ridge[1],
-                ceiling=ceiling,
-                num_held_out=len(held),
+                r2=_r2(values, trees),
+                spearman=_spearman(values, trees),
+                bias=float((trees - values).mean() / np.sqrt(spread)) if spread > 0 else 0.0,
+                ridge_r2=_r2(values, ridge),
+                ridge_spearman=_spearman(values, ridge),
+                ceiling=max(0.0, 1 - float(noise[:, column].mean()) / spread)
+                if is_noise_known and spread > 0
+                else None,
+                num_held_out=len(values),
             )
         )
     return scores
 
 
+def _noise(samples: Samples, positive: Bools) -> Floats:
+    """Variance of the error of cell means (C, q); of their logarithms, to first order, where ``positive``."""
+    noise = samples.variance / np.maximum(samples.num_identities, 1)[:, None]
+    return np.where(positive, noise / np.square(np.where(positive, samples.means, 1.0)), noise)
+
+
 def _report(scores: list[SplitScore], warnings: list[str], measured: Bools) -> SurrogateReport:
     report = SurrogateReport(
         scores=tuple(scores),
-        trusted=bool(scores),
+        trusted=False,
         warnings=tuple(warnings),
         num_cells=len(measured),
         num_unmeasured=int((~measured).sum()),
     )
     beaten = []
-    for split in ("cells", "value pairs"):
+    for split in UNSEEN:
         trees, ridge = report.mean_r2(split)
         if trees <= ridge:
             beaten.append(f"the surrogate does not beat a ridge on unseen {split} (mean R2 {trees:.3f}, {ridge:.3f})")
-    if beaten:
-        warnings = [*warnings, *beaten, "predictions for unmeasured cells come from the ridge; measure more cells"]
-    return SurrogateReport(
-        scores=report.scores,
-        trusted=bool(scores) and not beaten,
-        warnings=tuple(warnings),
-        num_cells=report.num_cells,
-        num_unmeasured=report.num_unmeasured,
-    )
+    if scores and not beaten:
+        return replace(report, trusted=True)
+    advice = "predictions for unmeasured cells come from the ridge; measure more cells"
+    return replace(report, warnings=(*warnings, *beaten, advice))
 
 
 FitStandardised = Callable[[tuple[Attribute, ...], Codes, Floats, Floats], Predict]
 
 
-def _fit(
-    fit: FitStandardised,
-    attributes: tuple[Attribute, ...],
-    codes: Codes,
-    samples: Samples,
-    cells: Bools,
-    positive: Bools,
-) -> Predict:
-    """Fit cell means (logarithms where ``positive``), each standardised, weighted by measured identities."""
-    weights = samples.num_identities[cells].astype(np.float64)
-    values = _log(samples.means[cells], positive)
+def _fit(fit: FitStandardised, cells: "Cells", samples: Samples, seen: Bools, positive: Bools) -> Predict:
+    """Fit the means of cells ``seen`` (logarithms where ``positive``), standardised, weighted by identities."""
+    weights = samples.num_identities[seen].astype(np.float64)
+    values = _log(samples.means[seen], positive)
     centre = np.average(values, axis=0, weights=weights)
     spread = values.std(axis=0)
     spread[spread <= 1e-12 * np.abs(centre) + 1e-300] = 1.0
-    predict = fit(attributes, codes, (values - centre) / spread, weights / weights.mean())
+    predict = fit(cells.attributes, cells.codes[seen], (values - centre) / spread, weights / weights.mean())
     return lambda new: predict(new) * spread + centre
 
 

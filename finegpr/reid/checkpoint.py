@@ -56,8 +56,8 @@ def read_embedder(path: Path) -> Embedder:
     arrays, facts = read_checkpoint(path)
     if "embedder" not in facts:
         raise InputError(f"{path} is the state of an unfinished training, expected its model.safetensors")
-    model, height, width, neck = (facts["embedder"][name] for name in ("model", "height", "width", "neck"))
-    embedder = Embedder(model=model, size=(height, width), neck=neck)
+    model, height, width = (facts["embedder"][name] for name in ("model", "height", "width"))
+    embedder = Embedder(model=model, size=(height, width))
     load_state(embedder, arrays)
     return embedder
 

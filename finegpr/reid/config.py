@@ -23,7 +23,6 @@ class TrainConfig(Config):
     weights: str
     height: int = Field(ge=16, le=1024)
     width: int = Field(ge=16, le=1024)
-    neck: bool = False
     loss: str
     batch_size: int = Field(ge=2)
     per_identity: int = Field(default=4, ge=2)
@@ -48,6 +47,8 @@ class TrainConfig(Config):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        if self.height < (least := MODELS[self.model].min_height):
+            raise ValueError(f"model {self.model} needs a height of at least {least}, got {self.height}")
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("give either epochs or steps")
         if not all(0 < milestone < 1 for milestone in self.milestones):

@@ -76,8 +76,8 @@ class _Network(nn.Module):
         nn.init.normal_(self.classifier.weight, std=0.001)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.embedder.pooled(images)
-        return features, self.classifier(self.embedder.neck(features))
+        features = self.embedder(images)
+        return features, self.classifier(features)
 
 
 def fit(
@@ -165,7 +165,7 @@ class _Run:
             self.batches = shuffled_batches(len(self.data.labels), batch_size=config.batch_size, seed=seed)
         self.epoch_steps = batches_per_epoch(len(self.data.labels), config.batch_size)
         self.num_steps = config.steps or self.epoch_steps * (config.epochs or 0)
-        self.embedder = Embedder(model=config.model, size=size, neck=config.neck)
+        self.embedder = Embedder(model=config.model, size=size)
         if weights.state is not None:
             self.embedder.backbone.load_state_dict(weights.state)
         self.network = _Network(self.embedder, len(self.data.identities))
@@ -274,8 +274,7 @@ class _Run:
         for number, parameter in enumerate(self.network.parameters()):
             entry = {name: torch.from_numpy(arrays[f"adam.{number}.{name}"]) for name in ("exp_avg", "exp_avg_sq")}
             moments[number] = {
-                # In the parameter's own memory layout: the fused optimizer walks both side by side.
-                **{name: torch.empty_like(parameter).copy_(value) for name, value in entry.items()},
+                **{name: value.reshape(parameter.shape) for name, value in entry.items()},
                 "step": torch.tensor(arrays[f"adam.{number}.step"][0]),
             }
         groups = self.optimizer.state_dict()["param_groups"]
@@ -286,7 +285,7 @@ class _Run:
         """What is written into the finished checkpoint beside the tensors."""
         size = {"height": self.config.height, "width": self.config.width}
         return {
-            "embedder": {"model": self.config.model, **size, "neck": self.config.neck},
+            "embedder": {"model": self.config.model, **size},
             "history": [asdict(epoch) for epoch in self.history],
             "title": self.data.catalog.title,
             "identities": self.data.identities.tolist(),

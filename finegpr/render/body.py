@@ -191,7 +191,9 @@ def _torso(parts: _Parts, person: Person, lean: float) -> None:
         return _tilt((x, y, z), lean)
 
     waist = (0.86 if female else 1.0) * build
-    parts.cone((0, 0.885, -0.005), (0, 0.99, -0.005), 0.108 * depth, 0.107 * depth, Material.LOWER, wide=1.42 * person.hips)
+    parts.cone(
+        (0, 0.885, -0.005), (0, 0.99, -0.005), 0.108 * depth, 0.107 * depth, Material.LOWER, wide=1.42 * person.hips
+    )
     parts.cone(up(0, 1.00, 0), up(0, 1.16, 0), 0.108 * depth, 0.104 * depth, Material.UPPER, wide=1.34 * waist / depth)
     parts.cone(up(0, 1.16, 0), up(0, 1.33, -0.01), 0.104 * depth, 0.113 * depth, Material.UPPER, wide=1.36 * wide)
     reach = 0.15 * wide
@@ -199,7 +201,7 @@ def _torso(parts: _Parts, person: Person, lean: float) -> None:
     parts.cone(up(0, 1.40, -0.015), up(0, 1.475, -0.01), 0.08, 0.052, Material.UPPER, wide=1.35)
     for side in (-1, 1):
         if not person.has("dress"):
-            parts.ellipsoid((side * 0.07 * person.hips, 0.905, -0.04), (0.085, 0.095, 0.082), Material.LOWER)
+            parts.ellipsoid((side * 0.06 * person.hips, 0.915, -0.035), (0.085, 0.10, 0.076), Material.LOWER)
         if female:
             parts.ellipsoid(up(side * 0.068, 1.262, 0.082 * depth), (0.066, 0.07, 0.062), Material.UPPER)
     if person.has("dress"):
@@ -208,10 +210,24 @@ def _torso(parts: _Parts, person: Person, lean: float) -> None:
         parts.cone((0, hem, 0), (0, 1.03, 0), flare, 0.112 * depth, Material.LOWER, wide=1.12, deep=0.95, cut_below=0.0)
     if person.attributes["top_length"] == "long":
         parts.cone(
-            (0, 0.73 + person.hem, 0), (0, 1.10, 0), 0.166 * depth, 0.115 * depth, Material.UPPER, wide=1.30 * person.hips, cut_below=0.0
+            (0, 0.73 + person.hem, 0),
+            (0, 1.10, 0),
+            0.166 * depth,
+            0.115 * depth,
+            Material.UPPER,
+            wide=1.30 * person.hips,
+            cut_below=0.0,
         )
     else:
-        parts.cone((0, 0.965 + 0.4 * person.hem, 0), (0, 1.13, 0), 0.118 * depth, 0.112 * depth, Material.UPPER, wide=1.38 * person.hips, cut_below=0.0)
+        parts.cone(
+            (0, 0.965 + 0.4 * person.hem, 0),
+            (0, 1.13, 0),
+            0.118 * depth,
+            0.112 * depth,
+            Material.UPPER,
+            wide=1.38 * person.hips,
+            cut_below=0.0,
+        )
 
 
 def _head(parts: _Parts, person: Person, lean: float, joints: dict[str, Point]) -> None:
@@ -235,9 +251,13 @@ def _head(parts: _Parts, person: Person, lean: float, joints: dict[str, Point]) 
         if person.ponytail:
             parts.cone(up(0, 1.67, -0.10), up(0, 1.62 - 1.2 * length, -0.145), 0.042, 0.03, Material.HAIR)
         else:
-            parts.cone(up(0, 1.62, -0.035), up(0, 1.60 - length, -0.075), 0.088, 0.082, Material.HAIR, wide=1.08, deep=0.85)
+            parts.cone(
+                up(0, 1.62, -0.035), up(0, 1.60 - length, -0.075), 0.088, 0.082, Material.HAIR, wide=1.08, deep=0.85
+            )
             for side in (-1, 1):
-                parts.cone(up(side * 0.07, 1.63, 0.0), up(side * 0.083, 1.61 - 0.8 * length, 0.02), 0.034, 0.026, Material.HAIR)
+                parts.cone(
+                    up(side * 0.07, 1.63, 0.0), up(side * 0.083, 1.61 - 0.8 * length, 0.02), 0.034, 0.026, Material.HAIR
+                )
     else:
         parts.ellipsoid(up(0, 1.64, -0.012), shell, Material.HAIR, cut_below=-0.45, window=(0.05, 0.46))
     if person.has("hat"):
@@ -262,7 +282,12 @@ def _bag(parts: _Parts, person: Person, lean: float) -> None:
     size = person.bag_size
     if person.backpack:
         parts.cone(
-            _tilt((0, 1.09, -0.185), lean), _tilt((0, 1.34, -0.175), lean), 0.105 * size, 0.095 * size, Material.BAG, wide=1.35
+            _tilt((0, 1.09, -0.185), lean),
+            _tilt((0, 1.34, -0.175), lean),
+            0.105 * size,
+            0.095 * size,
+            Material.BAG,
+            wide=1.35,
         )
         parts.ellipsoid(_tilt((0, 1.13, -0.28), lean), (0.10 * size, 0.085 * size, 0.05), Material.BAG)
     else:
@@ -288,10 +313,10 @@ def build(person: Person, phase: float) -> Body:
     axis = b - a
     length = np.linalg.norm(axis, axis=1)
     round_ = length < 1e-6
-    y = np.where(round_[:, None], np.float32((0, 1, 0)), axis / np.maximum(length, 1e-6)[:, None])
+    y = np.where(round_[:, None], np.array((0, 1, 0), np.float32), axis / np.maximum(length, 1e-6)[:, None])
     # x along the shoulders unless the primitive itself lies that way
     sideways = np.abs(y[:, 0]) > 0.9
-    z = np.where(sideways[:, None], np.float32((0, 0, 1)), np.cross(np.float32((1, 0, 0)), y))
+    z = np.where(sideways[:, None], np.array((0, 0, 1), np.float32), np.cross(np.array((1, 0, 0), np.float32), y))
     z /= np.linalg.norm(z, axis=1, keepdims=True)
     frame = np.stack((np.cross(y, z), y, z), axis=1)
     frame[:, 0] /= rows[:, 8:9]

@@ -1,7 +1,7 @@
 """Cameras: where one stands and what it frames (``View``), and how a photographic one records light (``Photo``).
 
-Viewpoint convention, in the person frame: 90deg sees the front, 0deg the left side, 180deg the right side and 270deg the
-back; FineGPR's camera c01 is 90deg and the numbers go up in steps of 10deg.
+Viewpoint convention, in the person frame: 90deg sees the front, 0deg the left side, 180deg the right side and 270deg
+the back; FineGPR's camera c01 is 90deg and the numbers go up in steps of 10deg.
 """
 
 import math
@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
+
+# weights of linear light in perceived luminance (Rec. 709)
+LUMA = np.array((0.2126, 0.7152, 0.0722), np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +42,8 @@ TARGET_RIG = Rig(distance=(5.0, 7.0), height=(2.0, 2.6), fill=(0.78, 0.95), shif
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """A perspective camera in the person frame; ``focal`` and ``principal`` (x, y) in pixels, axes are float32 units."""
+    """A perspective camera in the person frame; ``focal`` and ``principal`` (x, y) in pixels,
+    the axes float32 units."""
 
     position: np.ndarray
     forward: np.ndarray
@@ -116,16 +120,17 @@ class Photo:
 
     def record(self, light: np.ndarray, random: np.random.Generator) -> np.ndarray:
         """Linear light (H, W, 3) to sRGB uint8."""
-        exposed = light * np.float32(self.gain)
-        luma = (exposed @ np.float32((0.2126, 0.7152, 0.0722)))[..., None]
+        exposed = light * np.array(self.gain, np.float32)
+        luma = (exposed @ LUMA)[..., None]
         exposed = luma + (exposed - luma) * np.float32(self.saturation)
         sigma = self.blur * light.shape[0] * random.uniform(0.8, 1.25)
-        blurred = gaussian_filter(exposed, (sigma, sigma, 0), mode="nearest", truncate=3)
+        blurred: np.ndarray = gaussian_filter(exposed, (sigma, sigma, 0), mode="nearest", truncate=3)
         code = np.sqrt(np.clip(blurred, 0, None) / (1 + 0.25 * np.clip(blurred, 0, None))) * np.float32(255)
         code = (code - 110) * np.float32(self.contrast * random.uniform(0.94, 1.06)) + 110
         code = code * np.float32(1 - self.lift) + np.float32(255 * self.lift)
         code += random.normal(0, self.noise, light.shape).astype(np.float32)
-        return np.clip(np.rint(code), 0, 255).astype(np.uint8)
+        recorded: np.ndarray = np.clip(np.rint(code), 0, 255).astype(np.uint8)
+        return recorded
 
 
 # means, contrast and softness follow Market-1501's six cameras in daylight; the test's golden file states the figures

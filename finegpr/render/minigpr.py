@@ -1,14 +1,13 @@
 """MiniGPR: the rendered source, in exactly FineGPR's layout.
 
-    ROOT/0001/0001_c01_w01_l01_p01.jpg   identity, viewpoint (c01 = 90deg, then +10deg), weather, illumination, scene
-    ROOT/attributes.csv                  identity and its 13 attributes by name
-    ROOT/world.json                      title, seed, size, settings
-    ROOT/masks/0001/*.png                body masks, 255 = body (with ``masks``)
-    ROOT/masks/0001/keypoints.json       picture's name -> 17 x [x, y, visibility] in the order of body.KEYPOINTS
+ROOT/0001/0001_c01_w01_l01_p01.jpg   identity, viewpoint (c01 = 90deg, then +10deg), weather, illumination, scene
+ROOT/attributes.csv                  identity and its 13 attributes by name
+ROOT/world.json                      title, seed, size, settings
+ROOT/masks/0001/*.png                body masks, 255 = body (with ``masks``)
+ROOT/masks/0001/keypoints.json       picture's name -> 17 x [x, y, visibility] in the order of body.KEYPOINTS
 """
 
 import csv
-import functools
 import io
 import itertools
 import json
@@ -68,14 +67,17 @@ def _viewpoints(config: MiniGPRConfig) -> list[str]:
 
 
 def _plan(config: MiniGPRConfig) -> list[tuple[Condition, ...]]:
-    """The conditions of every identity's images; the scene follows from seed, identity and the rest of the condition."""
+    """The conditions of every identity's images; the scene follows from seed, identity and the other conditions."""
     factors = (_viewpoints(config), WEATHER.values, ILLUMINATION.values)
     cells = len(factors[0]) * len(WEATHER.values) * len(ILLUMINATION.values)
     wanted = config.images_per_identity
     if wanted is not None and wanted > cells:
-        raise InputError(f"images_per_identity is {wanted}, but there are only {cells} conditions; lower it or set it to null")
+        raise InputError(
+            f"images_per_identity is {wanted}, but there are only {cells} conditions; lower it or set it to null"
+        )
     if wanted is None:
-        hands = [list(itertools.product(*factors))] * config.num_identities
+        everything: list[tuple[str, ...]] = list(itertools.product(*factors))
+        hands = [everything] * config.num_identities
     else:
         hands = deal(factors, config.num_identities, wanted, np.random.default_rng((config.seed, 11)))
     plan = []
@@ -118,8 +120,17 @@ def _render_identity(unit: _Unit) -> int:
             weather=weather,
             illumination=illumination,
             scene=scene,
-            seed=(config.seed, 13, unit.identity, *(code(*pair) for pair in zip(
-                ("viewpoint", "weather", "illumination"), (viewpoint, weather, illumination), strict=True))),
+            seed=(
+                config.seed,
+                13,
+                unit.identity,
+                *(
+                    code(*pair)
+                    for pair in zip(
+                        ("viewpoint", "weather", "illumination"), (viewpoint, weather, illumination), strict=True
+                    )
+                ),
+            ),
         )
         image, mask, joints = render_one(person, shot, SOURCE_RIG, height=config.height, width=config.width)
         write_jpeg(folder / f"{name}.jpg", image, config.quality)

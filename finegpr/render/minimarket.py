@@ -1,11 +1,12 @@
-"""MiniMarket: a rendered target that behaves like photographs, in Market-1501's layout, whose true attributes are known.
+"""MiniMarket: a rendered target that behaves like photographs, in Market-1501's layout, with known true attributes.
 
-Six cameras, each with its own colours, blur, noise and compression, look at other people in other streets than MiniGPR's.
+Six cameras, each with its own colours, blur, noise and compression, look at other people in other streets than
+MiniGPR's.
 
     ROOT/bounding_box_train/0002_c1s1_000451_03.jpg      identity, camera and sequence, frame, box
     ROOT/query/  ROOT/bounding_box_test/                 test identities; -1_ is junk, 0000_ a distractor
     ROOT/validation_query/  ROOT/validation_gallery/     validation identities
-    ROOT/truth.csv                                       path, identity, camera and every true attribute: for reports only
+    ROOT/truth.csv                                       path, identity, camera, every true attribute: for reports only
     ROOT/world.json                                      title, seed, size, distribution, settings
 """
 
@@ -17,14 +18,13 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from finegpr.attributes import IDENTITY_ATTRIBUTES, VIEWPOINT
-from finegpr.attributes import by_name
+from finegpr.attributes import IDENTITY_ATTRIBUTES, VIEWPOINT, by_name
 from finegpr.config import Config
 from finegpr.errors import InputError
 from finegpr.render.camera import PHOTOS, TARGET_RIG, Rig
 from finegpr.render.person import make_person
 from finegpr.render.picture import Shot, render_one
-from finegpr.render.world import CONDITIONS, Condition, Progress, claimed, code, deal, run_units, silent, write_jpeg
+from finegpr.render.world import CONDITIONS, Condition, Progress, claimed, deal, run_units, silent, write_jpeg
 from finegpr.storage import write_bytes
 from finegpr.subset import Subset
 
@@ -37,21 +37,24 @@ _FOLDERS = ("bounding_box_train", "validation_query", "validation_gallery", "que
 _IMAGES_PER_UNIT = 32
 
 
-class MiniMarketConfig(Config):
-    """The rendered target. ``distribution``: attribute -> its values, a Subset over viewpoint, weather, illumination and
-    scene (an attribute not named keeps all values); images are spread evenly over its combinations.
-
-    ``num_train`` unlabelled images; each validation and test identity has one query and ``gallery_images`` gallery images
-    in each of six cameras; ``num_distractors`` and ``num_junk`` images join the test gallery.
-    """
-
-    seed: int = Field(default=0, ge=0)
-    distribution: dict[str, list[str]] = {
-        "viewpoint": ["60deg", "70deg", "80deg", "90deg", "100deg", "110deg", "120deg"]
-        + ["240deg", "250deg", "260deg", "270deg", "280deg", "290deg", "300deg"],
+def _front_and_back_at_dusk() -> dict[str, list[str]]:
+    return {
+        "viewpoint": [f"{angle}deg" for angle in (*range(60, 130, 10), *range(240, 310, 10))],
         "weather": ["clouds", "foggy", "neutral"],
         "illumination": ["dusk", "night"],
     }
+
+
+class MiniMarketConfig(Config):
+    """The rendered target. ``distribution``: attribute -> its values, a Subset over viewpoint, weather, illumination
+    and scene (an attribute not named keeps all values); images are spread evenly over its combinations.
+
+    ``num_train`` unlabelled images; each validation and test identity has one query and ``gallery_images`` gallery
+    images in each of six cameras; ``num_distractors`` and ``num_junk`` images join the test gallery.
+    """
+
+    seed: int = Field(default=0, ge=0)
+    distribution: dict[str, list[str]] = Field(default_factory=_front_and_back_at_dusk)
     num_train: int = Field(default=300, ge=1)
     train_identities: int = Field(default=60, ge=1)
     validation_identities: int = Field(default=30, ge=1)
@@ -132,7 +135,14 @@ def _plan(config: MiniMarketConfig) -> list[_Picture]:
         cards = deal(_factors(config), len(chosen), 1, random)
         order = random.permutation(len(chosen))
         pictures += [
-            _Picture(folder=folder, label=label, person=who, camera=camera, frame=len(pictures) + i, condition=_condition(cards[int(order[i])][0]))
+            _Picture(
+                folder=folder,
+                label=label,
+                person=who,
+                camera=camera,
+                frame=len(pictures) + i,
+                condition=_condition(cards[int(order[i])][0]),
+            )
             for i, (_, label, who, camera) in enumerate(chosen)
         ]
     return pictures
@@ -176,7 +186,9 @@ def _truth_table(config: MiniMarketConfig, pictures: list[_Picture]) -> bytes:
     worn = {k: make_person(config.seed, "minimarket", k).attributes for k in {picture.person for picture in pictures}}
     for picture in pictures:
         attributes = worn[picture.person]
-        table.writerow([picture.path, picture.label, picture.camera, *picture.condition, *(attributes[name] for name in names)])
+        table.writerow(
+            [picture.path, picture.label, picture.camera, *picture.condition, *(attributes[name] for name in names)]
+        )
     return stream.getvalue().encode()
 
 

@@ -27,7 +27,7 @@ _CLOTH: dict[str, Colour] = {
     "yellow": (214, 176, 58),
     "blue": (48, 80, 156),
     "green": (56, 114, 66),
-    "brown": (106, 72, 46),
+    "brown": (92, 62, 36),
 }
 _HAIR: tuple[Colour, ...] = ((22, 19, 18), (48, 33, 24), (84, 55, 34), (172, 132, 76), (116, 56, 30))
 _GREY_HAIR: Colour = (196, 194, 190)
@@ -144,7 +144,9 @@ def _pattern(base: np.ndarray, kinds: tuple[str, ...], random: np.random.Generat
 def _check(attributes: Mapping[str, str]) -> None:
     names = {attribute.name for attribute in IDENTITY_ATTRIBUTES}
     if set(attributes) != names:
-        raise InputError(f"a person needs the attributes {', '.join(sorted(names))}, got {', '.join(sorted(attributes))}")
+        raise InputError(
+            f"a person needs the attributes {', '.join(sorted(names))}, got {', '.join(sorted(attributes))}"
+        )
     for name, value in attributes.items():
         by_name(IDENTITY_ATTRIBUTES, name).index(value)
 

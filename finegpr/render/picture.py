@@ -9,12 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
 from finegpr.render import scene as scenes
 from finegpr.render.body import Body, build
-from finegpr.render.camera import Photo, Rig, View, aim
-from finegpr.render.light import Light, direction, make_light
+from finegpr.render.camera import LUMA, Photo, Rig, View, aim
+from finegpr.render.light import Light, make_light
 from finegpr.render.panorama import Panorama, decode_depth, window
 from finegpr.render.person import Person, linear
 from finegpr.render.raycast import cast
@@ -22,11 +21,12 @@ from finegpr.render.texture import albedo
 
 _SUPERSAMPLING = 2
 _LINEAR = linear(np.arange(256))
-_LUMA = np.float32((0.2126, 0.7152, 0.0722))
 # measured renders show streets a third brighter than the people on them
 _GROUND_GAIN = np.float32(1.35)
-_SNOW = np.float32((0.82, 0.84, 0.88))
-_LAMP = np.float32((1.0, 0.78, 0.45))
+_GLOW = 0.0125
+_SNOW = np.array((0.82, 0.84, 0.88), np.float32)
+_ZENITH, _HORIZON = np.array((0.72, 0.92, 1.35), np.float32), np.array((1.05, 1.0, 0.98), np.float32)
+_LAMP = np.array((1.0, 0.78, 0.45), np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +45,8 @@ class Shot:
 
 @dataclass(frozen=True, kw_only=True)
 class Pictures:
-    """``images`` uint8 (n, H, W, 3) sRGB · ``masks`` bool (n, H, W), the body · ``keypoints`` float32 (n, 17, 3): x and y
-    in pixels and COCO visibility (0 outside the image, 1 hidden, 2 visible), in the order of ``body.KEYPOINTS``."""
+    """``images`` uint8 (n, H, W, 3) sRGB · ``masks`` bool (n, H, W), the body · ``keypoints`` float32 (n, 17, 3): x and
+    y in pixels and COCO visibility (0 outside the image, 1 hidden, 2 visible), in the order of ``body.KEYPOINTS``."""
 
     images: np.ndarray
     masks: np.ndarray
@@ -61,38 +61,43 @@ def _tone_curve() -> np.ndarray:
     rolled = np.minimum(light * (1 + light / 6.25) / (1 + 0.8 * light), 1)
     encoded = np.where(rolled <= 0.0031308, rolled * 12.92, 1.055 * rolled ** (1 / 2.4) - 0.055)
     encoded += 0.6 * (encoded**2 * (3 - 2 * encoded) - encoded)
-    return np.clip(np.rint(encoded * 255), 0, 255).astype(np.uint8)
+    curve: np.ndarray = np.clip(np.rint(encoded * 255), 0, 255).astype(np.uint8)
+    return curve
 
 
 def develop(light: np.ndarray) -> np.ndarray:
     """Linear light (0-2 and above) to sRGB uint8 through the tone curve."""
     index = np.sqrt(np.clip(light, 0, 2) * np.float32(0.5))
     index *= np.float32(1023)
-    return _tone_curve()[index.astype(np.int16)]
+    developed: np.ndarray = _tone_curve()[index.astype(np.int16)]
+    return developed
 
 
-def _illuminate(normal: np.ndarray, colour: np.ndarray, light: Light, to_sun: np.ndarray, lit: np.ndarray | float) -> np.ndarray:
+def _illuminate(normal: np.ndarray, colour: np.ndarray, light: Light) -> np.ndarray:
     """Lambert under sun, sky and ground bounce; snow settles on what faces up."""
     up = normal[..., 1]
     if light.snow:
         settled = np.clip((up - 0.45) * 2.2, 0, 1)[..., None] * np.float32(0.75 * light.snow)
         colour = colour + (_SNOW - colour) * settled
-    facing = normal @ to_sun
-    sun = np.clip(facing * 0.9 + 0.1, 0, 1) * lit
+    sun = np.clip((normal @ light.to_sun) * 0.9 + 0.1, 0, 1)
     sky = 0.5 + 0.5 * up
-    return colour * (sun[..., None] * light.sun + sky[..., None] * light.sky + (1 - sky)[..., None] * light.bounce)
+    received = sun[..., None] * light.sun + sky[..., None] * light.sky + (1 - sky)[..., None] * light.bounce
+    lit: np.ndarray = colour * received
+    return lit
 
 
 def _crevices(point: np.ndarray, normal: np.ndarray) -> np.ndarray:
-    """Share of ambient light (n,) that reaches surfaces turned towards the body's own axis: the inside of arms and legs."""
+    """Share of the light (n,) that reaches surfaces turned towards the body's axis: the inside of arms and legs."""
     across = point[:, 0]
     inward = -np.sign(across) * normal[:, 0] * np.clip(np.abs(across) / 0.06, 0, 1)
-    return 1 - 0.45 * np.clip(inward, 0, 1)
+    reached: np.ndarray = 1 - 0.45 * np.clip(inward, 0, 1)
+    return reached
 
 
 def _foggy(colour: np.ndarray, depth: np.ndarray, light: Light) -> np.ndarray:
     clear = np.exp(-light.fog * depth)[..., None]
-    return colour * clear + light.fog_colour * (1 - clear)
+    veiled: np.ndarray = colour * clear + light.fog_colour * (1 - clear)
+    return veiled
 
 
 def _shadow(body: Body, view: View, to_sun: np.ndarray, soft: float) -> tuple[slice, np.ndarray]:
@@ -110,7 +115,11 @@ def _shadow(body: Body, view: View, to_sun: np.ndarray, soft: float) -> tuple[sl
     hips, shoulders = joints[11:13].mean(0), joints[5:7].mean(0)
     head = joints[3:5].mean(0)
     bones = [(joints[15], joints[13], 0.06), (joints[13], joints[11], 0.08), (joints[16], joints[14], 0.06)]
-    bones += [(joints[14], joints[12], 0.08), (hips, shoulders, 0.16), (head, head + np.float32((0, 0.06, 0)), 0.10)]
+    bones += [
+        (joints[14], joints[12], 0.08),
+        (hips, shoulders, 0.16),
+        (head, head + np.array((0, 0.06, 0), np.float32), 0.10),
+    ]
     bones += [(joints[5], joints[9], 0.045), (joints[6], joints[10], 0.045)]
     nearest = np.full(east.shape, np.inf, np.float32)
     for a, b, radius in bones:
@@ -125,9 +134,7 @@ def _shadow(body: Body, view: View, to_sun: np.ndarray, soft: float) -> tuple[sl
     return slice(start, view.height), np.stack((reached, np.clip(0.45 + feet * 2.2, 0, 1)))
 
 
-def _background(
-    surroundings: Panorama, body: Body, view: View, azimuth: float, light: Light, to_sun: np.ndarray, random: np.random.Generator
-) -> np.ndarray:
+def _background(surroundings: Panorama, body: Body, view: View, azimuth: float, light: Light) -> np.ndarray:
     """Linear light of everything but the person (H, W, 3). ``azimuth`` of the optical axis in the scene, degrees."""
     colour8, layers8, sky8, elevation = window(surroundings, view, azimuth)
     colour = _LINEAR[colour8] * _GROUND_GAIN
@@ -139,25 +146,23 @@ def _background(
         cover = np.float32(light.snow) * (0.15 + 0.8 * ground)[..., None]
         colour = colour + (_SNOW - colour) * cover
     # walls face the middle of the place
-    facing = max(0.0, -float(to_sun @ (view.forward * (1, 0, 1)))) * 0.8 + 0.1
-    sun = ground * max(0.0, float(to_sun[1])) + (1 - ground) * facing
+    facing = max(0.0, -float(light.to_sun @ np.array((view.forward[0], 0, view.forward[2])))) * 0.8 + 0.1
+    sun = ground * max(0.0, float(light.to_sun[1])) + (1 - ground) * facing
     open_sky = 0.55 + 0.35 * ground
-    rows, (reached, contact) = _shadow(body, view, to_sun, 0.05 + 0.25 * light.clouds)
+    rows, (reached, contact) = _shadow(body, view, light.to_sun, 0.05 + 0.25 * light.clouds)
     blocked = 1 - ground[rows] * (1 - reached)
     sun[rows] *= blocked
     open_sky[rows] *= 1 - ground[rows] * (1 - contact)
-    lit = colour * (sun[..., None] * light.sun + open_sky[..., None] * light.sky)
+    lit: np.ndarray = colour * (sun[..., None] * light.sun + open_sky[..., None] * light.sky)
     lit += (layers[..., 1:2] * np.float32(0.30 * light.lamps)) * _LAMP * (0.3 + colour)
     lit = _foggy(lit, depth, light)
     if sky.any():
         height = np.clip(elevation / 30, 0, 1)[:, None, None]
-        clear = light.sky * 1.5 * (np.float32((0.72, 0.92, 1.35)) * height + np.float32((1.05, 1.0, 0.98)) * (1 - height))
-        clear += light.sun * 0.25
+        clear = light.sky * 1.5 * (_HORIZON + (_ZENITH - _HORIZON) * height) + light.sun * 0.25
         cloud = light.sky * 1.7 + light.sun * 0.35
         share = np.clip((colour8[..., :1] / np.float32(255) - 1 + light.clouds) * 3 + 0.3 * light.clouds, 0, 1)
         heavens = _foggy(clear + (cloud - clear) * share, np.full(sky.shape[:2], 60, np.float32), light)
         lit = lit + (heavens - lit) * sky
-    lit *= np.float32(random.uniform(0.94, 1.06))
     return lit
 
 
@@ -194,7 +199,7 @@ def _snowfall(picture: np.ndarray, light: Light, random: np.random.Generator) ->
 
 
 def _composite(picture: np.ndarray, pixel: np.ndarray, shaded: np.ndarray) -> np.ndarray:
-    """Average the body's samples (flat indices ``pixel`` of the finer grid) onto ``picture`` in place; returns its mask."""
+    """Average the body's samples (flat indices ``pixel`` of the finer grid) onto ``picture`` in place; its mask."""
     s = _SUPERSAMPLING
     mask = np.zeros(picture.shape[:2], bool)
     if not len(pixel):
@@ -235,21 +240,21 @@ def render_one(
     camera_azimuth = math.degrees(math.atan2(view.forward[0], -view.forward[2]))
     light = make_light(shot.weather, shot.illumination, azimuth_offset=camera_azimuth - azimuth)
     surroundings = scenes.panorama(shot.scene, shot.scene_seed, rig.eye)
-    picture = _background(surroundings, body, view, azimuth, light, light.to_sun, random)
+    picture = _background(surroundings, body, view, azimuth, light)
 
     fine = view.zoomed(_SUPERSAMPLING)
     hits = cast(body, fine)
     surface = albedo(person, body, hits)
     surface *= _crevices(hits.point, hits.normal)[:, None]
-    shaded = _illuminate(hits.normal, surface, light, light.to_sun, 1.0)
+    shaded = _illuminate(hits.normal, surface, light)
     # lamps and the city's glow come from the camera's side, or night would be black cut-outs
-    shaded += surface * (np.clip(-(hits.normal @ view.forward.astype(np.float32)), 0, 1) * 0.05 * light.lamps * 0.25)[:, None]
+    shaded += surface * (np.clip(-(hits.normal @ view.forward), 0, 1) * np.float32(_GLOW * light.lamps))[:, None]
     shaded = _foggy(shaded, hits.depth.ravel()[hits.pixel], light)
     mask = _composite(picture, hits.pixel, shaded)
     if light.flakes:
         _snowfall(picture, light, random)
     if light.saturation != 1:
-        luma = (picture @ _LUMA)[..., None]
+        luma = (picture @ LUMA)[..., None]
         picture = luma + (picture - luma) * np.float32(light.saturation)
     image = develop(picture) if photo is None else photo.record(picture, random)
     points = view.project(body.keypoints)

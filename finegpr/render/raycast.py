@@ -16,9 +16,9 @@ from finegpr.render.camera import View
 class Hits:
     """The visible surface, one row per covered sample.
 
-    ``pixel`` indexes the flattened (height, width) sample grid, grouped by ``part``, the primitive; ``point`` and ``normal`` (unit)
-    are in the person frame; ``local`` is the point in the primitive's own frame; ``depth`` (height, width) is infinite
-    where nothing is hit.
+    ``pixel`` indexes the flattened (height, width) sample grid, grouped by ``part``, the primitive; ``point`` and
+    ``normal`` (unit) are in the person frame; ``local`` is the point in the primitive's own frame; ``depth`` (height,
+    width) is infinite where nothing is hit.
     """
 
     pixel: np.ndarray
@@ -32,7 +32,7 @@ class Hits:
 def _bounds(body: Body, view: View) -> np.ndarray:
     """Pixel bounds (num, 4) = left, top, right, bottom of each primitive: exact for each end's ellipsoid.
 
-    The outline of an ellipsoid under projection P is the dual conic P Q* P^T, whose extremes are the roots of a quadratic.
+    The outline of an ellipsoid under projection P is the dual conic P Q* P^T; its extremes are roots of a quadratic.
     """
     to_camera = np.stack((view.right, view.up, view.forward))
     inverse = np.linalg.inv(body.frame.astype(np.float64))
@@ -58,7 +58,7 @@ def _bounds(body: Body, view: View) -> np.ndarray:
 
 def _sphere(b: np.ndarray, a: np.ndarray, c: float) -> np.ndarray:
     """Entry depth of a t^2 + 2 b t + c = 0; infinite where the ray misses."""
-    root = b * b
+    root: np.ndarray = b * b
     root -= a * np.float32(c)
     miss = root < 0
     np.maximum(root, 0, out=root)
@@ -99,7 +99,9 @@ def cast(body: Body, view: View) -> Hits:
         if length > 1e-6:
             rb = float(body.radius_b[k])
             dy = (d[0] + v * d[2]) + u * d[1]
-            np.minimum(t, _sphere(b - np.float32(length) * dy, a, square[k] - 2 * length * oy + length**2 - rb * rb), out=t)
+            np.minimum(
+                t, _sphere(b - np.float32(length) * dy, a, square[k] - 2 * length * oy + length**2 - rb * rb), out=t
+            )
             sine = (ra - rb) / length
             if abs(sine) < 0.999:
                 np.minimum(t, _side(a, b, dy, float(square[k]), oy, ra, sine, length), out=t)

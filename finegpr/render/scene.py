@@ -19,7 +19,11 @@ def _shade(colour: RGB, factor: float) -> RGB:
 
 def _hills(painter: Painter) -> None:
     random = painter.random
-    for distance, height, colour in ((320.0, 34.0, (116, 134, 138)), (180.0, 15.0, (98, 122, 86)), (90.0, 5.0, (84, 108, 60))):
+    for distance, height, colour in (
+        (320.0, 34.0, (116, 134, 138)),
+        (180.0, 15.0, (98, 122, 86)),
+        (90.0, 5.0, (84, 108, 60)),
+    ):
         phases = random.uniform(0, 2 * math.pi, 4)
         points = []
         for azimuth in range(0, 361, 2):
@@ -53,7 +57,9 @@ def _windows(painter: Painter, left: float, width: float, height: float, distanc
     if kind == "ribs":
         for i in range(int(width / (0.35 * degrees))):
             if i % 2:
-                painter.rectangle(left + i * 0.35 * degrees, 0.16 * degrees, 0.1, height - 0.1, distance, _shade(wall, 0.82))
+                painter.rectangle(
+                    left + i * 0.35 * degrees, 0.16 * degrees, 0.1, height - 0.1, distance, _shade(wall, 0.82)
+                )
         painter.rectangle(left, width, height - 0.2, height, distance, _shade(wall, 0.7))
         return
     floor = 3.3 if kind in ("office", "shops") else 3.0
@@ -67,21 +73,27 @@ def _windows(painter: Painter, left: float, width: float, height: float, distanc
             if level == 0 and kind in ("shops", "arcade"):
                 opening(x + 0.08 * bay, 0.84 * bay, 0.25, 2.7, painter.jitter((86, 96, 104)), 0.85)
                 if random.random() < 0.5:
-                    painter.rectangle(x + 0.2 * bay, 0.25 * bay, 0.3, 1.6, distance, painter.jitter((170, 130, 110), 60))
+                    painter.rectangle(
+                        x + 0.2 * bay, 0.25 * bay, 0.3, 1.6, distance, painter.jitter((170, 130, 110), 60)
+                    )
             elif level == 0 and kind == "house" and column == columns // 2:
                 painter.rectangle(x + 0.3 * bay, 0.4 * bay, 0, 2.1, distance, painter.jitter((92, 66, 50), 30))
             else:
                 size = 0.8 if kind == "office" else 0.45
                 edge = (1 - size) / 2
                 if kind != "office":
-                    painter.rectangle(x + (edge - 0.05) * bay, (size + 0.1) * bay, low + 0.8, low + 2.45, distance, _shade(wall, 1.22))
+                    painter.rectangle(
+                        x + (edge - 0.05) * bay, (size + 0.1) * bay, low + 0.8, low + 2.45, distance, _shade(wall, 1.22)
+                    )
                 opening(x + edge * bay, size * bay, low + 0.9, low + 2.35, painter.jitter(glass))
     if kind == "shops":
         sign = painter.jitter((196, 70, 60), 120)
         painter.rectangle(left + 0.06 * width, 0.88 * width, 2.75, 3.35, distance - 0.3, sign, light=170)
         for stripe in range(columns * 3):
             colour = sign if stripe % 2 else (226, 222, 214)
-            painter.rectangle(left + stripe * width / (columns * 3), width / (columns * 3), 2.35, 2.75, distance - 0.6, colour)
+            painter.rectangle(
+                left + stripe * width / (columns * 3), width / (columns * 3), 2.35, 2.75, distance - 0.6, colour
+            )
 
 
 def _walls(painter: Painter) -> None:
@@ -125,7 +137,13 @@ def _tree(painter: Painter, azimuth: float, distance: float) -> None:
         x = azimuth + float(random.normal(0, 0.75)) * height / 5 * degrees
         middle = height * (0.5 + 0.25 * share + 0.22 * float(random.random()))
         painter.rectangle(
-            x - radius * degrees, 2 * radius * degrees, middle - radius, middle + radius, distance, green, shape="ellipse"
+            x - radius * degrees,
+            2 * radius * degrees,
+            middle - radius,
+            middle + radius,
+            distance,
+            green,
+            shape="ellipse",
         )
 
 
@@ -136,7 +154,9 @@ def _bush(painter: Painter, azimuth: float, distance: float, colour: RGB, size: 
         radius = size * float(random.uniform(0.25, 0.6))
         x = azimuth + float(random.normal(0, size)) * degrees
         tone = painter.jitter(_shade(colour, 0.65 + 0.035 * blob), 12)
-        painter.rectangle(x - radius * degrees, 2 * radius * degrees, -0.05, 1.5 * radius, distance, tone, shape="ellipse")
+        painter.rectangle(
+            x - radius * degrees, 2 * radius * degrees, -0.05, 1.5 * radius, distance, tone, shape="ellipse"
+        )
 
 
 def _car(painter: Painter, azimuth: float, distance: float) -> None:
@@ -151,17 +171,23 @@ def _car(painter: Painter, azimuth: float, distance: float) -> None:
     painter.polygon([at(0.5, 0.9), at(1.2, 1.45), at(2.9, 1.45), at(3.6, 0.9)], distance, _shade(body, 0.85))
     painter.polygon([at(0.8, 0.92), at(1.3, 1.36), at(1.95, 1.36), at(1.95, 0.92)], distance, (56, 66, 76))
     painter.polygon([at(2.05, 0.92), at(2.05, 1.36), at(2.8, 1.36), at(3.3, 0.92)], distance, (56, 66, 76))
-    painter.polygon([at(0, 0.3), at(0.02, 0.8), at(0.5, 0.94), at(3.8, 0.94), at(4.3, 0.78), at(4.3, 0.3)], distance, body)
+    painter.polygon(
+        [at(0, 0.3), at(0.02, 0.8), at(0.5, 0.94), at(3.8, 0.94), at(4.3, 0.78), at(4.3, 0.3)], distance, body
+    )
     painter.rectangle(azimuth, 0.18 * degrees, 0.62, 0.78, distance, (230, 220, 180), light=160)
     for x in (0.55, 3.1):
         painter.rectangle(azimuth + x * degrees, 0.62 * degrees, 0.0, 0.62, distance, (26, 26, 28), shape="ellipse")
-        painter.rectangle(azimuth + (x + 0.17) * degrees, 0.28 * degrees, 0.17, 0.45, distance, (140, 140, 142), shape="ellipse")
+        painter.rectangle(
+            azimuth + (x + 0.17) * degrees, 0.28 * degrees, 0.17, 0.45, distance, (140, 140, 142), shape="ellipse"
+        )
 
 
 def _lamp(painter: Painter, azimuth: float, distance: float) -> None:
     degrees = math.degrees(1 / distance)
     painter.rectangle(azimuth, 0.12 * degrees, 0, 3.6, distance, (58, 60, 62))
-    painter.rectangle(azimuth - 0.15 * degrees, 0.42 * degrees, 3.5, 3.9, distance, (226, 214, 176), light=255, shape="ellipse")
+    painter.rectangle(
+        azimuth - 0.15 * degrees, 0.42 * degrees, 3.5, 3.9, distance, (226, 214, 176), light=255, shape="ellipse"
+    )
 
 
 def _extras(painter: Painter) -> None:
@@ -187,18 +213,20 @@ def _extras(painter: Painter) -> None:
     elif kind == "barrels":
         for azimuth in range(0, 360, 30):
             colour = painter.jitter(((176, 92, 40), (60, 88, 120), (120, 120, 118))[random.integers(3)])
-            painter.rectangle(azimuth + float(random.uniform(0, 22)), 6.0, 0, 0.95, float(random.uniform(5.5, 7)), colour)
+            painter.rectangle(
+                azimuth + float(random.uniform(0, 22)), 6.0, 0, 0.95, float(random.uniform(5.5, 7)), colour
+            )
     else:
         rock = kind == "rocks"
-        colour: RGB = (150, 132, 106) if rock else _shade(painter.place.tree_colour, 1.15)
+        stuff: RGB = (150, 132, 106) if rock else _shade(painter.place.tree_colour, 1.15)
         for azimuth in range(0, 360, 14 if kind == "bushes" else 24):
             distance = float(random.uniform(5.5, 16))
-            _bush(painter, azimuth + float(random.uniform(0, 12)), distance, colour, float(random.uniform(0.35, 0.8)))
+            _bush(painter, azimuth + float(random.uniform(0, 12)), distance, stuff, float(random.uniform(0.35, 0.8)))
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=18)
 def panorama(scene: str, seed: int, eye: float) -> Panorama:
-    """The painted surroundings of ``scene`` seen from ``eye`` metres above ground. Raises InputError for an unknown scene."""
+    """The surroundings of ``scene`` seen from ``eye`` metres above ground. Raises InputError for an unknown scene."""
     if scene not in PLACES:
         raise InputError(f"no scene {scene!r}; known scenes: {', '.join(SCENE.values)}")
     painter = Painter(PLACES[scene], seed, eye)

@@ -1,4 +1,4 @@
-"""One picture of the whole world: viewpoints, weathers, illuminations, scenes, people, masks and target cameras in rows."""
+"""One picture of the whole world: viewpoints, weathers, illuminations, scenes, people and target cameras in rows."""
 
 import io
 from collections.abc import Sequence
@@ -16,10 +16,12 @@ _HEIGHT, _WIDTH = 160, 80
 _CAPTION, _MARGIN, _GAP = 17, 8, 3
 _INK, _PAPER = (40, 42, 46), (250, 250, 248)
 _MAX_BYTES = 300_000
+# fmt: off
 _BONES = (
-    (0, 1), (0, 2), (1, 3), (2, 4), (5, 6), (5, 7), (7, 9), (6, 8), (8, 10), (5, 11), (6, 12), (11, 12), (11, 13), (13, 15),
-    (12, 14), (14, 16),
-)  # fmt: skip
+    (0, 1), (0, 2), (1, 3), (2, 4), (5, 6), (5, 7), (7, 9), (6, 8), (8, 10), (5, 11), (6, 12), (11, 12), (11, 13),
+    (13, 15), (12, 14), (14, 16),
+)
+# fmt: on
 Row = tuple[str, Sequence[np.ndarray], Sequence[str]]
 
 
@@ -56,7 +58,7 @@ def _rows(seed: int) -> list[Row]:
     def row(title: str, identities: Sequence[int], shots: Sequence[Shot], labels: Sequence[str]) -> Row:
         return title, list(_source(seed, identities, shots).images), labels
 
-    viewpoints = _source(seed, [1] * 12, [_shot(3, v, "sunny", "forenoon", "urban4") for v in turn])
+    viewpoints = _source(seed, [20] * 12, [_shot(4, v, "clouds", "noon", "urban4") for v in turn])
     mask, skeleton = _annotated(viewpoints, 1)
     cameras = [1 + k % len(PHOTOS) for k in range(_COLUMNS)]
     return [
@@ -67,8 +69,9 @@ def _rows(seed: int) -> list[Row]:
         ),
         row(
             "7 weathers, in a city and in the wild",
-            [19] * 7 + [20] * 7,
-            [_shot(5, 120, w, "noon", "urban6") for w in weathers] + [_shot(6, 300, w, "forenoon", "wild3") for w in weathers],
+            [19] * 7 + [40] * 7,
+            [_shot(5, 120, w, "noon", "urban6") for w in weathers]
+            + [_shot(6, 300, w, "forenoon", "wild3") for w in weathers],
             [*weathers, *weathers],
         ),
         row(
@@ -101,7 +104,7 @@ def _rows(seed: int) -> list[Row]:
 def _target(seed: int, column: int, camera: int, scene: str) -> np.ndarray:
     shot = Shot(
         viewpoint=(80.0, 250.0, 160.0)[column % 3],
-        weather=("clouds", "sunny", "overcast", "neutral")[column % 4],
+        weather=("clouds", "overcast", "sunny", "neutral")[column % 4],
         illumination=("forenoon", "noon", "afternoon", "noon", "dusk")[column % 5],
         scene=scene,
         seed=(seed, 98, column),

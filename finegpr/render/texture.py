@@ -12,7 +12,7 @@ from finegpr.render.raycast import Hits
 
 _EYE = linear((38, 30, 28))
 _FRAME = linear((20, 18, 20))
-_LIP = np.float32((0.62, 0.38, 0.38))
+_LIP = np.array((0.62, 0.38, 0.38), np.float32)
 
 
 def _print(pattern: Pattern, across: np.ndarray, up: np.ndarray) -> np.ndarray:
@@ -64,6 +64,7 @@ def _legs(person: Person, hits: Hits, point: np.ndarray, rows: np.ndarray, body:
         colour[_print(pattern, across, point[:, 1])] = pattern.colour
     if not person.has("dress"):
         colour[np.abs(point[:, 0]) < 0.012] *= 0.6
+        colour[np.abs(point[:, 1] - 0.985) < 0.02] = person.shoes * 0.5
     return colour
 
 
@@ -110,7 +111,7 @@ def albedo(person: Person, body: Body, hits: Hits) -> np.ndarray:
     plain[Material.LEG] = person.tights
     plain[Material.BAG] = person.bag
     plain[Material.HAT] = person.hat
-    colour = plain[material]
+    colour: np.ndarray = plain[material]
     point = hits.point / body.scale
 
     def rows(kind: Material) -> np.ndarray:
@@ -121,7 +122,9 @@ def albedo(person: Person, body: Body, hits: Hits) -> np.ndarray:
     sleeve = rows(Material.SLEEVE)
     if person.upper_pattern.kind in ("stripes", "check"):
         along = hits.local[sleeve, 1] / body.scale
-        colour[sleeve[_print(person.upper_pattern, hits.local[sleeve, 0] / body.scale, along)]] = person.upper_pattern.colour
+        colour[sleeve[_print(person.upper_pattern, hits.local[sleeve, 0] / body.scale, along)]] = (
+            person.upper_pattern.colour
+        )
     lower = rows(Material.LOWER)
     colour[lower] = _legs(person, hits, point[lower], lower, body)
     face = rows(Material.FACE)

@@ -1,4 +1,4 @@
-"""How a rendered world reaches the disk: balanced conditions, one unit of work per folder, resumable, any number of workers."""
+"""How a rendered world reaches the disk: balanced conditions, resumable units of work, any number of workers."""
 
 import functools
 import io
@@ -29,7 +29,9 @@ def silent(_done: int, _total: int) -> None:
     """The progress callback of callers that show none."""
 
 
-def deal(factors: Sequence[Sequence[str]], hands: int, size: int, random: np.random.Generator) -> list[list[tuple[str, ...]]]:
+def deal(
+    factors: Sequence[Sequence[str]], hands: int, size: int, random: np.random.Generator
+) -> list[list[tuple[str, ...]]]:
     """``hands`` lists of ``size`` distinct combinations of the factors' values.
 
     Over all hands the counts of any two combinations differ by at most one, and within a hand every factor's values are
@@ -65,15 +67,15 @@ def _shuffled_deck(factors: Sequence[Sequence[str]], random: np.random.Generator
     deck = []
     for step in range(int(np.prod([len(values) for values in factors]))):
         card = [""] * len(factors)
-        rest, shift, fastest, span = step, 0, 0, 1
+        rest, shift, span = step, 0, 1
+        fastest = step % len(labels[order[0]])
         for place, k in enumerate(order):
             rest, digit = divmod(rest, len(labels[k]))
-            card[k] = labels[k][(digit + shift + fastest // span) % len(labels[k])]
-            if place == 0:
-                fastest = digit
-            else:
-                span *= len(labels[k])
+            # from the third factor on a second shift keeps it from moving in step with the second
+            slip = fastest // span if place > 1 else 0
+            card[k] = labels[k][(digit + shift + slip) % len(labels[k])]
             shift += digit
+            span *= len(labels[k]) if place else 1
         deck.append(tuple(card))
     return deck
 
@@ -139,7 +141,7 @@ def run_units(
 
 @functools.cache
 def code(name: str, value: str) -> int:
-    """FineGPR's code of a value, from 1: viewpoints start at 90deg and go up in steps of 10deg, the others are in order."""
+    """FineGPR's code of a value, from 1: viewpoints start at 90deg and rise by 10deg, the others are in order."""
     if name == "viewpoint":
         return (int(VIEWPOINT.degrees(value)) - 90) % 360 // 10 + 1
     attribute = next(attribute for attribute in CONDITIONS if attribute.name == name)

@@ -46,11 +46,13 @@ def main(output: Path) -> None:
         for function in functions:
             for place, size in enumerate(SIZES):
                 best[function][place] = min(best[function][place], seconds(function, *sides[size]))
+    ratio = best[pairwise_distance][-1] / best[mean_distance][-1]
     lines = [
         "# Cost of the perceptual distance over the number of images",
         "",
-        f"`python tests/benchmarks/mean_distance_scaling.py`, float32 on one CPU core, layers {SHAPES} (N, H, W), n = m;",
-        f"milliseconds, fastest of {ROUNDS} rounds; torch {torch.__version__}. Exponent: slope of log time over log n.",
+        "`python tests/benchmarks/mean_distance_scaling.py`, float32 on one CPU core, n = m, layers of (N, H, W)",
+        f"{', '.join(map(str, SHAPES))}; milliseconds, fastest of {ROUNDS} rounds; torch {torch.__version__}.",
+        "Exponent: slope of log time over log n.",
         "",
         "| n = m | " + " | ".join(str(size) for size in SIZES) + " | exponent |",
         "| --- |" + " --- |" * (len(SIZES) + 1),
@@ -61,7 +63,7 @@ def main(output: Path) -> None:
             for function in functions
         ),
         "",
-        f"At n = m = {SIZES[-1]} the mean form is {best[pairwise_distance][-1] / best[mean_distance][-1]:.0f} times faster.",
+        f"At n = m = {SIZES[-1]} the mean form is {ratio:.0f} times faster.",
     ]
     output.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))

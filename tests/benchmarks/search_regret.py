@@ -90,9 +90,9 @@ def main() -> None:
     lines = [
         "# Regret of the optimizers where the optimum is known",
         "",
-        f"{arguments.spaces} simulated spaces of {min(sizes):,} to {max(sizes):,} feasible subsets (16 to 18 value bits",
-        "over 3 or 4 attributes; main effects and 30 % interactions; a planted product target; budget: 8 % of all images, 10 of 12",
-        "identities, subsets of 8 to 30 %). Every feasible subset is scored once, to know the best.",
+        f"{arguments.spaces} simulated spaces of {min(sizes):,} to {max(sizes):,} feasible subsets: 16 to 18 values",
+        "over 3 or 4 attributes, main effects and 30 % interactions, a planted product target; budget: 8 % of all",
+        "images, 10 of 12 identities, subsets of 8 to 30 %. Every feasible subset is scored once, to know the best.",
         "Regret = (score - best) / (median of 200 random subsets - best): 0 is the optimum, 1 a typical random subset.",
         "",
         "| objective | evaluations | optimizer | median regret | worst regret | optimum found |",

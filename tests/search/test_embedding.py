@@ -1,0 +1,199 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from finegpr.errors import InputError
+from search.embedding import Samples, embed_distance, embed_linear, embed_rbf
+from search.simulation import TARGET, Simulation, simulate
+
+OPTIONS = {"target": TARGET, "scale": "standardised"}
+
+
+def random_shares(num_cells: int, num: int = 20, seed: int = 0) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    weights = random.random((num, num_cells)) * (random.random((num, num_cells)) < 0.4)
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def naive_rbf(simulation: Simulation, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    measurements = simulation.measurements
+    total = np.zeros((len(x), len(y)))
+    for block, median in zip(measurements.blocks, measurements.median, strict=True):
+        squared = np.square(x[:, None, block].astype(float) - y[None, :, block]).sum(axis=2)
+        total += sum(np.exp(-squared / (s * median)) for s in (0.5, 1, 2))
+    return total
+
+
+def naive_score(simulation: Simulation, kernels: tuple[np.ndarray, np.ndarray, np.ndarray], p: np.ndarray) -> float:
+    """The unbiased score written out over images: pairs of one identity in one cell are counted apart."""
+    within, to_target, of_target = kernels
+    cell = simulation.cells.of_row[simulation.measurements.row]
+    weight = np.zeros(len(cell))
+    correction = 0.0
+    for place in np.unique(cell):
+        images = np.flatnonzero(cell == place)
+        weight[images] = p[place] / len(images)
+        inner = within[np.ix_(images, images)]
+        k = len(images)
+        variance = k / (k - 1) * (np.diag(inner).mean() - inner.mean())
+        correction += p[place] ** 2 * variance / k
+    return weight @ within @ weight - 2 * weight @ to_target.mean(axis=1) + of_target.mean() - correction
+
+
+def test_mmd_rbf_is_the_kernel_written_out(simulation: Simulation) -> None:
+    sketch, target = simulation.measurements.sketch, simulation.measurements.target_sketch[TARGET]
+    kernels = tuple(naive_rbf(simulation, x, y) for x, y in ((sketch, sketch), (sketch, target), (target, target)))
+    embedding = embed_rbf(simulation.measurements, simulation.cells, simulation.identity, **OPTIONS)
+    shares = random_shares(len(simulation.cells))
+    assert embedding.rank_error < 1e-6
+    # 60 cells have rank 59: nothing is cut, but the variance is that within the span of the cell means.
+    expected = [naive_score(simulation, kernels, p) for p in shares]
+    biased = embedding.score(shares) + np.square(shares) @ (embedding.variance / embedding.num_identities)
+    full = [
+        score + np.square(p) @ (full_variance(simulation, kernels[0]) / 3)
+        for score, p in zip(expected, shares, strict=True)
+    ]
+    np.testing.assert_allclose(biased, full, rtol=2e-4)
+
+
+def full_variance(simulation: Simulation, within: np.ndarray) -> np.ndarray:
+    cell = simulation.cells.of_row[simulation.measurements.row]
+    inner = [within[np.ix_(cell == place, cell == place)] for place in range(len(simulation.cells))]
+    return np.array([len(k) / (len(k) - 1) * (np.diag(k).mean() - k.mean()) for k in inner])
+
+
+def test_mmd_linear_is_the_distance_of_means_written_out(simulation: Simulation) -> None:
+    phi = simulation.measurements.phi("standardised").astype(float)
+    goal = simulation.measurements.target_phi(TARGET, "standardised").astype(float).mean(axis=0)
+    cell = simulation.cells.of_row[simulation.measurements.row]
+    means = np.stack([phi[cell == place].mean(axis=0) for place in range(len(simulation.cells))])
+    variance = np.stack([phi[cell == place].var(axis=0, ddof=1).sum() for place in range(len(simulation.cells))])
+    shares = random_shares(len(simulation.cells))
+    embedding = embed_linear(simulation.measurements, simulation.cells, simulation.identity, **OPTIONS)
+    expected = np.square(shares @ means - goal).sum(axis=1) - np.square(shares) @ (variance / 3)
+    np.testing.assert_allclose(embedding.score(shares), expected, rtol=1e-5)
+
+
+def test_the_score_is_unbiased() -> None:
+    """Over many measurements of the same cells, the score's mean is the true squared distance."""
+    shares = random_shares(12, num=1)
+    scores, uncorrected, truths = [], [], []
+    for seed in range(150):
+        simulation = simulate((4, 3), seed=3, identities_per_cell=2, coordinates_per_term=2, noise=1.0)
+        measurements = simulation.measurements
+        noise = np.random.default_rng(seed).normal(size=measurements.sketch.shape)
+        sketch = simulation.cell_means[simulation.cells.of_row[measurements.row]] + noise
+        measurements = replace(measurements, sketch=sketch.astype(np.float32))
+        embedding = embed_linear(measurements, simulation.cells, simulation.identity, **OPTIONS)
+        scores.append(embedding.score(shares)[0])
+        uncorrected.append(replace(embedding, variance=np.zeros(12)).score(shares)[0])
+        true_phi = replace(measurements, sketch=simulation.cell_means.astype(np.float32)).phi("standardised")
+        goal = measurements.target_phi(TARGET, "standardised").mean(axis=0)
+        truths.append(np.square(shares[0] @ true_phi - goal).sum())
+    error = np.std(scores) / np.sqrt(len(scores))
+    assert abs(np.mean(scores) - truths[0]) < 3 * error
+    assert np.mean(uncorrected) - truths[0] > 5 * error
+
+
+def test_the_mean_distance_is_the_mean_of_totals(simulation: Simulation) -> None:
+    embedding = embed_distance(simulation.measurements, simulation.cells, simulation.identity, **OPTIONS)
+    totals = simulation.measurements.total(TARGET, "standardised")
+    cell = simulation.cells.of_row[simulation.measurements.row]
+    shares = random_shares(len(simulation.cells))
+    weight = shares[:, cell] / 3
+    np.testing.assert_allclose(embedding.score(shares), weight @ totals, rtol=1e-6)
+
+
+def test_mean_distance_is_mmd_linear_plus_both_variances(simulation: Simulation) -> None:
+    """An identity of the formulas: it holds between two embeddings that are computed in different ways."""
+    measurements = simulation.measurements
+    args = (measurements, simulation.cells, simulation.identity)
+    linear, distance = embed_linear(*args, **OPTIONS), embed_distance(*args, **OPTIONS)
+    phi = measurements.phi("standardised").astype(float)
+    goal = measurements.target_phi(TARGET, "standardised").astype(float)
+    cell = simulation.cells.of_row[measurements.row]
+    for p in random_shares(len(simulation.cells), num=3):
+        weight = p[cell] / 3
+        spread = weight @ np.square(phi - weight @ phi).sum(axis=1)
+        target_spread = np.square(goal - goal.mean(axis=0)).sum(axis=1).mean()
+        biased = replace(linear, variance=np.zeros(len(p))).score(p[None])[0]
+        assert distance.score(p[None])[0] == pytest.approx(biased + spread + target_spread, rel=1e-4)
+
+
+def make_samples() -> Samples:
+    """Cell 0: person 1 twice and person 2; cell 1: person 1; cell 2: nobody."""
+    return Samples(
+        values=np.array([[1.0], [3.0], [6.0], [5.0]]),
+        names=("value",),
+        cell=np.array([0, 0, 0, 1]),
+        identity=np.array([1, 1, 2, 1]),
+        num_cells=3,
+    )
+
+
+def test_people_are_the_independent_unit() -> None:
+    samples = make_samples()
+    assert samples.num_identities.tolist() == [2, 1, 0]
+    np.testing.assert_allclose(samples.means[:, 0], [4, 5, np.nan])
+    # Person means 2 and 6: variance 8; cells with one person take the pooled variance.
+    np.testing.assert_allclose(samples.variance[:, 0], [8, 8, 8])
+    np.testing.assert_allclose(samples.weights, [0.25, 0.25, 0.5, 1])
+
+
+def test_without_a_second_identity_nothing_is_known_of_the_variance() -> None:
+    samples = make_samples().take(np.array([True, True, False, True]))
+    assert not samples.has_variance
+    assert (samples.variance == 0).all()
+
+
+def test_low_rank_keeps_the_order_of_scores_and_tells_its_error() -> None:
+    simulation = simulate((8, 5, 4), seed=2, coordinates_per_term=30)
+    embedding = embed_rbf(simulation.measurements, simulation.cells, simulation.identity, **OPTIONS)
+    assert embedding.coordinates.shape == (160, 64)
+    assert 0.01 < embedding.rank_error < 0.5
+    sketch, target = simulation.measurements.sketch, simulation.measurements.target_sketch[TARGET]
+    kernels = tuple(naive_rbf(simulation, x, y) for x, y in ((sketch, sketch), (sketch, target), (target, target)))
+    shares = random_shares(160, num=30)
+    exact = np.array([naive_score(simulation, kernels, p) for p in shares])
+    near = embedding.score(shares)
+    assert np.corrcoef(exact.argsort().argsort(), near.argsort().argsort())[0, 1] > 0.98
+
+
+@pytest.mark.parametrize("embed", [embed_distance, embed_linear, embed_rbf])
+def test_unmeasured_cells_are_filled_and_flagged(embed: type) -> None:
+    simulation = simulate((5, 4, 3), seed=0, measured=0.7)
+    embedding = embed(simulation.measurements, simulation.cells, simulation.identity, **OPTIONS)
+    assert embedding.plug_in
+    assert embedding.unmeasured.sum() == 18
+    means = embedding.samples.means
+    truth = np.arange(60.0)[:, None] * np.ones(means.shape[1])
+    filled = embedding.fill(truth)
+    expected = truth @ embedding.readout
+    np.testing.assert_allclose(filled.linear[filled.unmeasured], expected[filled.unmeasured, -1])
+    np.testing.assert_allclose(filled.coordinates[filled.unmeasured], expected[filled.unmeasured, :-1])
+    np.testing.assert_array_equal(filled.linear[~filled.unmeasured], embedding.linear[~filled.unmeasured])
+    assert np.isfinite(filled.score(random_shares(60))).all()
+
+
+@pytest.mark.parametrize("embed", [embed_distance, embed_linear, embed_rbf])
+def test_equal_images_give_no_nan(simulation: Simulation, embed: type) -> None:
+    measurements = simulation.measurements
+    flat = replace(
+        measurements,
+        sketch=np.zeros_like(measurements.sketch),
+        median=np.zeros(6),
+        terms={TARGET: np.zeros_like(measurements.terms[TARGET])},
+    )
+    scores = embed(flat, simulation.cells, simulation.identity, **OPTIONS).score(random_shares(60))
+    np.testing.assert_allclose(scores, scores[0], atol=1e-9)
+
+
+def test_measurements_of_something_else_are_refused(simulation: Simulation) -> None:
+    args = (simulation.cells, simulation.identity)
+    with pytest.raises(InputError, match="target 'duke' was not measured; measured targets: target"):
+        embed_linear(simulation.measurements, *args, target="duke", scale="paper")
+    with pytest.raises(InputError, match="catalog of 99 images, but the catalog has 720"):
+        embed_linear(replace(simulation.measurements, num_catalog=99), *args, **OPTIONS)
+    with pytest.raises(InputError, match="expected scale standardised, got paper"):
+        embed_rbf(simulation.measurements, *args, target=TARGET, scale="paper")

@@ -1,0 +1,286 @@
+"""The report's records, words, figures and page, without a browser."""
+
+import base64
+import dataclasses
+import io
+import json
+import re
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+from PIL import Image
+
+from finegpr.errors import StateError, WriteError
+from search import figures, report_text
+from search.compare import summarise
+from search.figures_png import write_png
+from search.report import ReportData, markdown_summary, render, write_report
+from search.report_data import AttributeShares, Thumbnail
+from search.report_text import headline, result_table, tiles, verdict, warnings
+
+report_data = runpy.run_path(str(Path(__file__).parents[1] / "report_example.py"))["report_data"]
+CANARY = "<script>document.title='pwned'</script>|&\"'"
+
+
+@pytest.fixture(scope="module")
+def data():
+    return report_data()
+
+
+def with_choice(data, **changes):
+    main, *others = data.choices
+    return dataclasses.replace(data, choices=(dataclasses.replace(main, **changes), *others))
+
+
+def test_json_there_and_back_is_the_same_and_draws_the_same_page(data):
+    again = ReportData.from_json(data.to_json())
+    assert again == data
+    assert render(again) == render(data)
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        (lambda loaded: loaded.pop("budget"), "budget"),
+        (lambda loaded: loaded["choices"][0].pop("score"), "choices.0.score"),
+        (lambda loaded: loaded["results"][0].update(values="3"), "results.0.values"),
+        (lambda loaded: loaded.update(main="nothing"), "nothing"),
+    ],
+)
+def test_damaged_json_is_named(data, damage, named):
+    loaded = json.loads(data.to_json())
+    damage(loaded)
+    with pytest.raises(StateError, match=named):
+        ReportData.from_json(json.dumps(loaded))
+
+
+def test_not_a_number_is_refused(data):
+    with pytest.raises(ValueError, match="JSON compliant"):
+        with_choice(data, score=float("nan")).to_json()
+
+
+def test_page_holds_everything_and_asks_for_nothing(data):
+    page = render(data)
+    outside_plotly = re.sub(r"<script nonce=.*?</script>", "", page, flags=re.DOTALL)
+    assert "Content-Security-Policy" in outside_plotly
+    assert "default-src 'none'" in outside_plotly
+    assert not re.search(r"""(src|href|url\()\s*=?\s*["']?(https?:)?//""", outside_plotly)
+    assert page.count("plotly.js v") == 1
+    assert outside_plotly.count("data:image/jpeg;base64,") == 30
+    for words in (headline(data), "Responsible use", "0007/0007_c03_w01_l02_p01.jpg", "aost run demo.yaml", "5d5d5d5d"):
+        assert words in outside_plotly
+    drawn = set(re.findall(r'data-figure="([^"]+)"', page))
+    specs = json.loads(re.search(r'id="figures">(.*?)</script>', page, re.DOTALL)[1])
+    assert drawn == set(specs), "every figure has a place and every place a figure"
+
+
+def test_names_are_escaped_everywhere():
+    page = render(report_data(warning=CANARY))
+    assert CANARY not in page
+    assert "<script>document" not in page
+    assert "&lt;script&gt;document" in page
+    assert len(re.findall(r"<script[ >]", page)) == 3
+
+
+def test_figures_are_valid_plotly(data):
+    page = render(data)
+    specs = json.loads(re.search(r'id="figures">(.*?)</script>', page, re.DOTALL)[1])
+    for spec in specs.values():
+        go.Figure(spec)  # raises on an unknown property or a wrong value
+    axes = [spec["layout"]["xaxis"]["title"]["text"] for key, spec in specs.items() if key.startswith("arms/")]
+    assert axes == ["mAP (%)", "rank-1 (%)"]
+
+
+def test_a_hundred_thousand_trials_stay_small():
+    data = report_data(num_trials=100_000)
+    page = render(data)
+    assert len(page.encode()) < 8_000_000
+    history = figures.history(data.main_choice, key="history")
+    best = figures.best_so_far(data.main_choice.history, higher_is_better=False)
+    dots, steps = history.spec["data"][0], history.spec["data"][1]
+    assert len(dots["x"]) <= figures.MAX_POINTS
+    assert (steps["x"][-1], steps["y"][-1]) == (100_000, best[-1])
+
+
+def test_best_so_far_is_the_running_extreme_without_failures():
+    scores = np.random.default_rng(0).random(50).tolist()
+    assert figures.best_so_far(scores, higher_is_better=False) == np.minimum.accumulate(scores).tolist()
+    assert figures.best_so_far(scores, higher_is_better=True) == np.maximum.accumulate(scores).tolist()
+    assert figures.best_so_far([None, 2.0, None, 1.0, 3.0], higher_is_better=False) == [None, 2.0, 2.0, 1.0, 1.0]
+
+
+def test_thinning_keeps_first_and_last():
+    assert figures.thinned(0) == []
+    assert figures.thinned(3, 10) == [0, 1, 2]
+    kept = figures.thinned(100_001, 11)
+    assert kept == list(range(0, 100_001, 10_000))
+
+
+def test_verdict_says_no_more_than_is_known(data):
+    assert "trains a better model" in verdict(data)
+    assert "95 % interval" in verdict(data)
+    one = report_data(seeds=(0,))
+    assert "hint, not a result" in verdict(one)
+    assert headline(one).endswith("on one seed")
+    none = report_data(seeds=())
+    assert "not tested" in verdict(none)
+    assert next(tile for tile in tiles(none) if tile.question == "How sure").answer == "Not tested"
+    unclear = dataclasses.replace(data, results=summarise_shuffled())
+    assert "cannot be told from random" in verdict(unclear)
+    assert headline(unclear).endswith("no clear difference from random")
+    assert not any(tile.clear for tile in tiles(unclear))
+
+
+def summarise_shuffled():
+    rows = [
+        ("mmd_rbf", 0.30),
+        ("mmd_rbf", 0.20),
+        ("mmd_rbf", 0.25),
+        ("random", 0.21),
+        ("random", 0.29),
+        ("random", 0.22),
+    ]
+    frame = pd.DataFrame(rows, columns=["arm", "mAP"]).assign(target="MiniMarket", seed=[0, 1, 2, 0, 1, 2])
+    return summarise(frame, metrics=["mAP"])
+
+
+def test_headline_names_what_was_chosen(data):
+    assert headline(data).startswith("8.2 % of MiniGPR for MiniMarket: +")
+    lead = report_text.lead(data)
+    assert "viewpoint 50°–110°, 250°–310°; weather overcast, foggy, neutral; illumination noon, afternoon" in lead
+    assert "9 min 24 s" in lead
+
+
+def test_warnings_name_each_weakness(data):
+    text = "\n".join(warnings(data))
+    for words in (
+        "Untrained weights",
+        "does not beat a ridge",
+        "D_total on held-out value pairs",
+        "5 arms",
+        "not FineGPR",
+    ):
+        assert words in text
+    assert "no better than a random" not in text
+    assert "Only 1 seed" in "\n".join(warnings(report_data(seeds=(0,))))
+    assert "search failed" in warnings(with_choice(data, score=0.07))[0]
+    clean = dataclasses.replace(
+        with_choice(data, num_failed=0),
+        surrogate=(),
+        rank_agreements=(),
+        choices=tuple(dataclasses.replace(choice, num_failed=0) for choice in data.choices),
+        source=dataclasses.replace(data.source, rendered=False),
+        provenance=dataclasses.replace(data.provenance, weights=()),
+    )
+    assert warnings(clean) == ()
+
+
+def attribute(chosen, *, circular=True):
+    values = ("0deg", "90deg", "180deg", "270deg")
+    return AttributeShares(
+        name="viewpoint",
+        values=values,
+        level="image",
+        circular=circular,
+        chosen=chosen,
+        source=(0.25,) * 4,
+        manifest=(0.25,) * 4,
+        target=None,
+        target_kind="unknown",
+    )
+
+
+def test_angles_join_to_ranges_over_the_seam():
+    joined = report_text.chips(attribute((True, False, False, True)))
+    assert sorted(joined) == [("270°–0°", True), ("90°–180°", False)]
+    assert report_text.chips(attribute((False, True, False, True))) == [
+        ("0°", False),
+        ("90°", True),
+        ("180°", False),
+        ("270°", True),
+    ]
+    assert report_text.chips(attribute((True,) * 4)) == [("all 4 angles", True)]
+    assert report_text.chips(attribute((True, False, False, True), circular=False))[0] == ("0deg", True)
+
+
+def test_numbers_read_well():
+    assert [report_text.duration(each) for each in (0.04, 59.6, 3_599.7, 7_810)] == [
+        "0.0 s",
+        "1 min 0 s",
+        "1 h 0 min",
+        "2 h 10 min",
+    ]
+    assert [report_text.percent(each) for each in (0, 0.0823, 0.004, 5e-6, 1)] == [
+        "0 %",
+        "8.2 %",
+        "0.40 %",
+        "5e−04 %",
+        "100 %",
+    ]
+    assert [report_text.number(each) for each in (None, 0.02049, 12_345.6, -0.5)] == ["–", "0.0205", "12,346", "−0.5"]
+    assert report_text.odds(0.0) == "< 0.1 %"
+
+
+def test_table_has_a_row_per_arm_and_markdown_cannot_be_broken(data):
+    header, rows = result_table(data)
+    assert header == [
+        "target",
+        "arm",
+        "mAP (%)",
+        "mAP against random (points)",
+        "rank-1 (%)",
+        "rank-1 against random (points)",
+        "seeds",
+    ]
+    assert [row[1] for row in rows] == ["mmd_rbf", "random", "everything", "mean_distance", "mmd_linear"]
+    assert re.fullmatch(r"\+\d\.\d \[\+\d\.\d, \+\d\.\d\]", rows[0][3])
+    assert rows[1][3] == "–"
+    text = markdown_summary(report_data(warning="|<b>\n"))
+    table = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(table) == 7
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in table} == {8}
+    assert "<b>" not in text.replace("Command: ", "").rsplit("`", 2)[0]
+
+
+def test_failed_trainings_are_counted_in_the_table(data):
+    broken = dataclasses.replace(data, results=tuple(dataclasses.replace(each, num_failed=1) for each in data.results))
+    assert result_table(broken)[1][0][-1] == "3 (1 failed)"
+    assert "1 failed" in render(broken)
+
+
+def test_a_run_without_training_or_truth_still_reports():
+    bare = dataclasses.replace(
+        report_data(seeds=()), samples=(), surrogate=(), style_shares=(), effects=(), rank_agreements=(), stages=()
+    )
+    bare = with_choice(bare, agreements=(), history=(), random_history=(), random_score=None, known_best=None)
+    page = render(bare)
+    assert "No training was compared" in page
+    assert 'id="effects"' not in page
+    assert "| target" not in markdown_summary(bare)
+
+
+def test_thumbnail_is_a_small_jpeg():
+    image = np.full((480, 200, 3), 90, dtype=np.uint8)
+    thumbnail = Thumbnail.from_array(image, caption="a")
+    with Image.open(io.BytesIO(base64.b64decode(thumbnail.jpeg))) as read:
+        assert (read.format, read.size) == ("JPEG", (53, 128))
+
+
+def test_unwritable_place_is_one_line(data, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(WriteError, match=r"report\.html"):
+        write_report(data, tmp_path / "file" / "report.html")
+
+
+def test_png_shows_arms_and_search(data, tmp_path):
+    for each, width in ((data, 1600), (report_data(seeds=()), 880)):
+        path = tmp_path / "figure.png"
+        write_png(each, path)
+        with Image.open(path) as read:
+            assert read.format == "PNG"
+            assert read.width == width
+            assert len(read.convert("RGB").getcolors(1 << 20)) > 50
