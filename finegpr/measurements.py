@@ -66,8 +66,7 @@ class Measurements:
     source sample. sketch float32 (n, S) and target_sketch[target] (m, S): squared distance over blocks[l] estimates
     term l between two images. norms, off_basis float32 (n, 6): |u - mean|^2, and the share of it the sketch misses.
     target_constant[target] float64 (6,): the part of the terms that no image can change. num_target[target]: its images
-    that could be read. quarantine: path, reason, of
-    (``source`` or a target). num_catalog: rows of the catalog that was sampled.
+    that could be read. quarantine: path, reason, of (``source`` or a target). num_catalog: rows of the sampled catalog.
     """
 
     row: NDArray[np.int64]

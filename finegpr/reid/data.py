@@ -50,9 +50,12 @@ class ImageStore:
     def create(cls, folder: Path, catalogs: Iterable[Catalog], *, height: int, width: int) -> "ImageStore":
         """Decode every image of ``catalogs`` once; a finished store of the same files in ``folder`` is kept.
 
-        A store of other images, or of files whose size or time of change differ, is made anew. Raises WriteError.
+        A store of other images, or of files whose size or time of change differ, is made anew. Raises InputError when
+        there are no images, and WriteError.
         """
         paths = sorted({path for catalog in catalogs for path in catalog.file_paths()})
+        if not paths:
+            raise InputError(f"there are no images to decode for {folder}; the catalogs are empty")
         keys = [_key(path) for path in paths]
         inputs = canonical_hash([[key.hex(), *_stamp(path)] for key, path in zip(keys, paths, strict=True)])
         wanted = {"inputs": inputs, "height": height, "width": width}

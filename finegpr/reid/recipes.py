@@ -20,11 +20,12 @@ RECIPES = {
         weights="random",
         height=64,
         width=32,
-        loss="softmax",
+        loss="softmax+triplet",
         batch_size=64,
         steps=200,
-        learning_rate=2e-3,
-        milestones=(0.6, 0.85),
+        learning_rate=6e-3,
+        milestones=(0.75, 0.92),
+        save_seconds=30,
     ),
 }
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from finegpr.catalog import Catalog
 from finegpr.device import limited_threads
-from finegpr.errors import AostError, ConfigError, InputError
+from finegpr.errors import AostError, ConfigError, InputError, StateError
 from finegpr.reid.checkpoint import load_state
 from finegpr.reid.config import TrainConfig
 from finegpr.reid.data import ImageStore, TrainingSet, open_pixels, read_ahead
@@ -101,8 +101,14 @@ def fit(
     started = time.monotonic()
     ranks = Ranks.current()
     place = ranks.device(config.device)
-    if config.batch_size % (ranks.num_ranks * (config.per_identity if config.needs_pairs else 1)):
-        raise ConfigError(f"batch_size {config.batch_size} cannot be shared evenly by {ranks.num_ranks} processes")
+    per_share = config.batch_size // ranks.num_ranks
+    if config.batch_size % ranks.num_ranks or (
+        config.needs_pairs and (per_share % config.per_identity or per_share < 2 * config.per_identity)
+    ):
+        raise ConfigError(
+            f"batch_size {config.batch_size} cannot be shared evenly by {ranks.num_ranks} processes"
+            + (f", each with 2 or more identities of {config.per_identity} images" if config.needs_pairs else "")
+        )
     weights = find_weights(config.model, config.weights)
     inputs = {
         "seed": seed,
@@ -266,6 +272,13 @@ class _Run:
 
     def _resume(self, state: StateFolder) -> None:
         found = state.load()
+        num_epochs = 0 if found is None else len(found[1]["history"])
+        agreed = self.ranks.mean(torch.tensor(float(num_epochs), device=self.place)).item()
+        if agreed != num_epochs:
+            raise StateError(
+                f"process {self.ranks.rank} found {num_epochs} finished epochs in {state.checkpoint.parent}, others "
+                "another number; give an output folder that every process can read"
+            )
         if found is None:
             return
         arrays, facts = found

@@ -16,10 +16,10 @@ from finegpr.render.camera import LUMA, Photo, Rig, View, aim
 from finegpr.render.light import Light, make_light
 from finegpr.render.panorama import Panorama, decode_depth, window
 from finegpr.render.person import Person, linear
-from finegpr.render.raycast import cast
+from finegpr.render.raycast import Hits, cast
 from finegpr.render.texture import albedo
 
-_SUPERSAMPLING = 2
+_SAMPLES = 2
 _LINEAR = linear(np.arange(256))
 # measured renders show streets a third brighter than the people on them
 _GROUND_GAIN = np.float32(1.35)
@@ -198,24 +198,15 @@ def _snowfall(picture: np.ndarray, light: Light, random: np.random.Generator) ->
     picture += (flake - picture) * share
 
 
-def _composite(picture: np.ndarray, pixel: np.ndarray, shaded: np.ndarray) -> np.ndarray:
-    """Average the body's samples (flat indices ``pixel`` of the finer grid) onto ``picture`` in place; its mask."""
-    s = _SUPERSAMPLING
-    mask = np.zeros(picture.shape[:2], bool)
-    if not len(pixel):
-        return mask
-    rows, columns = np.divmod(pixel, picture.shape[1] * s)
-    top, left = int(rows.min()) // s, int(columns.min()) // s
-    height, width = int(rows.max()) // s + 1 - top, int(columns.max()) // s + 1 - left
-    samples = np.zeros((height * s, width * s, 4), np.float32)
-    samples[rows - top * s, columns - left * s, :3] = shaded
-    samples[rows - top * s, columns - left * s, 3] = 1
-    grid = samples.reshape(height, s, width, s, 4)
-    summed = (grid[:, 0, :, 0] + grid[:, 0, :, 1] + grid[:, 1, :, 0] + grid[:, 1, :, 1]) * np.float32(1 / s**2)
-    box = picture[top : top + height, left : left + width]
-    box *= 1 - summed[..., 3:]
-    box += summed[..., :3]
-    mask[top : top + height, left : left + width] = summed[..., 3] > 0.5
+def _composite(picture: np.ndarray, hits: Hits, shaded: np.ndarray) -> np.ndarray:
+    """Lay the body's colours over ``picture`` in place, by the share of each pixel they cover; returns the mask."""
+    size = picture.shape[0] * picture.shape[1]
+    cover = np.bincount(hits.pixel, weights=hits.weight, minlength=size).astype(np.float32)
+    picture *= 1 - cover.reshape(picture.shape[:2])[..., None]
+    flat = picture.reshape(-1, 3)
+    for channel in range(3):
+        flat[:, channel] += np.bincount(hits.pixel, weights=shaded[:, channel] * hits.weight, minlength=size)
+    mask: np.ndarray = cover.reshape(picture.shape[:2]) > 0.5
     return mask
 
 
@@ -242,15 +233,14 @@ def render_one(
     surroundings = scenes.panorama(shot.scene, shot.scene_seed, rig.eye)
     picture = _background(surroundings, body, view, azimuth, light)
 
-    fine = view.zoomed(_SUPERSAMPLING)
-    hits = cast(body, fine)
+    hits = cast(body, view, samples=_SAMPLES)
     surface = albedo(person, body, hits)
     surface *= _crevices(hits.point, hits.normal)[:, None]
     shaded = _illuminate(hits.normal, surface, light)
     # lamps and the city's glow come from the camera's side, or night would be black cut-outs
     shaded += surface * (np.clip(-(hits.normal @ view.forward), 0, 1) * np.float32(_GLOW * light.lamps))[:, None]
-    shaded = _foggy(shaded, hits.depth.ravel()[hits.pixel], light)
-    mask = _composite(picture, hits.pixel, shaded)
+    shaded = _foggy(shaded, hits.distance, light)
+    mask = _composite(picture, hits, shaded)
     if light.flakes:
         _snowfall(picture, light, random)
     if light.saturation != 1:
@@ -258,7 +248,7 @@ def render_one(
         picture = luma + (picture - luma) * np.float32(light.saturation)
     image = develop(picture) if photo is None else photo.record(picture, random)
     points = view.project(body.keypoints)
-    points[:, 2] = _visibility(points, hits.depth, _SUPERSAMPLING)
+    points[:, 2] = _visibility(points, hits.depth, _SAMPLES)
     return image, mask, points
 
 

@@ -16,16 +16,20 @@ from finegpr.render.camera import View
 class Hits:
     """The visible surface, one row per covered sample.
 
-    ``pixel`` indexes the flattened (height, width) sample grid, grouped by ``part``, the primitive; ``point`` and
-    ``normal`` (unit) are in the person frame; ``local`` is the point in the primitive's own frame; ``depth`` (height,
-    width) is infinite where nothing is hit.
+    ``pixel`` indexes the flattened (height, width) image, in the order of ``part``, the primitive; ``weight`` is the
+    share of the pixel that the row stands for, so that the weights of a covered pixel sum to 1. ``point`` and
+    ``normal`` (unit) are in the person frame, ``local`` is the point in the primitive's own frame, ``distance`` the
+    depth along the optical axis in metres. ``depth`` (height * samples, width * samples) is infinite where nothing is
+    hit.
     """
 
     pixel: np.ndarray
+    weight: np.ndarray
     part: np.ndarray
     point: np.ndarray
     normal: np.ndarray
     local: np.ndarray
+    distance: np.ndarray
     depth: np.ndarray
 
 
@@ -70,8 +74,9 @@ def _sphere(b: np.ndarray, a: np.ndarray, c: float) -> np.ndarray:
     return root
 
 
-def cast(body: Body, view: View) -> Hits:
-    """Nearest hits of the body on the view's sample grid."""
+def cast(body: Body, image_view: View, *, samples: int) -> Hits:
+    """Nearest hits of the body, tested at ``samples`` x ``samples`` rays a pixel."""
+    view = image_view.zoomed(samples)
     x = ((np.arange(view.width, dtype=np.float32) + 0.5 - view.principal[0]) / view.focal)[None, :]
     y = ((view.principal[1] - np.arange(view.height, dtype=np.float32) - 0.5) / view.focal)[:, None]
     basis = np.stack((view.forward, view.right, view.up), axis=1).astype(np.float32)
@@ -115,7 +120,7 @@ def cast(body: Body, view: View) -> Hits:
         nearer = t < window
         np.copyto(window, t, where=nearer)
         np.copyto(part[top:bottom, left:right], np.int8(k), where=nearer)
-    return _surface(body, view, depth, part, x, y)
+    return _surface(body, view, samples, depth, part, x, y)
 
 
 def _side(
@@ -145,14 +150,29 @@ def _side(
     return np.where(hit, root, np.float32(np.inf))
 
 
-def _surface(body: Body, view: View, depth: np.ndarray, part: np.ndarray, x: np.ndarray, y: np.ndarray) -> Hits:
+def _surface(
+    body: Body, view: View, samples: int, depth: np.ndarray, part: np.ndarray, x: np.ndarray, y: np.ndarray
+) -> Hits:
+    # a pixel within one primitive is shaded once; only outlines and seams are shaded at every ray
+    corner = part[::samples, ::samples]
+    whole = np.ones(corner.shape, bool)
+    for row in range(samples):
+        for column in range(samples):
+            whole &= part[row::samples, column::samples] == corner
+    shaded = part >= 0
+    for row in range(samples):
+        for column in range(samples):
+            if row or column:
+                shaded[row::samples, column::samples] &= ~whole
+    covered = np.flatnonzero(shaded)
     flat = part.ravel()
-    covered = np.flatnonzero(flat >= 0)
     # grouped by primitive, so that each is one small matrix product
-    pixel = covered[np.argsort(flat[covered], kind="stable")]
-    parts = flat[pixel]
-    t = depth.ravel()[pixel]
-    rows, columns = np.divmod(pixel, view.width)
+    ray_index = covered[np.argsort(flat[covered], kind="stable")]
+    parts = flat[ray_index]
+    t = depth.ravel()[ray_index]
+    rows, columns = np.divmod(ray_index, view.width)
+    pixel = rows // samples * (view.width // samples) + columns // samples
+    weight = np.where(whole.ravel()[pixel], np.float32(1), np.float32(1 / samples**2))
     ray = view.forward + x[0, columns, None] * view.right + y[rows] * view.up
     point = view.position + t[:, None] * ray
     local, normal = np.empty_like(point), np.empty_like(point)
@@ -168,4 +188,6 @@ def _surface(body: Body, view: View, depth: np.ndarray, part: np.ndarray, x: np.
             outward[:, 1] -= np.clip((outward[:, 1] - sine * radius) / (1 - sine * sine), 0, length)
         normal[group] = outward @ frame
     normal /= np.maximum(np.sqrt(np.einsum("ni,ni->n", normal, normal)), 1e-6)[:, None]
-    return Hits(pixel=pixel, part=parts, point=point, normal=normal, local=local, depth=depth)
+    return Hits(
+        pixel=pixel, weight=weight, part=parts, point=point, normal=normal, local=local, distance=t, depth=depth
+    )

@@ -73,7 +73,7 @@ def test_cast_agrees_with_marching_the_solid() -> None:
     """An independent check of the intersections: a hit lies on a surface and nothing solid lies before it."""
     body = build(make_person(1, "minigpr", 4), 0.8)
     view = aim(SOURCE_RIG, 35.0, 1.7, 48, 24, np.random.default_rng(0))
-    hits = cast(body, view)
+    hits = cast(body, view, samples=1)
     uncut = (body.cut_below < -1) & (body.window_z > 1)
 
     def outside(points: np.ndarray) -> np.ndarray:
