@@ -23,7 +23,7 @@ RECIPES = {
         loss="softmax+triplet",
         batch_size=64,
         steps=200,
-        learning_rate=6e-3,
+        learning_rate=4e-3,
         milestones=(0.75, 0.92),
         save_seconds=30,
     ),
