@@ -34,16 +34,19 @@ class Stripes(nn.Module):
 class SmallNet(nn.Sequential):
     """Four strided 3x3 convolutions for small images on a CPU: (n, 3, H, W), H >= 64, to (n, 512).
 
-    The first normalises every image by itself, which takes out some of its light and haze (Pan et al. 2018): enough to
-    train within seconds, while the choice of training images still shows, as it does with a ResNet. Stripes keep
-    what is above apart from what is below (Sun et al. 2018).
+    Batch normalisation as in a ResNet, so that the choice of training images shows as it does there: normalising
+    each image by itself would take out the light that the choice is about. Stripes keep what is above apart from
+    what is below (Sun et al. 2018).
     """
 
     def __init__(self) -> None:
         blocks: list[nn.Module] = []
         for before, after in pairwise((3, 16, 32, 64, 128)):
-            norm = nn.InstanceNorm2d(after, affine=True) if before == 3 else nn.BatchNorm2d(after)
-            blocks += [nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False), norm, nn.ReLU()]
+            blocks += [
+                nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(after),
+                nn.ReLU(),
+            ]
         super().__init__(*blocks, Stripes())
 
 

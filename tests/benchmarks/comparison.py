@@ -47,7 +47,16 @@ def run_seed(seed: int, output: Path) -> None:
         }
         path = folder / name / "config.yaml"
         path.write_text(yaml.safe_dump(config, sort_keys=False))
-        command = [sys.executable, "-m", "cluster.cli", "run", str(path), "--output", str(folder / name / "run"), "--serial"]
+        command = [
+            sys.executable,
+            "-m",
+            "cluster.cli",
+            "run",
+            str(path),
+            "--output",
+            str(folder / name / "run"),
+            "--serial",
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(f"{' '.join(command)} ended with {done.returncode}: {done.stderr.splitlines()[-1]}")
@@ -91,7 +100,12 @@ def _known(rank: dict[str, Any]) -> dict[str, Any]:
 
 
 def _summary(
-    summaries: Iterable[ArmSummary], agreements: pd.DataFrame, ranks: pd.DataFrame, seeds: list[int], commit: str, num: int
+    summaries: Iterable[ArmSummary],
+    agreements: pd.DataFrame,
+    ranks: pd.DataFrame,
+    seeds: list[int],
+    commit: str,
+    num: int,
 ) -> str:
     machine = f"{platform.machine()}, 2 cores, no GPU"
     lines = [
@@ -168,7 +182,14 @@ def _figure(summaries: list[ArmSummary], path: Path) -> None:
         arms = [each for each in summaries if each.target == target][::-1]
         for place, each in enumerate(arms):
             panel.plot([100 * value for value in each.values], [place] * len(each.values), "o", color="#9aa4b2", ms=4)
-            panel.plot([100 * each.mean.mean] if each.mean else [], [place] if each.mean else [], "|", color="#0b57d0", ms=16, mew=2.5)
+            panel.plot(
+                [100 * each.mean.mean] if each.mean else [],
+                [place] if each.mean else [],
+                "|",
+                color="#0b57d0",
+                ms=16,
+                mew=2.5,
+            )
         panel.set_yticks(range(len(arms)), [each.arm.replace("_", " ") for each in arms])
         panel.set_title(target, fontsize=11)
         panel.set_xlabel("mAP, percent")
@@ -178,7 +199,9 @@ def _figure(summaries: list[ArmSummary], path: Path) -> None:
 
 
 def _commit() -> str:
-    return subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
+    ).stdout.strip()
 
 
 def main() -> None:
