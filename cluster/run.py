@@ -130,7 +130,10 @@ def index(run: Run, source: DataConfig, target: DataConfig) -> None:
     for name in config.arms:
         # Arms that no search decides are checked now, not after an hour of measuring.
         if name not in config.objectives:
-            make_arm(name, config, run.space, run.truth, {}).require_budget(run.space)
+            arm = make_arm(name, config, run.space, run.truth, {})
+            arm.require_budget(run.space)
+            if arm.takes_all:
+                note(run, f"Arm {name} takes all images instead of the budget, for as many training steps.")
 
 
 def _read(stage: Stage, name: str, data: DataConfig) -> Catalog:
@@ -237,6 +240,7 @@ def train(run: Run) -> None:
                 "manifest": str(manifest.resolve()),
                 "target": str((root / "index" / run.keys["index"][:12] / "target.parquet").resolve()),
                 "images": None,
+                "seconds": 0.0,
             }
         )
     pending = [trial for trial, stage in zip(run.trials, stages, strict=True) if not stage.done]
@@ -247,7 +251,9 @@ def train(run: Run) -> None:
         trial["images"] = store
     kept = [trial for trial in pending if trial["arm"] == config.keep][:1]
     for trial in kept:
+        started = time.monotonic()
         run.executor.fit_on_workers(trial)
+        trial["seconds"] = time.monotonic() - started
     with progress("training", "trials") as tick:
         run.executor.train(pending, root / "train" / f"tune-{time.time_ns()}", tick)
     for trial, stage in zip(run.trials, stages, strict=True):

@@ -1,5 +1,6 @@
 """The only place that starts or joins a Ray cluster, and that looks at what the cluster offers before work begins."""
 
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -28,7 +29,12 @@ def ray_session(config: RayConfig) -> Iterator[Any]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    # Ray's own log goes to its session folder; what a person should know comes through ``progress``.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
+
+    for name in ("ray.data", "ray.tune", "ray.train"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
     if ray.is_initialized():
         yield ray

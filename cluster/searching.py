@@ -15,6 +15,7 @@ from finegpr.attributes import Attribute
 from finegpr.catalog import Catalog, Cells
 from finegpr.measurements import Measurements, Scale
 from finegpr.storage import canonical_hash, sha256, write_bytes
+from finegpr.subset import Subset
 from search.baselines import random_masks
 from search.compare import RankAgreement, agreements, rank_agreement, value_shares
 from search.embedding import embed_distance
@@ -28,6 +29,8 @@ from search.surrogate import SurrogateReport, fit_surrogate
 
 if TYPE_CHECKING:
     from cluster.run import Run
+
+Shares = Mapping[str, NDArray[np.float64]]
 
 SUBSET = "subset.json"
 NUM_RANDOM = 200
@@ -125,6 +128,14 @@ def make_choice(run: "Run", name: str) -> Choice:
     attributes = run.space.cells.attributes
     source, chosen = (shares_of(catalog, attributes) for catalog in (run.source, manifest))
     true = true_shares(run.truth, attributes) if run.truth else {}
+    occurring = {
+        attribute.name: [
+            place
+            for place, share in enumerate(source[attribute.name])
+            if share > 0 or (attribute.name in true and true[attribute.name][place] > 0)
+        ]
+        for attribute in attributes
+    }
     random = objective.score_masks(random_masks(run.space, NUM_RANDOM, seed=run.space.seed))
     return Choice(
         objective=name,
@@ -139,24 +150,32 @@ def make_choice(run: "Run", name: str) -> Choice:
         num_failed=result.num_failed,
         num_images=int(run.space.cells.mask(result.subset) @ run.space.cells.images),
         attributes=tuple(
-            AttributeShares(
-                name=attribute.name,
-                values=attribute.values,
-                level=attribute.level,
-                circular=attribute.circular,
-                chosen=tuple(
-                    value in result.subset.values.get(attribute.name, attribute.values) for value in attribute.values
-                ),
-                source=tuple(source[attribute.name].tolist()),
-                manifest=tuple(chosen[attribute.name].tolist()),
-                target=tuple(true[attribute.name].tolist()) if attribute.name in true else None,
-                target_kind="true" if attribute.name in true else "unknown",
-            )
+            attribute_shares(attribute, occurring[attribute.name], result.subset, source, chosen, true)
             for attribute in attributes
         ),
         agreements=agreements(result.subset, attributes, chosen=chosen, source=source, true=true, seed=run.config.seed),
         history=tuple(trial.score for trial in result.history if trial.status != "duplicate"),
         random_history=tuple(float(score) if np.isfinite(score) else None for score in random),
+    )
+
+
+def attribute_shares(
+    attribute: Attribute, places: list[int], subset: Subset, source: Shares, manifest: Shares, true: Shares
+) -> AttributeShares:
+    """One attribute of a choice, with the values at ``places``: those that the source or the target has."""
+    values = tuple(attribute.values[place] for place in places)
+    chosen = subset.values.get(attribute.name, frozenset(values))
+    known = attribute.name in true
+    return AttributeShares(
+        name=attribute.name,
+        values=values,
+        level=attribute.level,
+        circular=attribute.circular,
+        chosen=tuple(value in chosen for value in values),
+        source=tuple(source[attribute.name][places].tolist()),
+        manifest=tuple(manifest[attribute.name][places].tolist()),
+        target=tuple(true[attribute.name][places].tolist()) if known else None,
+        target_kind="true" if known else "unknown",
     )
 
 

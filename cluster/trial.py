@@ -19,7 +19,8 @@ MODEL = "model"
 def run_trial(trial: dict[str, Any]) -> dict[str, float]:
     """Train, score on the target's test part when it is labelled, and write the finish marker.
 
-    ``trial`` is JSON-ready: label, folder, key, config, manifest, target, seed, images (an image store, or None).
+    ``trial`` is JSON-ready: label, folder, key, config, manifest, target, seed, images (an image store, or None) and
+    seconds, what was spent on it before.
     Returns the metrics; none for a target without labels.
     """
     folder = Path(trial["folder"])
@@ -42,7 +43,7 @@ def run_trial(trial: dict[str, Any]) -> dict[str, float]:
     finish(
         folder,
         trial["key"],
-        seconds=time.monotonic() - started,
+        seconds=trial["seconds"] + time.monotonic() - started,
         num_images=result.num_images,
         weights=result.weights,
         device=result.device,

@@ -1,6 +1,6 @@
 """The comparison of arms on fresh worlds: five seeds x three targets, stated before they were looked at.
 
-    python tests/benchmarks/comparison.py --seeds 1 2 3 4 5 --output runs/comparison --record results/2026-11-21-comparison
+    python tests/benchmarks/comparison.py --seeds 1 2 3 4 5 --record results/2026-11-21-comparison
 
 Each seed renders its own MiniGPR (other people, places and noise) and measures, searches, trains and scores anew, for
 each target in turn; seeds run side by side, one core each. An interrupted comparison goes on where it was.
@@ -63,7 +63,7 @@ def run_seed(seed: int, output: Path) -> None:
         say(f"seed {seed}, {name}: done")
 
 
-def record(output: Path, seeds: list[int], folder: Path) -> None:
+def record(output: Path, seeds: list[int], folder: Path, commit: str) -> None:
     """Write the summary, the table of every training, and the figure."""
     names = list(yaml.safe_load(CONFIG.read_text())["targets"])
     rows, agreements, ranks = [], [], []
@@ -82,9 +82,11 @@ def record(output: Path, seeds: list[int], folder: Path) -> None:
     (folder / "config.yaml").write_text(CONFIG.read_text())
     summaries = summarise(results)
     _figure([each for each in summaries if each.metric == "mAP"], folder / "arms.png")
-    (folder / "summary.md").write_text(
-        _summary(summaries, pd.DataFrame(agreements), pd.DataFrame(ranks), seeds, _commit(), len(rows))
+    head = (
+        f"`python tests/benchmarks/comparison.py --seeds {' '.join(map(str, seeds))}`, commit {commit}, "
+        f"{platform.machine()}, 2 cores, no GPU, {len(rows)} trainings."
     )
+    (folder / "summary.md").write_text(_summary(head, summaries, pd.DataFrame(agreements), pd.DataFrame(ranks)))
     say(f"recorded: {folder}")
 
 
@@ -99,20 +101,12 @@ def _known(rank: dict[str, Any]) -> dict[str, Any]:
     return {name: rank[name] for name in ("objective", "spearman", "kendall", "best_rank", "regret")}
 
 
-def _summary(
-    summaries: Iterable[ArmSummary],
-    agreements: pd.DataFrame,
-    ranks: pd.DataFrame,
-    seeds: list[int],
-    commit: str,
-    num: int,
-) -> str:
-    machine = f"{platform.machine()}, 2 cores, no GPU"
+def _summary(head: str, summaries: Iterable[ArmSummary], agreements: pd.DataFrame, ranks: pd.DataFrame) -> str:
     lines = [
         "# Comparison of arms on MiniGPR -> MiniMarket",
         "",
-        f"`python tests/benchmarks/comparison.py --seeds {' '.join(map(str, seeds))}`, commit {commit}, {machine}, "
-        f"{num} trainings. Rendered data throughout: no number stands for FineGPR or Market-1501.",
+        head,
+        "Rendered data throughout: no number stands for FineGPR or Market-1501.",
         "Targets and settings (`config.yaml`) were chosen on seed 100 and committed before these seeds were run.",
         "mAP in percent, mean over seeds; difference to random paired by seed, with a 95 % t interval.",
         "",
@@ -123,15 +117,14 @@ def _summary(
     for each in summaries:
         if each.metric == "mAP":
             first = rank1[each.target, each.arm].mean
-            lines.append(
-                f"| {each.target} | {each.arm} | {_percent(each.mean)} | {_percent(first)} | {_interval(each.difference)} |"
-            )
+            numbers = f"{_percent(each.mean)} | {_percent(first)} | {_interval(each.difference)}"
+            lines.append(f"| {each.target} | {each.arm} | {numbers} |")
     lines += [
         "",
         "## Does the choice resemble the true distribution?",
         "",
-        "Jaccard of the value sets (higher is nearer) and total variation of the shares (lower is nearer), mean over seeds;",
-        "chance is the mean over random sets of the same size. The last column pairs Jaccard with its chance over seeds.",
+        "Jaccard of the value sets (higher is nearer) and total variation of the shares (lower is nearer), mean over",
+        "seeds; chance is the mean over random sets of the same size. The last column is paired over seeds.",
         "",
         "| target | objective | attribute | Jaccard | chance | total variation | chance | Jaccard - chance |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -209,11 +202,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument("--output", type=Path, default=Path("runs/comparison"))
     parser.add_argument("--record", type=Path, required=True)
+    parser.add_argument("--commit", help="the commit that ran, when it is not this one")
     arguments = parser.parse_args()
     with concurrent.futures.ProcessPoolExecutor(max_workers=2) as pool:
         for _ in pool.map(run_seed, arguments.seeds, [arguments.output] * len(arguments.seeds)):
             pass
-    record(arguments.output, arguments.seeds, arguments.record)
+    record(arguments.output, arguments.seeds, arguments.record, arguments.commit or _commit())
 
 
 if __name__ == "__main__":
