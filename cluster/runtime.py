@@ -29,6 +29,8 @@ def ray_session(config: RayConfig) -> Iterator[Any]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    # Ray gives workers the lowest priority but three; beside any other program they would hardly start.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     # Ray's own log goes to its session folder; what a person should know comes through ``progress``.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
