@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.config import EVERYTHING, RANDOM, TRUE, WRONG, RunConfig
-from finegpr.attributes import Attribute
+from finegpr.attributes import Attribute, by_name
 from finegpr.catalog import Catalog
 from finegpr.errors import ConfigError, InputError
 from finegpr.storage import read_json
@@ -38,9 +38,18 @@ class Arm:
         return catalog.take(space.sampler.draw(self.subset, seed=seed))
 
 
-def known_truth(config: RunConfig, target: Catalog) -> Truth | None:
-    """The target's true distribution, uniform over these values: from the config, or from a rendered target."""
+def known_truth(config: RunConfig, source: Catalog, target: Catalog) -> Truth | None:
+    """The target's true distribution, uniform over these values: from the config, or from a rendered target.
+
+    Raises InputError or ConfigError for attributes and values that the source does not know.
+    """
     if config.truth is not None:
+        for name, values in config.truth.items():
+            attribute = by_name(source.attributes, name)
+            if not values:
+                raise ConfigError(f"truth.{name} names no value; expected some of {', '.join(attribute.values)}")
+            for value in values:
+                attribute.index(value)
         return config.truth
     world = target.root / "world.json"
     if not world.exists():

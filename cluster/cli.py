@@ -251,6 +251,8 @@ def _parse(arguments: list[str]) -> Verb:
         near = difflib.get_close_matches(name, verbs, n=1)
         advice = f"did you mean {near[0]!r}?" if near else f"verbs: {', '.join(verbs)}"
         raise ConfigError(f"{'unknown verb ' + repr(name) if name else 'no verb given'}; {advice}")
+    if rest.count("--set") > 1:
+        raise ConfigError("--set is there twice; give all settings after one --set")
     parsed: Verb = tyro.cli(verbs[name], args=rest, prog=f"aost {name}", config=(tyro.conf.FlagCreatePairsOff,))
     return parsed
 
@@ -295,7 +297,10 @@ def _fail(message: str, code: int, verb: Verb) -> int:
 
 
 def _install_signals() -> None:
-    """First signal: unwind, so that files are closed. The second, or a hang, ends the process at once."""
+    """The first signal unwinds, so that files are closed; the second ends the process at once.
+
+    After SIGTERM a hang ends it too, because whoever sends one kills soon; Ctrl-C waits for a second one.
+    """
 
     def leave(code: int) -> None:
         timer = threading.Timer(GRACE_SECONDS, os._exit, (code,))
@@ -304,6 +309,7 @@ def _install_signals() -> None:
 
     def terminate(_number: int, _frame: FrameType | None) -> None:
         leave(EXIT_TERMINATED)
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(EXIT_TERMINATED))
         raise _Terminated
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:

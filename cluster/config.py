@@ -1,5 +1,6 @@
 """The config of a run: where the data is, how to measure, what to search, what to compare. Its YAML is the recipe."""
 
+import re
 from typing import Annotated, Any
 
 from pydantic import Field, JsonValue, model_validator
@@ -50,7 +51,7 @@ class RunConfig(Config):
 
     name: str
     output: str | None = None
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     world: WorldConfig | None = None
     source: DataConfig | None = None
     target: DataConfig | None = None
@@ -61,7 +62,7 @@ class RunConfig(Config):
     subsets: dict[str, dict[str, tuple[str, ...]]] = Field(default_factory=dict)
     truth: dict[str, tuple[str, ...]] | None = None
     keep: str | None = None
-    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
     train: TrainConfig
     workers: Annotated[int, Field(ge=1)] = 1
     gpu: bool = False
@@ -73,7 +74,11 @@ class RunConfig(Config):
             raise ValueError("give either world (rendered data) or source and target (your folders)")
         if self.world is None and (self.source is None or self.target is None):
             raise ValueError("source and target belong together; one of them is missing")
-        known = {RANDOM, EVERYTHING, TRUE, *OBJECTIVES, *self.subsets}
+        reserved = {RANDOM, EVERYTHING, TRUE, *OBJECTIVES}
+        for name in self.subsets:
+            if name in reserved or name.startswith(WRONG) or not re.fullmatch(r"[A-Za-z0-9_-]{1,60}", name):
+                raise ValueError(f"subsets: {name!r} should be a new name of letters, digits, - and _")
+        known = {*reserved, *self.subsets}
         unknown = [arm for arm in self.arms if arm not in known and not arm.startswith(WRONG)]
         if unknown:
             raise ValueError(f"unknown arm {unknown[0]!r}; known: {', '.join(sorted(known))}, wrong_<attribute>")

@@ -101,7 +101,7 @@ class RayExecutor:
 
         count(0)
         if pending:
-            measure_pending(self._ray, config, job.folder, job.source_path, pending, count)
+            measure_pending(self._ray, config, job.folder, job.source_path, job.source.root, pending, count)
         return read_measurements(job.folder)
 
     def train(self, trials: Sequence[dict[str, Any]], storage: Path, tick: Tick) -> None:
@@ -120,6 +120,7 @@ class RayExecutor:
             self._ray,
             TrainConfig.model_validate_json(trial["config"]),
             Path(trial["manifest"]),
+            root=Path(trial["source_root"]),
             output=Path(trial["folder"]) / MODEL,
             seed=trial["seed"],
             num_workers=self._num_workers,

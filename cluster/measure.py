@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.runtime import require_resources
+from cluster.runtime import require_resources, unwrapped_errors
 from finegpr.catalog import Catalog
 from finegpr.measure import MeasureConfig, Meter, measure_shard
 
@@ -16,9 +16,10 @@ from finegpr.measure import MeasureConfig, Meter, measure_shard
 class _ShardMeter:
     """Lives in one actor: opens the reference once, then measures the shards it is handed and writes them itself."""
 
-    def __init__(self, config: str, folder: str, catalog: str) -> None:
+    def __init__(self, config: str, folder: str, catalog: str, root: str) -> None:
         self._folder = Path(folder)
-        self._meter = Meter(MeasureConfig.model_validate_json(config), self._folder, Catalog.read(Path(catalog)))
+        source = Catalog.read(Path(catalog), root=Path(root))
+        self._meter = Meter(MeasureConfig.model_validate_json(config), self._folder, source)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         images = []
@@ -33,6 +34,7 @@ def measure_pending(
     config: MeasureConfig,
     folder: Path,
     catalog_path: Path,
+    root: Path,
     shards: Mapping[int, NDArray[np.int64]],
     tick: Callable[[int], None],
 ) -> None:
@@ -50,13 +52,15 @@ def measure_pending(
             "config": config.model_dump_json(),
             "folder": str(folder.resolve()),
             "catalog": str(catalog_path.resolve()),
+            "root": str(root.absolute()),
         },
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=min(actors, len(shards))),
         num_cpus=cpus,
     )
-    for row in dataset.iter_rows():
-        tick(int(row["images"]))
+    with unwrapped_errors("measuring"):
+        for row in dataset.iter_rows():
+            tick(int(row["images"]))
 
 
 def _actors(ray: Any, config: MeasureConfig) -> tuple[int, float]:

@@ -15,11 +15,13 @@ from cluster.executor import Executor, MeasureJob
 from cluster.progress import progress, say
 from cluster.stages import RunFolder, Stage
 from finegpr.catalog import Catalog
-from finegpr.errors import InputError
+from finegpr.errors import AostError, ConfigError, InputError
 from finegpr.measurements import Measurements
 from finegpr.reid.data import ImageStore
-from finegpr.storage import file_sha256, locked, write_bytes
+from finegpr.reid.model import find_weights
+from finegpr.storage import locked, write_bytes
 from finegpr.subset import Subset
+from finegpr.vgg import find_weights as find_vgg_weights
 from search.loop import SearchResult
 from search.objectives import CellObjective
 from search.space import Space
@@ -51,6 +53,10 @@ class Run:
     keys: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
+    def catalog_path(self, which: str) -> Path:
+        """Where the index stage left the catalog of the source or the target."""
+        return catalog_path(self.folder.root / "index" / self.keys["index"][:12], which)
+
     @property
     def target_photos(self) -> Catalog:
         """The target's unlabelled photos: what is imitated. Its query and gallery are only ever scored."""
@@ -64,7 +70,6 @@ def run_all(run: Run) -> Path:
     with ExitStack() as stack:
         stack.enter_context(locked(run.folder.root))
         stack.callback(run.executor.close)
-        write_bytes(run.folder.root / CONFIG, yaml.safe_dump(run.config.model_dump(mode="json")).encode())
         data = render_world(run)
         index(run, *data)
         measure(run)
@@ -73,6 +78,8 @@ def run_all(run: Run) -> Path:
             search(run, objective)
         select(run)
         train(run)
+        # Written last, so that a run which is refused leaves the config of what lies in the folder.
+        write_bytes(run.folder.root / CONFIG, yaml.safe_dump(run.config.model_dump(mode="json")).encode())
         return write_summary(run)
 
 
@@ -103,41 +110,53 @@ def render_world(run: Run) -> tuple[DataConfig, DataConfig]:
     return DataConfig(root=str(folders[0]), layout="finegpr"), DataConfig(root=str(folders[1]), layout="market1501")
 
 
+def index_data(data: DataConfig) -> Catalog:
+    """List one folder. Raises ConfigError for options that its layout does not take."""
+    try:
+        return Catalog.index(Path(data.root), layout=data.layout, **data.options)
+    except TypeError as error:
+        raise ConfigError(f"options {data.options} do not fit layout {data.layout}: {error}") from None
+
+
 def index(run: Run, source: DataConfig, target: DataConfig) -> None:
     """List the images and labels of source and target."""
-    # A rendered world is known by its settings, wherever the run folder lies.
-    inputs = {"world": run.keys["world"]} if "world" in run.keys else {}
-    settings = {} if inputs else {"source": source.model_dump(mode="json"), "target": target.model_dump(mode="json")}
-    with run.folder.stage("index", inputs=inputs, config=settings) as (stage, fields):
+    if "world" in run.keys:
+        # A rendered world is known by its settings, wherever the run folder lies.
+        found: dict[str, Catalog] = {}
+        inputs = {"world": run.keys["world"]}
+    else:
+        # A user's folder is listed every time, so that images and labels that came or went are seen.
+        found = {"source": index_data(source), TARGET: index_data(target)}
+        inputs = {name: catalog.fingerprint for name, catalog in found.items()}
+    with run.folder.stage("index", inputs=inputs, config={}) as (stage, fields):
         if not stage.done:
-            for name, data in (("source", source), (TARGET, target)):
-                catalog = Catalog.index(Path(data.root), layout=data.layout, **data.options)
+            found = found or {"source": index_data(source), TARGET: index_data(target)}
+            for name, catalog in found.items():
                 catalog.write(catalog_path(stage.folder, name))
-                fields[f"num_{name}"] = len(catalog)
-            fields["num_images"] = fields["num_source"] + fields["num_target"]
-        run.source = _read(stage, "source", source)
-        run.target = _read(stage, TARGET, target)
+            fields["num_images"] = sum(map(len, found.values()))
+        run.source = Catalog.read(catalog_path(stage.folder, "source"), root=Path(source.root).absolute())
+        run.target = Catalog.read(catalog_path(stage.folder, TARGET), root=Path(target.root).absolute())
     if not len(run.target_photos):
         raise InputError(f"target {run.target.root} has no training photos; expected some in bounding_box_train")
     run.keys["index"] = stage.key
-    run.truth = known_truth(run.config, run.target)
+    run.truth = known_truth(run.config, run.source, run.target)
     for catalog in (run.source, run.target):
         people = catalog.frame["identity"].nunique()
+        # Without labels every image counts as a person of its own.
+        identities = f", {people} identities" if people < len(catalog) else ", no identities"
         rejected = f", {len(catalog.rejected)} files left out" if len(catalog.rejected) else ""
-        say(f"  {catalog.title}: {len(catalog)} images, {people} identities{rejected}")
+        say(f"  {catalog.title}: {len(catalog)} images{identities}{rejected}")
     config = run.config
     run.space = Space.of(run.source, config.budget, seed=config.seed, attributes=config.search.attributes)
     for name in config.arms:
         # Arms that no search decides are checked now, not after an hour of measuring.
         if name not in config.objectives:
             arm = make_arm(name, config, run.space, run.truth, {})
-            arm.require_budget(run.space)
+            if not arm.takes_all:
+                run.space.mask(arm.subset)
+                arm.require_budget(run.space)
             if arm.takes_all:
                 note(run, f"Arm {name} takes all images instead of the budget, for as many training steps.")
-
-
-def _read(stage: Stage, name: str, data: DataConfig) -> Catalog:
-    return Catalog.read(catalog_path(stage.folder, name), root=Path(data.root))
 
 
 def measure(run: Run) -> None:
@@ -149,12 +168,13 @@ def measure(run: Run) -> None:
         TARGET: photos.fingerprint,
         "index": run.keys["index"],
         "attributes": [attribute.name for attribute in run.space.cells.attributes],
+        "weights": find_vgg_weights(config.weights, seed=config.seed).sha256,
     }
     settings = config.model_dump(mode="json", exclude={"scale"})
     with run.folder.stage("measure", inputs=inputs, config=settings) as (stage, fields):
         job = MeasureJob(
             source=run.source,
-            source_path=next(run.folder.root.glob(f"index/{run.keys['index'][:12]}/source.parquet")),
+            source_path=run.catalog_path("source"),
             cells=run.space.cells,
             targets={TARGET: photos},
             folder=stage.folder,
@@ -162,7 +182,7 @@ def measure(run: Run) -> None:
         with progress("measuring", "images") as tick:
             run.measurements = run.executor.measure(config, job, tick)
         fields["num_images"] = len(run.measurements.row)
-    run.keys["measure"] = stage.key
+    run.keys["measure"] = run.measurements.fingerprint(TARGET)
     for warning in run.measurements.warnings:
         note(run, warning)
     share = run.measurements.style_share(TARGET, config.scale)
@@ -205,7 +225,11 @@ def select(run: Run) -> None:
             "seed": run.config.seed,
             "seeds": list(run.config.seeds),
         }
-        inputs = {"subset": arm.subset.key, "source": run.source.fingerprint}
+        inputs = {
+            "subset": arm.subset.key,
+            "source": run.source.fingerprint,
+            "attributes": [attribute.name for attribute in run.space.cells.attributes],
+        }
         with run.folder.stage(f"select/{name}", inputs=inputs, config=settings) as (stage, fields):
             for seed in run.config.seeds:
                 path = stage.folder / f"seed{seed}.parquet"
@@ -214,18 +238,27 @@ def select(run: Run) -> None:
                     manifest = arm.draw(run.source, run.space, seed=seed)
                     manifest.write(path)
                     fields["num_images"] = len(manifest)
-            run.keys[f"select/{name}"] = stage.key
+            for seed in run.config.seeds:
+                run.keys[f"select/{name}/{seed}"] = Catalog.read(run.manifests[name, seed]).fingerprint
 
 
 def train(run: Run) -> None:
     """Train every arm with every seed, and score it on the target."""
     config, root = run.config, run.folder.root
+    weights = find_weights(config.train.model, config.train.weights).sha256
+    kept = (config.keep, config.seeds[0])
     stages: list[Stage] = []
     for (arm, seed), manifest in run.manifests.items():
+        settings = {**config.train.model_dump(mode="json"), "seed": config.seed + seed}
         stage = run.folder.open(
             f"train/{arm}/seed{seed}",
-            inputs={"manifest": run.keys[f"select/{arm}"], TARGET: run.target.fingerprint},
-            config={**config.train.model_dump(mode="json"), "seed": config.seed + seed},
+            inputs={
+                "manifest": run.keys[f"select/{arm}/{seed}"],
+                TARGET: run.target.fingerprint,
+                "weights": weights,
+            },
+            # Batch statistics are those of each worker, so their number moves a model.
+            config={**settings, "workers": config.workers if (arm, seed) == kept else 1},
             journal=True,
         )
         stages.append(stage)
@@ -238,7 +271,10 @@ def train(run: Run) -> None:
                 "key": stage.key,
                 "config": config.train.model_dump_json(),
                 "manifest": str(manifest.resolve()),
-                "target": str((root / "index" / run.keys["index"][:12] / "target.parquet").resolve()),
+                "target": str(run.catalog_path(TARGET).resolve()),
+                "source_root": str(run.source.root),
+                "target_root": str(run.target.root),
+                "kept": (arm, seed) == kept,
                 "images": None,
                 "seconds": 0.0,
             }
@@ -249,22 +285,25 @@ def train(run: Run) -> None:
     store = _image_store(run, pending)
     for trial in pending:
         trial["images"] = store
-    kept = [trial for trial in pending if trial["arm"] == config.keep][:1]
-    for trial in kept:
-        started = time.monotonic()
-        run.executor.fit_on_workers(trial)
-        trial["seconds"] = time.monotonic() - started
+    for trial in pending:
+        if trial["kept"]:
+            started = time.monotonic()
+            run.executor.fit_on_workers(trial)
+            trial["seconds"] = time.monotonic() - started
     with progress("training", "trials") as tick:
-        run.executor.train(pending, root / "train" / f"tune-{time.time_ns()}", tick)
+        run.executor.train(pending, root / "train" / f".tune-{time.time_ns()}", tick)
     for trial, stage in zip(run.trials, stages, strict=True):
         if trial in pending:
             stage.reload()
+            if not stage.done:
+                raise AostError(f"training {trial['label']} did not finish; the same command resumes")
 
 
 def _image_store(run: Run, trials: list[dict[str, Any]]) -> str | None:
     """Every image of the trials decoded once, when that fits the training's cache; else each trial streams its own."""
     config = run.config.train
-    catalogs = [Catalog.read(Path(path)) for path in sorted({trial["manifest"] for trial in trials})]
+    manifests = sorted({trial["manifest"] for trial in trials})
+    catalogs = [Catalog.read(Path(path), root=run.source.root) for path in manifests]
     catalogs.append(run.target.part("query", "gallery"))
     images = len({path for catalog in catalogs for path in catalog.file_paths()})
     if images * 3 * config.height * config.width > config.cache_bytes:
@@ -273,8 +312,3 @@ def _image_store(run: Run, trials: list[dict[str, Any]]) -> str | None:
     folder = run.folder.root / "images"
     ImageStore.create(folder, catalogs, height=config.height, width=config.width)
     return str(folder.resolve())
-
-
-def reference_hash(run: Run) -> str:
-    """SHA-256 of the measurement's basis and target statistics."""
-    return file_sha256(run.folder.root / "measure" / run.keys["measure"][:12] / "reference.safetensors")

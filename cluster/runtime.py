@@ -5,18 +5,20 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from cluster.progress import say
 from finegpr.config import Config
-from finegpr.errors import ConfigError
+from finegpr.errors import AostError, ConfigError
 
 
 class RayConfig(Config):
     """Where Ray runs: ``address`` None starts a private cluster on this machine with ``num_cpus`` (None: all cores)."""
 
     address: str | None = None
-    num_cpus: int | None = None
+    num_cpus: Annotated[int, Field(ge=1)] | None = None
 
 
 @contextmanager
@@ -76,6 +78,35 @@ def require_resources(ray: Any, *, cpus: float, gpus: float, what: str) -> None:
             raise ConfigError(
                 f"{what} needs {needed:g} {name}, the cluster has {offered.get(name, 0.0):g}; ask for fewer workers"
             )
+
+
+@contextmanager
+def unwrapped_errors(what: str) -> Iterator[None]:
+    """Raise the error of ours that a worker raised, which Ray wraps; any other as one line that says what failed."""
+    from ray.exceptions import RayError
+
+    try:
+        yield
+    except AostError:
+        raise
+    except (RayError, RuntimeError) as error:
+        if (ours := _ours(error)) is not None:
+            raise ours from None
+        raise AostError(f"{what} failed in Ray: {str(error).strip().splitlines()[-1]}") from error
+
+
+def _ours(error: BaseException) -> AostError | None:
+    """The AostError at the bottom of what Ray raised: its causes, and the failures of Ray Train's workers."""
+    waiting: list[Any] = [error]
+    for each in waiting:
+        if isinstance(each, AostError):
+            # Ray's own copy of an error carries the worker's traceback in its text.
+            last = str(each).strip().splitlines()[-1]
+            kinds = [kind for kind in AostError.__subclasses__() if isinstance(each, kind)]
+            return (kinds or [AostError])[0](last.rpartition("Error: ")[2])
+        below = [getattr(each, "cause", None), each.__cause__, *getattr(each, "worker_failures", {}).values()]
+        waiting += [found for found in below if isinstance(found, BaseException) and found not in waiting]
+    return None
 
 
 def announce(ray: Any) -> None:

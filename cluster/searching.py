@@ -14,7 +14,7 @@ from cluster.progress import progress, say
 from finegpr.attributes import Attribute
 from finegpr.catalog import Catalog, Cells
 from finegpr.measurements import Measurements, Scale
-from finegpr.storage import canonical_hash, sha256, write_bytes
+from finegpr.storage import write_bytes
 from finegpr.subset import Subset
 from search.baselines import random_masks
 from search.compare import RankAgreement, agreements, rank_agreement, value_shares
@@ -55,20 +55,9 @@ def search_measured(
     settings = {
         **config.model_dump(mode="json"),
         "target": target,
-        "measurements": measurements_hash(measurements, target),
+        "measurements": measurements.fingerprint(target),
     }
     return _search(config, space, objective, folder, settings)
-
-
-def measurements_hash(measurements: Measurements, target: str) -> str:
-    """What a score depends on: which images were measured, and their sketches and terms."""
-    arrays: tuple[NDArray[np.generic], ...] = (
-        measurements.row,
-        measurements.sketch,
-        measurements.terms[target],
-        measurements.target_sketch[target],
-    )
-    return canonical_hash([sha256(np.ascontiguousarray(array).tobytes()) for array in arrays])
 
 
 def run_search(run: "Run", name: str) -> tuple[SearchResult, CellObjective]:

@@ -14,12 +14,12 @@ from typing import Any, Literal
 
 from cluster.progress import say
 from finegpr.errors import ConfigError, StateError
-from finegpr.storage import canonical_hash, read_json, read_marker, write_json, write_marker
+from finegpr.storage import canonical_hash, locked, read_json, read_marker, write_json, write_marker, writing
 
 PLAN = "plan.json"
 
 # A stage's number is raised by hand when the same config would give other files than before.
-FORMATS = {"world": 1, "index": 1, "measure": 1, "search": 1, "select": 1, "train": 1, "evaluate": 1}
+FORMATS = {"world": 1, "index": 1, "measure": 1, "search": 1, "select": 1, "train": 1}
 
 
 @dataclass(kw_only=True)
@@ -155,12 +155,19 @@ def _short(value: Any) -> str:
 def fork(root: Path) -> Path:
     """A new run folder beside ``root`` that shares its derived stages by hard link and has no journals."""
     target = next(place for number in range(2, 1000) if not (place := root.with_name(f"{root.name}-{number}")).exists())
-    for name in ("world", "index", "measure"):
-        if (root / name).exists():
-            shutil.copytree(root / name, target / name, copy_function=_link)
-    say(f"forked {root} to {target}")
+    if not root.is_dir():
+        raise ConfigError(f"--fork starts from a finished or begun run, and {root} is none; leave --fork out")
+    with locked(root), writing(target):
+        for name in ("world", "index", "measure"):
+            if (root / name).exists():
+                shutil.copytree(root / name, target / name, copy_function=_link)
+    say(f"forked {root}; to go on in the new run later, give --output {target} instead of --fork")
     return target
 
 
 def _link(source: str, target: str) -> None:
-    Path(target).hardlink_to(source)
+    try:
+        Path(target).hardlink_to(source)
+    except OSError:
+        # Not every file system has hard links.
+        shutil.copy2(source, target)

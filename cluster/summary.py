@@ -21,7 +21,7 @@ from finegpr.catalog import Catalog
 from finegpr.errors import InputError
 from finegpr.images import BadImage, decode
 from finegpr.measurements import Measurements
-from finegpr.storage import canonical_hash, read_json, write_bytes, write_json
+from finegpr.storage import canonical_hash, read_json, read_marker, write_bytes, write_json
 from search.compare import ArmSummary, summarise, t_interval
 from search.report import write_report
 from search.report_data import (
@@ -48,7 +48,7 @@ def write_summary(run: Run) -> Path:
     arms = summarise(results, baseline=RANDOM) if len(results) else ()
     data = make_report_data(run, results, arms)
     root = run.folder.root
-    write_json(root / RESULTS, results.to_dict(orient="records"))
+    write_json(root / RESULTS, results.astype(object).where(results.notna(), None).to_dict(orient="records"))
     write_bytes(root / REPORT_DATA, data.to_json().encode())
     write_report(data, root / REPORT)
     print_results(arms)
@@ -59,10 +59,13 @@ def read_results(run: Run) -> pd.DataFrame:
     """One row per arm and seed: every metric as a fraction. Empty when the target has no labels."""
     rows = []
     for trial in run.trials:
+        label = {"target": run.target.title, "arm": trial["arm"], "seed": trial["seed"]}
         path = Path(trial["folder"]) / METRICS
         if path.exists():
-            metrics = {name: value for name, value in read_json(path).items() if isinstance(value, float)}
-            rows.append({"target": run.target.title, "arm": trial["arm"], "seed": trial["seed"], **metrics})
+            rows.append({**label, **{k: value for k, value in read_json(path).items() if isinstance(value, float)}})
+        elif (marker := read_marker(Path(trial["folder"]))) and "diverged" in marker:
+            rows.append({**label, "mAP": float("nan"), "rank-1": float("nan")})
+            run.notes.append(f"{trial['label']} is left out: {marker['diverged']}")
     return pd.DataFrame(rows)
 
 
@@ -207,7 +210,8 @@ def _costs(run: Run) -> list[StageCost]:
         if before is not None:
             seconds += before.seconds
             images = (images or 0) + (before.num_images or 0) if images or before.num_images else None
-        ledger[name] = StageCost(stage=name, seconds=seconds, num_images=images, status=stage.status)
+        status = stage.status if before is None or before.status == stage.status else "resumed"
+        ledger[name] = StageCost(stage=name, seconds=seconds, num_images=images, status=status)
     return list(ledger.values())
 
 
@@ -226,7 +230,7 @@ def _provenance(run: Run) -> Provenance:
             "source catalog": run.source.fingerprint,
             "target catalog": run.target.fingerprint,
             "config": canonical_hash(run.config.model_dump(mode="json")),
-            "manifests": canonical_hash({f"{arm}/{seed}": run.keys[f"select/{arm}"] for arm, seed in run.manifests}),
+            "manifests": canonical_hash([run.keys[f"select/{arm}/{seed}"] for arm, seed in run.manifests]),
         },
         weights=tuple(Weights(name=name, trained=trained, sha256=None) for name, trained in weights),
         quarantine=tuple(

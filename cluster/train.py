@@ -1,12 +1,12 @@
 """One training on several workers, or for a model that is kept: Ray Train around the same ``fit``."""
 
+import shutil
 import uuid
 from pathlib import Path
 from typing import Any
 
-from cluster.runtime import require_resources
+from cluster.runtime import require_resources, unwrapped_errors
 from finegpr.catalog import Catalog
-from finegpr.errors import StateError
 from finegpr.reid.config import TrainConfig
 from finegpr.reid.train import Epoch, fit
 
@@ -20,7 +20,7 @@ def _worker(settings: dict[str, Any]) -> None:
 
     fit(
         TrainConfig.model_validate_json(settings["config"]),
-        Catalog.read(Path(settings["manifest"])),
+        Catalog.read(Path(settings["manifest"]), root=Path(settings["root"])),
         output=Path(settings["output"]),
         seed=settings["seed"],
         report=report,
@@ -28,11 +28,20 @@ def _worker(settings: dict[str, Any]) -> None:
 
 
 def fit_with_ray_train(
-    ray: Any, config: TrainConfig, manifest: Path, *, output: Path, seed: int, num_workers: int, use_gpu: bool
+    ray: Any,
+    config: TrainConfig,
+    manifest: Path,
+    *,
+    root: Path,
+    output: Path,
+    seed: int,
+    num_workers: int,
+    use_gpu: bool,
 ) -> None:
     """``finegpr.reid.train.fit`` on ``num_workers`` workers (gloo on CPUs, nccl on GPUs); all share ``output``.
 
-    It leaves the finished training there: ``fit`` with the same arguments then returns it at once.
+    ``root`` is where the manifest's images lie. It leaves the finished training in ``output``: ``fit`` with the same
+    arguments then returns it at once. Raises what a worker raised.
     """
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -40,11 +49,13 @@ def fit_with_ray_train(
     require_resources(
         ray, cpus=num_workers * config.threads, gpus=num_workers if use_gpu else 0, what=f"{num_workers} workers"
     )
-    result = TorchTrainer(
+    storage = output.with_name(f".ray-{uuid.uuid4().hex[:12]}")
+    trainer = TorchTrainer(
         _worker,
         train_loop_config={
             "config": config.model_dump_json(),
             "manifest": str(manifest.resolve()),
+            "root": str(root),
             "output": str(output.resolve()),
             "seed": seed,
         },
@@ -53,11 +64,12 @@ def fit_with_ray_train(
             num_workers=num_workers, use_gpu=use_gpu, resources_per_worker={"CPU": config.threads}
         ),
         run_config=RunConfig(
-            # A name used twice would silently return the first run's result.
-            name=f"fit-{uuid.uuid4().hex[:12]}",
-            storage_path=str((output / "ray").resolve()),
+            # A name and place used twice would silently return the first run's result.
+            name="fit",
+            storage_path=str(storage.resolve()),
             failure_config=FailureConfig(max_failures=2),
         ),
-    ).fit()
-    if result.error is not None:
-        raise StateError(f"training in {output} failed: {str(result.error).splitlines()[-1]}; see {output / 'ray'}")
+    )
+    with unwrapped_errors(f"training in {output}"):
+        trainer.fit()
+    shutil.rmtree(storage, ignore_errors=True)

@@ -9,7 +9,7 @@ from finegpr.catalog import Catalog
 from finegpr.reid.config import TrainConfig
 from finegpr.reid.data import ImageStore
 from finegpr.reid.evaluate import evaluate_checkpoint
-from finegpr.reid.train import fit
+from finegpr.reid.train import Diverged, fit
 from finegpr.storage import read_marker
 
 METRICS = "metrics.json"
@@ -19,9 +19,9 @@ MODEL = "model"
 def run_trial(trial: dict[str, Any]) -> dict[str, float]:
     """Train, score on the target's test part when it is labelled, and write the finish marker.
 
-    ``trial`` is JSON-ready: label, folder, key, config, manifest, target, seed, images (an image store, or None) and
-    seconds, what was spent on it before.
-    Returns the metrics; none for a target without labels.
+    ``trial`` is JSON-ready: label, folder, key, config, manifest and source_root, target and target_root, seed, images
+    (an image store, or None) and seconds, what was spent on it before. Returns the metrics; none for a target without
+    labels, or for a training that diverged, which the marker says.
     """
     folder = Path(trial["folder"])
     if (marker := read_marker(folder)) is not None:
@@ -29,9 +29,14 @@ def run_trial(trial: dict[str, Any]) -> dict[str, float]:
     started = time.monotonic()
     config = TrainConfig.model_validate_json(trial["config"])
     images = ImageStore.open(Path(trial["images"])) if trial["images"] else None
-    train = Catalog.read(Path(trial["manifest"]))
-    result = fit(config, train, output=folder / MODEL, seed=trial["seed"], images=images)
-    target = Catalog.read(Path(trial["target"]))
+    train = Catalog.read(Path(trial["manifest"]), root=Path(trial["source_root"]))
+    try:
+        result = fit(config, train, output=folder / MODEL, seed=trial["seed"], images=images)
+    except Diverged as error:
+        seconds = trial["seconds"] + time.monotonic() - started
+        finish(folder, trial["key"], seconds=seconds, metrics={}, diverged=str(error))
+        return {}
+    target = Catalog.read(Path(trial["target"]), root=Path(trial["target_root"]))
     query, gallery = target.part("query"), target.part("gallery")
     metrics: dict[str, float] = {}
     if len(query) and len(gallery):

@@ -1,6 +1,7 @@
 """Many trainings as one Ray Tune run: each trial is one real training in an actor that is used again for the next."""
 
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,11 @@ def run_trials(
             """Nothing, see ``save_checkpoint``."""
 
         def step(self) -> dict[str, Any]:
-            return {**run_trial(self._trial), "done": True}
+            # An error of ours would come again however often Ray tried; a lost node would not.
+            try:
+                return {**run_trial(self._trial), "done": True}
+            except AostError as error:
+                return {"error": str(error), "exit_code": error.exit_code, "done": True}
 
     class _Ticks(tune.Callback):
         done = 0
@@ -58,6 +63,8 @@ def run_trials(
             tick(_Ticks.done, num_trials, trial.config["trial"]["label"])
 
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    # Tune's own handler would turn Ctrl-C into an ordinary end, with trials missing.
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     results = tune.Tuner(
         tune.with_resources(_Trial, {"cpu": cpus, "gpu": gpus}),
         param_space={"trial": tune.grid_search(list(trials))},
@@ -70,6 +77,17 @@ def run_trials(
             failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
         ),
     ).fit()
+    for number in range(len(results)):
+        result = results[number]
+        if result.metrics and "error" in result.metrics:
+            raise _with_code(result.metrics["error"], result.metrics["exit_code"])
     if results.errors:
         reason = str(results.errors[0]).strip().splitlines()[-1]
         raise AostError(f"{len(results.errors)} of {len(trials)} training trials failed; the first: {reason}")
+    shutil.rmtree(storage, ignore_errors=True)
+
+
+def _with_code(message: str, exit_code: int) -> AostError:
+    """The error that a worker process had, by its exit code."""
+    kinds = {kind.exit_code: kind for kind in AostError.__subclasses__()}
+    return kinds.get(exit_code, AostError)(message)

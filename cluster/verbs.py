@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from cluster import cli
-from cluster.config import WorldConfig, run_config, train_config
+from cluster.config import DataConfig, WorldConfig, run_config, train_config
 from cluster.executor import Executor, MeasureJob, RayExecutor, SerialExecutor
 from cluster.progress import progress, say
-from cluster.run import Run, run_all
+from cluster.run import Run, index_data, run_all
 from cluster.runtime import RayConfig
 from cluster.stages import RunFolder, fork
 from cluster.strict_yaml import load_mapping, override, parse, validate
@@ -101,7 +101,8 @@ def render(verb: cli.Render) -> dict[str, Any]:
 
 
 def index(verb: cli.Index) -> dict[str, Any]:
-    catalog = Catalog.index(verb.root, layout=verb.layout, **override({}, verb.set))
+    settings = {"root": str(verb.root), "layout": verb.layout, "options": override({}, verb.set)}
+    catalog = index_data(validate(DataConfig, settings, "--set"))
     catalog.write(verb.output)
     for row in catalog.rejected.head(10).itertuples():
         say(f"  left out: {row.path}: {row.reason}")
@@ -191,6 +192,7 @@ def train(verb: cli.Train) -> dict[str, Any]:
                     ray,
                     config,
                     verb.manifest,
+                    root=catalog.root,
                     output=verb.output,
                     seed=verb.seed,
                     num_workers=verb.workers,

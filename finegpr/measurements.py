@@ -85,6 +85,17 @@ class Measurements:
     warnings: list[str]
     num_catalog: int
 
+    def fingerprint(self, target: str) -> str:
+        """SHA-256 of what a score against ``target`` depends on: the images measured, their sketches and terms."""
+        arrays: tuple[NDArray[Any], ...] = (
+            self.row,
+            self.sketch,
+            self.terms[target],
+            self.target_sketch[target],
+            self.median,
+        )
+        return storage.canonical_hash([storage.sha256(np.ascontiguousarray(array).tobytes()) for array in arrays])
+
     @property
     def layer_weights(self) -> NDArray[np.float64]:
         """(6,): alpha w_l for the style terms, beta for content."""

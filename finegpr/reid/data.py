@@ -61,7 +61,8 @@ class ImageStore:
         wanted = {"inputs": inputs, "height": height, "width": width}
         marker = read_marker(folder)
         is_same = marker is not None and {name: marker.get(name) for name in wanted} == wanted
-        if marker is not None and is_same and marker["sha256"] == file_sha256(folder / _PIXELS):
+        is_there = is_same and (folder / _PIXELS).exists()
+        if marker is not None and is_there and marker["sha256"] == file_sha256(folder / _PIXELS):
             return cls.open(folder)
         reasons: list[str | None] = [None] * len(paths)
 

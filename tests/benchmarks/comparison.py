@@ -141,7 +141,7 @@ def _summary(head: str, summaries: Iterable[ArmSummary], agreements: pd.DataFram
         "",
         "## Does an objective rank the arms as training does?",
         "",
-        "Over the five or six arms of equal budget; +1 is the same order. Regret: mAP given away by its favourite.",
+        "Over the arms of equal budget; +1 is the same order. Regret: mAP given away by its favourite.",
         "",
         "| target | objective | Spearman | Kendall | rank of its favourite | regret |",
         "| --- | --- | --- | --- | --- | --- |",
