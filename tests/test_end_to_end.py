@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -181,3 +182,31 @@ def test_a_changed_search_is_refused_with_the_difference(
     assert "evaluations: 160 -> 90" in said
     assert "--fork" in said
     assert "--fresh" in said
+
+
+def test_ctrl_c_while_ray_trains_is_never_an_ordinary_end(serial: Path, config: Path, tmp_path: Path) -> None:
+    """In a run folder that was moved, too: the images are found where they are now."""
+    root = tmp_path / "moved"
+    shutil.copytree(serial, root, ignore=shutil.ignore_patterns("train", "images", "results.json", "report.*"))
+    arguments = [sys.executable, "-m", "cluster.cli", "run", str(config), "--output", str(root)]
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    wait_for(lambda: bool(list(root.glob("train/random/seed0/model"))), process)
+    process.send_signal(signal.SIGINT)
+    output = process.communicate()[0]
+    assert process.returncode == 130, output
+    assert not (root / "results.json").exists()
+    assert cli.run(["run", str(config), "--output", str(root), "--serial"]) == 0
+    assert_same_run(root, serial)
+
+
+def test_a_fork_goes_on_without_the_folder_it_came_from(
+    serial: Path, config: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "run"
+    shutil.copytree(serial, root, ignore=shutil.ignore_patterns("images"))
+    changed = ["run", str(config), "--serial", "--set", "search.evaluations=90"]
+    assert cli.run([*changed, "--output", str(root), "--fork"]) == 0
+    assert "measure: done before, skipped" in capfd.readouterr().err
+    shutil.rmtree(root)
+    shutil.rmtree(tmp_path / "run-2/train")
+    assert cli.run([*changed, "--output", str(tmp_path / "run-2")]) == 0

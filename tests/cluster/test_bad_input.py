@@ -216,3 +216,31 @@ def test_pickled_and_missing_weights(
     code, said = run("measure.weights=imagenet")
     assert code == 3
     assert "finegpr.vgg" in said
+
+
+@pytest.mark.parametrize(
+    ("setting", "code", "said"),
+    [
+        ("seed=-5", 2, "seed"),
+        ("subsets={random: {weather: [sunny]}}", 2, "random"),
+        ("subsets={../x: {weather: [sunny]}}", 2, "../x"),
+        ("truth={wether: [sunny]}", 3, "wether"),
+        ("truth={weather: [suny]}", 3, "suny"),
+        ("source.options={identity_attributes: 3}", 2, "identity_attributes"),
+    ],
+)
+def test_settings_that_would_be_ignored_or_escape(
+    run: Callable[..., tuple[int, str]], setting: str, code: int, said: str
+) -> None:
+    got, line = run(setting)
+    assert got == code, line
+    assert said in line
+
+
+def test_an_arm_of_values_that_no_image_has_is_refused_before_measuring(
+    run: Callable[..., tuple[int, str]], data: Path
+) -> None:
+    code, said = run("subsets={front: {viewpoint: [90deg]}}", "arms=[random, mmd_rbf, front]")
+    assert code == 3
+    assert "90deg" in said
+    assert not (data.parent / "run/measure").exists()
