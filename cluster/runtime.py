@@ -2,8 +2,11 @@
 
 import logging
 import os
+import signal
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -51,16 +54,48 @@ def ray_session(config: RayConfig) -> Iterator[Any]:
     # Unix sockets allow 107 characters of path, so the session folder stays short and private.
     with tempfile.TemporaryDirectory(prefix="aost-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         try:
-            ray.init(address="local", num_cpus=config.num_cpus, _temp_dir=folder, **options)
+            with own_signals():
+                ray.init(address="local", num_cpus=config.num_cpus, _temp_dir=folder, **options)
             yield ray
         finally:
             ray.shutdown()
 
 
 @contextmanager
+def own_signals() -> Iterator[None]:
+    """Put our handlers back afterwards: Ray's would end the process with a code that is not ours."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    ours = {number: signal.getsignal(number) for number in numbers}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in ours.items():
+                signal.signal(number, handler)
+
+
+def in_background(call: Callable[[], object]) -> None:
+    """Run ``call`` in a thread and wait: Ray Train installs handlers of its own only in the main one.
+
+    Raises what ``call`` raises; a signal ends the waiting.
+    """
+    future: Future[object] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    future.result()
+
+
+@contextmanager
 def _joined(ray: Any, address: str) -> Iterator[None]:
     try:
-        ray.init(address=address, logging_level="ERROR", log_to_driver=False)
+        with own_signals():
+            ray.init(address=address, logging_level="ERROR", log_to_driver=False)
     except (ConnectionError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"ray.address {address!r} cannot be joined ({reason}); leave it out to run here") from None

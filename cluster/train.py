@@ -5,7 +5,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from cluster.runtime import require_resources, unwrapped_errors
+from cluster.runtime import in_background, require_resources, unwrapped_errors
 from finegpr.catalog import Catalog
 from finegpr.reid.config import TrainConfig
 from finegpr.reid.train import Epoch, fit
@@ -71,5 +71,5 @@ def fit_with_ray_train(
         ),
     )
     with unwrapped_errors(f"training in {output}"):
-        trainer.fit()
+        in_background(trainer.fit)
     shutil.rmtree(storage, ignore_errors=True)
