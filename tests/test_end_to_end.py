@@ -184,16 +184,25 @@ def test_a_changed_search_is_refused_with_the_difference(
     assert "--fresh" in said
 
 
-def test_ctrl_c_under_ray_train_is_never_an_ordinary_end(serial: Path, config: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "code", "work"),
+    [
+        pytest.param(signal.SIGINT, 130, "train/mmd_rbf/seed0/model", id="ctrl-c-under-train"),
+        pytest.param(signal.SIGTERM, 75, "train/random/seed0/done.json", id="sigterm-under-tune"),
+    ],
+)
+def test_a_signal_under_ray_is_never_an_ordinary_end(
+    number: signal.Signals, code: int, work: str, serial: Path, config: Path, tmp_path: Path
+) -> None:
     """In a run folder that was moved, too: the images are found where they are now."""
     root = tmp_path / "moved"
     shutil.copytree(serial, root, ignore=shutil.ignore_patterns("train", "images", "results.json", "report.*"))
     arguments = [sys.executable, "-m", "cluster.cli", "run", str(config), "--output", str(root)]
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    wait_for(lambda: (root / "train/mmd_rbf/seed0/model").exists(), process)
-    process.send_signal(signal.SIGINT)
+    wait_for(lambda: (root / work).exists(), process)
+    process.send_signal(number)
     output = process.communicate()[0]
-    assert process.returncode == 130, output
+    assert process.returncode == code, output
     assert "Traceback" not in output
     assert not (root / "results.json").exists()
     assert cli.run(["run", str(config), "--output", str(root), "--serial"]) == 0
