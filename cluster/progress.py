@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Protocol
 
 from rich.console import Console
@@ -19,8 +20,12 @@ class Tick(Protocol):
     def __call__(self, done: int, total: int, note: str = "") -> None: ...
 
 
+@cache
 def console() -> Console:
-    """A console on standard error; NO_COLOR, dumb terminals and pipes are respected."""
+    """The console on standard error, one for bars and lines alike, so that a line is set above the bar.
+
+    NO_COLOR, dumb terminals and pipes are respected.
+    """
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 

@@ -36,10 +36,12 @@ def ray_session(config: RayConfig) -> Iterator[Any]:
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     # Ray gives workers the lowest priority but three; beside any other program they would hardly start.
     os.environ.setdefault("RAY_worker_niceness", "0")
-    # Ray's own log goes to its session folder; what a person should know comes through ``progress``.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
+    import ray.data
+    import ray.train
+    import ray.tune
 
+    # What a person should know comes through ``progress``. Importing sets these levels, so this comes after.
     for name in ("ray.data", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
 

@@ -55,12 +55,18 @@ def run_trials(
                 return {"error": str(error), "exit_code": error.exit_code, "done": True}
 
     class _Ticks(tune.Callback):
-        done = 0
+        def __init__(self, tick: Tick) -> None:
+            self._tick = tick
+            self._done = 0
+
+        def __getstate__(self) -> dict[str, Any]:
+            """Nothing: Tune saves its callbacks to the disk, and a bar on a terminal cannot be saved."""
+            return {}
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             del iteration, trials, info
-            _Ticks.done += 1
-            tick(_Ticks.done, num_trials, trial.config["trial"]["label"])
+            self._done += 1
+            self._tick(self._done, num_trials, trial.config["trial"]["label"])
 
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     # Tune's own handler would turn Ctrl-C into an ordinary end, with trials missing.
@@ -73,7 +79,7 @@ def run_trials(
             name="trials",
             storage_path=str(storage.resolve()),
             verbose=0,
-            callbacks=[_Ticks()],
+            callbacks=[_Ticks(tick)],
             failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
         ),
     ).fit()

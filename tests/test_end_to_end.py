@@ -1,5 +1,6 @@
 """The main job on a tiny rendered world: Ray equals serial, a kill changes nothing, a finished run is skipped."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -109,9 +110,29 @@ def test_a_run_leaves_everything_a_person_needs(serial: Path) -> None:
 
 
 def test_ray_gives_the_same_numbers_as_the_serial_form(serial: Path, config: Path, tmp_path: Path) -> None:
+    """On a terminal, where bars are drawn: they must reach no worker and no file, and nothing else may write there."""
     root = tmp_path / "ray"
-    assert cli.run(["run", str(config), "--output", str(root)]) == 0
+    code, shown = in_terminal([sys.executable, "-m", "cluster.cli", "run", str(config), "--output", str(root)])
+    assert code == 0, shown
     assert_same_run(root, serial)
+    for label in ("rendering MiniGPR", "measuring", "searching by mmd_rbf", "training"):
+        assert f"{label} \x1b[" in shown, f"no bar for {label}"
+    for noise in ("Traceback", "INFO", "logging.cc"):
+        assert noise not in shown, shown
+
+
+def in_terminal(arguments: list[str]) -> tuple[int, str]:
+    """Exit code of a command on a terminal of its own, and all that it wrote there."""
+    ours, theirs = os.openpty()
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "120"}
+    process = subprocess.Popen(arguments, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+    os.close(theirs)
+    shown = bytearray()
+    with contextlib.suppress(OSError):  # how Linux says that the other end was closed
+        while data := os.read(ours, 65536):
+            shown += data
+    os.close(ours)
+    return process.wait(), shown.decode(errors="replace")
 
 
 def test_a_finished_run_is_skipped(serial: Path, config: Path, capfd: pytest.CaptureFixture[str]) -> None:
