@@ -171,7 +171,7 @@ def prepare(
     reference = fit_reference(config, source, targets, folder)
     rows = np.concatenate(shards)
     sha256 = storage.write_arrays(folder / PLAN, {"row": rows, "cell": cells.of_row[rows]})
-    storage.write_json(
+    storage.write_sealed(
         folder / PLAN_MARKER,
         {
             "format": FORMAT,
@@ -219,7 +219,7 @@ def measure_shard(meter: Meter, index: int, rows: Rows, folder: Path) -> None:
     storage.write_table(path, table)
     bad = np.flatnonzero(~table["ok"].to_numpy())
     names = meter.catalog.frame["path"].iloc[rows[bad]]
-    storage.write_json(
+    storage.write_sealed(
         marker_path,
         {
             "format": FORMAT,

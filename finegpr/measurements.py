@@ -26,7 +26,7 @@ from finegpr.errors import StateError
 from finegpr.images import check_quarantine
 from finegpr.perceptual import ALPHA, BETA, LAYER_WEIGHT, NUM_STYLE_TERMS, NUM_TERMS
 
-FORMAT = 1
+FORMAT = 2
 REFERENCE, SUMMARY, REFERENCE_MARKER = "reference.safetensors", "summary.safetensors", "reference.json"
 PLAN, PLAN_MARKER = "plan.safetensors", "plan.json"
 
@@ -183,8 +183,8 @@ def to_blocks(num_coordinates: list[int]) -> list[slice]:
 
 def read_marker(path: Path) -> dict[str, Any]:
     """A JSON marker of this folder. Raises StateError when it is missing, damaged or of another format."""
-    marker = storage.read_json(path)
-    if not isinstance(marker, dict) or marker.get("format") != FORMAT:
+    marker = storage.read_sealed(path)
+    if marker.get("format") != FORMAT:
         raise StateError(f"{path} is not of measurement format {FORMAT}; delete its folder and measure again")
     return marker
 

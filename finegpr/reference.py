@@ -252,7 +252,7 @@ def _write(
         arrays |= {f"target/{term}/{name}": vector for term, vector in enumerate(target.mean)}
         summary |= {f"sketch/{name}": target.sketch, f"constant/{name}": target.constant}
     withdraw(folder / REFERENCE_MARKER)
-    storage.write_json(
+    storage.write_sealed(
         folder / REFERENCE_MARKER,
         {
             **facts,

@@ -29,6 +29,7 @@ MARKER = "done.json"
 LOCK = ".lock"
 _DIGEST_KEY = b"file_sha256"
 _NO_DIGEST = b"0" * 64
+_SEAL = "seal"
 # How Parquet's footer (Thrift, compact protocol) writes that key and announces a value of 64 bytes.
 _DIGEST_FIELD = _DIGEST_KEY + b"\x18\x40"
 
@@ -107,6 +108,26 @@ def _finite(text: str) -> float:
     return value
 
 
+def write_sealed(path: Path, fields: Mapping[str, object]) -> None:
+    """Atomically write a JSON object that carries the SHA-256 of its own file, under ``seal``."""
+    text = json.dumps({**fields, _SEAL: _NO_DIGEST.decode()}, indent=2, sort_keys=True, allow_nan=False) + "\n"
+    write_bytes(path, text.replace(_seal(_NO_DIGEST.decode()), _seal(sha256(text))).encode())
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """Read what ``write_sealed`` wrote, without the seal. Raises StateError that names the file."""
+    value = read_json(path)
+    seal = value.pop(_SEAL, None) if isinstance(value, dict) else None
+    text = path.read_text(encoding="utf-8")
+    if not isinstance(seal, str) or sha256(text.replace(_seal(seal), _seal(_NO_DIGEST.decode()))) != seal:
+        raise StateError(f"{path} is damaged (its SHA-256 is another); delete it and run the same command again")
+    return dict(value)
+
+
+def _seal(digest: str) -> str:
+    return f'"{_SEAL}": "{digest}"'
+
+
 def write_table(path: Path, table: pa.Table) -> None:
     """Atomically write Parquet (zstd) with a checksum on every page, and the SHA-256 of the file inside its footer.
 
@@ -180,18 +201,13 @@ def read_arrays(path: Path, *, expected_sha256: str | None = None) -> dict[str, 
 
 def write_marker(folder: Path, fields: Mapping[str, object]) -> None:
     """Commit ``folder``: its finish marker, always written last."""
-    write_json(folder / MARKER, dict(fields))
+    write_sealed(folder / MARKER, fields)
 
 
 def read_marker(folder: Path) -> dict[str, Any] | None:
     """The finish marker of ``folder``, or None when it was never finished. A damaged marker is a StateError."""
     path = folder / MARKER
-    if not path.exists():
-        return None
-    marker = read_json(path)
-    if not isinstance(marker, dict):
-        raise StateError(f"{path} should hold a JSON object; delete it and run the same command again")
-    return marker
+    return read_sealed(path) if path.exists() else None
 
 
 @contextmanager

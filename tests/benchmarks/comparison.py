@@ -107,7 +107,7 @@ def _summary(head: str, summaries: Iterable[ArmSummary], agreements: pd.DataFram
         "",
         head,
         "Rendered data throughout: no number stands for FineGPR or Market-1501.",
-        "Targets and settings (`config.yaml`) were chosen on seeds 100 and 101 and committed before these seeds were run.",
+        "Targets and settings (`config.yaml`) were chosen on seeds 100, 101 and committed before these were run.",
         "mAP in percent, mean over seeds; difference to random paired by seed, with a 95 % t interval.",
         "",
         "| target | arm | mAP | rank-1 | mAP - random |",

@@ -6,7 +6,7 @@ import pytest
 
 from cluster.stages import PLAN, RunFolder, differences, fork
 from finegpr.errors import ConfigError, StateError
-from finegpr.storage import MARKER, write_json
+from finegpr.storage import MARKER, write_sealed
 
 
 def work(root: Path, height: int, *, name: str = "measure", journal: bool = False, fresh: bool = False) -> bool:
@@ -56,7 +56,7 @@ def test_a_journal_refuses_a_changed_config_and_fresh_keeps_the_old_one(tmp_path
 def test_damaged_or_foreign_markers_are_named(tmp_path: Path) -> None:
     work(tmp_path, 1)
     (marker,) = tmp_path.glob(f"measure/*/{MARKER}")
-    write_json(marker, {"hash": "of something else"})
+    write_sealed(marker, {"hash": "of something else"})
     with pytest.raises(StateError, match=str(marker.parent)):
         work(tmp_path, 1)
     marker.write_text('{"hash": ')

@@ -168,6 +168,48 @@ def test_hostile_bytes_give_pixels_or_a_reason(tmp_path: Path, flips: list[tuple
         assert decode(path).ndim == 3
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_a_thousand_damaged_files_are_decoded_or_named(tmp_path: Path) -> None:
+    """Cut, overwritten, doubled and shuffled files of every format: RGB pixels or one of the stated reasons."""
+    random = np.random.default_rng(0)
+    whole = {}
+    for kind in ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"):
+        photo().save(tmp_path / kind, format=kind)
+        whole[kind] = (tmp_path / kind).read_bytes()
+    outcomes: dict[str, int] = {}
+    for number in range(1000):
+        kind = list(whole)[number % len(whole)]
+        data = bytearray(whole[kind])
+        place = int(random.integers(len(data)))
+        match number // len(whole) % 5:
+            case 0:
+                del data[place:]
+            case 1:
+                del data[place : place + int(random.integers(1, 64))]
+            case 2:
+                data[place : place + 8] = random.bytes(8)
+            case 3:
+                data[place:place] = data[: int(random.integers(1, len(data)))]
+            case 4:
+                for each in random.integers(len(data), size=20):
+                    data[each] ^= int(random.integers(1, 256))
+        path = tmp_path / "damaged.jpg"
+        path.write_bytes(data)
+        try:
+            pixels = decode(path)
+        except BadImage as error:
+            outcomes[error.reason] = outcomes.get(error.reason, 0) + 1
+        else:
+            assert pixels.dtype == np.uint8
+            assert pixels.ndim == 3
+            assert pixels.shape[2] == 3
+            outcomes["decoded"] = outcomes.get("decoded", 0) + 1
+    known = {"decoded", "truncated", "unidentified", "too large", "too small", "multi-frame", "unsupported mode"}
+    assert set(outcomes) <= known, outcomes
+    assert outcomes["truncated"] > 100
+    assert outcomes["decoded"] > 100
+
+
 def test_load_gives_zero_rows_and_reasons_for_bad_images(tmp_path: Path) -> None:
     photo().save(tmp_path / "good.png")
     (tmp_path / "bad.png").write_bytes(b"no")

@@ -28,6 +28,7 @@ from finegpr.measure import (
 )
 from finegpr.measurements import Measurements
 from finegpr.perceptual import pairwise_distance
+from finegpr.storage import write_arrays
 from finegpr.vgg import VGG19, find_weights
 
 WEATHER = Attribute(name="weather", values=("sunny", "foggy", "snowlight"))
@@ -233,6 +234,31 @@ def test_damage_is_named(copy: Path, name: str, damage: str) -> None:
         read_measurements(copy / "measured")
         Meter(CONFIG, copy / "measured", source_of(copy))
     assert caught.value.exit_code == 4
+
+
+def test_sixty_random_flips_are_named(copy: Path) -> None:
+    """One byte of any shard, marker, sketch, reference or weights file."""
+    network = VGG19(find_weights("random", seed=0)).features.state_dict()
+    weights = copy / "measured" / "vgg19.safetensors"
+    write_arrays(weights, {f"features.{name}": value.numpy() for name, value in network.items()})
+    config = CONFIG.model_copy(update={"weights": str(weights)})
+    folder = copy / "measured"
+    run(copy, folder, config)
+    source = source_of(copy)
+    random = np.random.default_rng(0)
+    paths = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".parquet", ".safetensors"))
+    for number in range(60):
+        path = paths[number % len(paths)]
+        data = path.read_bytes()
+        place = int(random.integers(len(data)))
+        path.write_bytes(data[:place] + bytes([data[place] ^ int(random.integers(1, 256))]) + data[place + 1 :])
+        with pytest.raises((StateError, InputError)) as caught:
+            read_measurements(folder)
+            Meter(config, folder, source)
+        named = "weights" if path == weights else path.name
+        assert named in str(caught.value), f"byte {place} of {path.name}: {caught.value}"
+        path.write_bytes(data)
+    read_measurements(folder)
 
 
 @pytest.mark.parametrize(

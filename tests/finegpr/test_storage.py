@@ -166,8 +166,21 @@ def test_marker_says_finished_and_damage_is_named(tmp_path):
     storage.write_marker(tmp_path, {"hash": "a"})
     assert storage.read_marker(tmp_path) == {"hash": "a"}
     (tmp_path / storage.MARKER).write_text("[]")
-    with pytest.raises(StateError, match=r"done\.json should hold a JSON object"):
+    with pytest.raises(StateError, match=r"done\.json is damaged"):
         storage.read_marker(tmp_path)
+
+
+def test_every_flipped_byte_of_a_sealed_file_is_found(tmp_path):
+    path = tmp_path / "marker.json"
+    fields = {"hash": "0" * 64, "name": 'a "seal": "x" b', "notes": [1, 0.5, None]}
+    storage.write_sealed(path, fields)
+    assert storage.read_sealed(path) == fields
+    data = path.read_bytes()
+    for place in range(len(data)):
+        for flip in (1, 32, 128, 0x2A):
+            path.write_bytes(data[:place] + bytes([data[place] ^ flip]) + data[place + 1 :])
+            with pytest.raises(StateError, match=r"marker\.json"):
+                storage.read_sealed(path)
 
 
 HOLD = (
