@@ -316,9 +316,11 @@ def build(person: Person, phase: float) -> Body:
     y = np.where(round_[:, None], np.array((0, 1, 0), np.float32), axis / np.maximum(length, 1e-6)[:, None])
     # x along the shoulders unless the primitive itself lies that way
     sideways = np.abs(y[:, 0]) > 0.9
-    z = np.where(sideways[:, None], np.array((0, 0, 1), np.float32), np.cross(np.array((1, 0, 0), np.float32), y))
+    across = np.stack((np.zeros_like(length), -y[:, 2], y[:, 1]), axis=1)  # (1, 0, 0) x y
+    z = np.where(sideways[:, None], np.array((0, 0, 1), np.float32), across)
     z /= np.linalg.norm(z, axis=1, keepdims=True)
-    frame = np.stack((np.cross(y, z), y, z), axis=1)
+    (y0, y1, y2), (z0, z1, z2) = y.T, z.T
+    frame = np.stack((np.stack((y1 * z2 - y2 * z1, y2 * z0 - y0 * z2, y0 * z1 - y1 * z0), axis=1), y, z), axis=1)
     frame[:, 0] /= rows[:, 8:9]
     frame[:, 2] /= rows[:, 9:10]
     # cuts of ellipsoids are given in half axes, those of cones in metres above end a

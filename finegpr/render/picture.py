@@ -127,10 +127,12 @@ def _shadow(body: Body, view: View, to_sun: np.ndarray, soft: float) -> tuple[sl
         bx, bz = (b[0] - to_sun[0] * b[1] / to_sun[1] - ax, b[2] - to_sun[2] * b[1] / to_sun[1] - az)
         px, pz = east - ax, north - az
         h = np.clip((px * bx + pz * bz) / max(bx * bx + bz * bz, 1e-6), 0, 1)
-        np.minimum(nearest, np.hypot(px - h * bx, pz - h * bz) - np.float32(radius), out=nearest)
+        px, pz = px - h * bx, pz - h * bz
+        np.minimum(nearest, np.sqrt(px * px + pz * pz) - np.float32(radius), out=nearest)
     reached = np.clip(nearest / np.float32(soft) + 0.5, 0, 1)
     # contact: little light gets under the shoes, whatever the sun does
-    feet = np.minimum(*(np.hypot(east - joints[k, 0], north - joints[k, 2] - 0.04) for k in (15, 16)))
+    left, right = (np.square(east - joints[k, 0]) + np.square(north - joints[k, 2] - 0.04) for k in (15, 16))
+    feet = np.sqrt(np.minimum(left, right))
     return slice(start, view.height), np.stack((reached, np.clip(0.45 + feet * 2.2, 0, 1)))
 
 
