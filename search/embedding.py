@@ -48,13 +48,13 @@ class Samples:
     @cached_property
     def num_identities(self) -> Ints:
         """Measured identities k_c of each cell, (C,)."""
-        return np.bincount(self._unit_cell, minlength=self.num_cells).astype(np.int64)
+        return np.bincount(self.unit_cell, minlength=self.num_cells).astype(np.int64)
 
     @cached_property
     def weights(self) -> Floats:
         """Weight of each image in its cell's mean, (n,); they sum to 1 within a cell."""
-        images = np.bincount(self._unit_of_image)
-        return np.asarray(1.0 / (images[self._unit_of_image] * self.num_identities[self.cell]))
+        images = np.bincount(self.unit_of_image)
+        return np.asarray(1.0 / (images[self.unit_of_image] * self.num_identities[self.cell]))
 
     @cached_property
     def means(self) -> Floats:
@@ -64,6 +64,11 @@ class Samples:
         sums[self.num_identities == 0] = np.nan
         return sums
 
+    @property
+    def deviations(self) -> tuple[Floats, Ints]:
+        """Each measured identity's mean in a cell minus that cell's mean, (units, q), and the cell, (units,)."""
+        return self.unit_means - np.nan_to_num(self.means)[self.unit_cell], self.unit_cell
+
     @cached_property
     def variance(self) -> Floats:
         """Variance between the identities of a cell, (C, q), unbiased; pooled over cells where k_c < 2.
@@ -71,7 +76,8 @@ class Samples:
         Zero where no cell has two identities: then nothing is known of it, see ``has_variance``.
         """
         squares = np.zeros((self.num_cells, self.values.shape[1]))
-        np.add.at(squares, self._unit_cell, np.square(self._unit_means - np.nan_to_num(self.means)[self._unit_cell]))
+        deviations, cell = self.deviations
+        np.add.at(squares, cell, np.square(deviations))
         freedom = np.maximum(self.num_identities - 1, 0)
         pooled = squares[freedom > 0].sum(axis=0) / max(int(freedom.sum()), 1)
         own = squares / np.maximum(freedom, 1)[:, None]
@@ -97,27 +103,31 @@ class Samples:
         return units[:, 0], of_image.reshape(-1)
 
     @property
-    def _unit_cell(self) -> Ints:
+    def unit_cell(self) -> Ints:
+        """Cell of each unit, (units,): a unit is one identity in one cell."""
         return self._units[0]
 
     @property
-    def _unit_of_image(self) -> Ints:
+    def unit_of_image(self) -> Ints:
+        """Unit of each image, (n,)."""
         return self._units[1]
 
     @cached_property
-    def _unit_means(self) -> Floats:
-        sums = np.zeros((len(self._unit_cell), self.values.shape[1]))
-        np.add.at(sums, self._unit_of_image, self.values)
-        return np.asarray(sums / np.bincount(self._unit_of_image)[:, None])
+    def unit_means(self) -> Floats:
+        """Mean of each unit's images, (units, q)."""
+        sums = np.zeros((len(self.unit_cell), self.values.shape[1]))
+        np.add.at(sums, self.unit_of_image, self.values)
+        return np.asarray(sums / np.bincount(self.unit_of_image)[:, None])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CellEmbedding:
     """Coordinates u (C, r), linear part l (C,) and ``constant`` of the quadratic form in this module's docstring.
 
-    ``variance`` (C,) is v_c in these coordinates, ``num_identities`` (C,) k_c; 0 where a surrogate filled the cell in
-    (or should, see ``fill``). ``rank_error``: Frobenius norm of what r coordinates miss of the centred kernel, over its
-    norm. ``samples`` holds the same quantities per image, leading coordinates first, times ``readout`` (q, r + 1).
+    ``variance`` (C,) is v_c, of the whole kernel and not of r coordinates alone, ``num_identities`` (C,) k_c; 0 where a
+    surrogate filled the cell in (or should, see ``fill``). ``rank_error``: Frobenius norm of what r coordinates miss of
+    the centred kernel, over its norm. ``samples`` holds the same quantities per image, leading coordinates first, times
+    ``readout`` (q, r + 1).
     """
 
     coordinates: Floats
@@ -180,7 +190,8 @@ def embed_distance(
         identity=person,
         num_cells=len(cells),
     )
-    return _from_samples(samples, np.asarray(weights, dtype=np.float64)[:, None], constant=0.0, rank_error=0.0)
+    readout = np.asarray(weights, dtype=np.float64)[:, None]
+    return _from_samples(samples, readout, constant=0.0, variance=np.zeros(len(cells)), rank_error=0.0)
 
 
 def embed_linear(
@@ -201,7 +212,11 @@ def embed_linear(
     to_target = measurements.target_phi(target, scale).mean(axis=0, dtype=np.float64) - origin
     phi = sketches.values - origin
     return _from_kernel(
-        sketches, phi @ (means - origin).T, to_target=phi @ to_target, of_target=float(to_target @ to_target)
+        sketches,
+        phi @ (means - origin).T,
+        to_target=phi @ to_target,
+        of_target=float(to_target @ to_target),
+        of_unit=np.square(sketches.unit_means - origin).sum(axis=1),
     )
 
 
@@ -229,7 +244,13 @@ def embed_rbf(
     to_target = np.concatenate([block.mean(axis=1, dtype=np.float64) for _, block in _kernel_blocks(source, goal)])
     within_target = [block.sum(dtype=np.float64) for _, block in _kernel_blocks(goal, goal)]
     of_target = float(sum(within_target)) / len(goal[0]) ** 2
-    return _from_kernel(images, image_cell.astype(np.float64), to_target=to_target, of_target=of_target)
+    return _from_kernel(
+        images,
+        image_cell.astype(np.float64),
+        to_target=to_target,
+        of_target=of_target,
+        of_unit=_kernel_of_units(images, source),
+    )
 
 
 def _measured(measurements: "Measurements", cells: "Cells", identity: Ints, target: str) -> tuple[Ints, Ints, Ints]:
@@ -279,12 +300,42 @@ def _kernel_blocks(x: list[Singles], y: list[Singles]) -> Iterator[tuple[slice, 
         yield rows, total
 
 
-def _from_kernel(images: Samples, image_cell: Floats, *, to_target: Floats, of_target: float) -> CellEmbedding:
-    """Factor a kernel given between images and measured cells (n, M), images and target (n,), target and itself."""
+def _kernel_of_units(images: Samples, x: list[Singles]) -> Floats:
+    """Mean kernel among the images of one identity in one cell, (units,): the squared length of their mean."""
+    unit = images.unit_of_image
+    order = np.argsort(unit, kind="stable")
+    sizes = np.bincount(unit)
+    total = sizes * 3.0 * len(x)  # an image with itself: 1 at three scales in each term
+    for step in range(1, int(sizes.max())):
+        pairs = unit[order[:-step]] == unit[order[step:]]
+        first, second = order[:-step][pairs], order[step:][pairs]
+        for part in x:
+            kernel = np.exp(-np.square(part[first] - part[second]).sum(axis=1, dtype=np.float64))
+            np.add.at(total, unit[first], 2 * (kernel + kernel**2 + kernel**4))
+    return np.asarray(total / sizes**2)
+
+
+def _variance(images: Samples, of_unit: Floats, of_cell: Floats) -> Floats:
+    """Variance (C,) between the identities of a cell, unbiased, from the squared lengths of their means and of the
+    cell's; pooled over cells where k_c < 2."""
+    freedom = np.maximum(images.num_identities - 1, 0)
+    squares = np.bincount(images.unit_cell, weights=of_unit, minlength=images.num_cells)
+    squares = np.maximum(squares - images.num_identities * of_cell, 0.0)
+    pooled = squares[freedom > 0].sum() / max(int(freedom.sum()), 1)
+    return np.where(freedom > 0, squares / np.maximum(freedom, 1), pooled)
+
+
+def _from_kernel(
+    images: Samples, image_cell: Floats, *, to_target: Floats, of_target: float, of_unit: Floats
+) -> CellEmbedding:
+    """Factor a kernel given between images and measured cells (n, M), images and target (n,), target and itself, and an
+    identity's mean in a cell and itself (units,)."""
     measured = np.flatnonzero(images.num_identities)
     place = np.searchsorted(measured, images.cell)
     kernel = np.zeros((len(measured), len(measured)))
     np.add.at(kernel, place, image_cell * images.weights[:, None])
+    of_cell = np.zeros(images.num_cells)
+    of_cell[measured] = kernel.diagonal()
     row_means = kernel.mean(axis=0)
     mean = float(row_means.mean())
     centred = kernel - row_means[:, None] - row_means[None, :] + mean
@@ -311,18 +362,20 @@ def _from_kernel(images: Samples, image_cell: Floats, *, to_target: Floats, of_t
         samples,
         np.eye(len(kept) + 1),
         constant=of_target - mean,
+        variance=_variance(images, of_unit, of_cell),
         rank_error=float(np.sqrt(missed / norm)) if len(kept) else 0.0,
     )
 
 
-def _from_samples(samples: Samples, readout: Floats, *, constant: float, rank_error: float) -> CellEmbedding:
+def _from_samples(
+    samples: Samples, readout: Floats, *, constant: float, variance: Floats, rank_error: float
+) -> CellEmbedding:
     values = np.nan_to_num(samples.means) @ readout
-    coordinate_variance = samples.variance @ np.square(readout[:, :-1])
     return CellEmbedding(
         coordinates=values[:, :-1],
         linear=values[:, -1],
         constant=constant,
-        variance=coordinate_variance.sum(axis=1),
+        variance=variance,
         num_identities=samples.num_identities,
         rank_error=rank_error,
         samples=samples,

@@ -47,20 +47,29 @@ def test_mmd_rbf_is_the_kernel_written_out(simulation: Simulation) -> None:
     embedding = embed_rbf(simulation.measurements, simulation.cells, simulation.identity, **OPTIONS)
     shares = random_shares(len(simulation.cells))
     assert embedding.rank_error < 1e-6
-    # 60 cells have rank 59: nothing is cut, but the variance is that within the span of the cell means.
     expected = [naive_score(simulation, kernels, p) for p in shares]
-    biased = embedding.score(shares) + np.square(shares) @ (embedding.variance / embedding.num_identities)
-    full = [
-        score + np.square(p) @ (full_variance(simulation, kernels[0]) / 3)
-        for score, p in zip(expected, shares, strict=True)
-    ]
-    np.testing.assert_allclose(biased, full, rtol=2e-4)
+    np.testing.assert_allclose(embedding.score(shares), expected, rtol=2e-4)
 
 
-def full_variance(simulation: Simulation, within: np.ndarray) -> np.ndarray:
-    cell = simulation.cells.of_row[simulation.measurements.row]
-    inner = [within[np.ix_(cell == place, cell == place)] for place in range(len(simulation.cells))]
-    return np.array([len(k) / (len(k) - 1) * (np.diag(k).mean() - k.mean()) for k in inner])
+def test_the_variance_is_that_between_people_not_between_images(simulation: Simulation) -> None:
+    """With two images of a person in a cell, a unit of the variance is their mean in the kernel's space."""
+    measurements = simulation.measurements
+    identity = (simulation.identity + 1) // 2
+    embedding = embed_rbf(measurements, simulation.cells, identity, **OPTIONS)
+    kernel = naive_rbf(simulation, measurements.sketch, measurements.sketch)
+    cell, person = simulation.cells.of_row[measurements.row], identity[measurements.row]
+    squares, freedom = np.zeros(len(simulation.cells)), np.zeros(len(simulation.cells))
+    num_pairs = 0
+    for place in range(len(simulation.cells)):
+        people = [np.flatnonzero((cell == place) & (person == who)) for who in np.unique(person[cell == place])]
+        num_pairs += sum(len(images) > 1 for images in people)
+        means = np.array([[kernel[np.ix_(a, b)].mean() for a in people] for b in people])
+        squares[place] = len(people) * (np.diag(means).mean() - means.mean())
+        freedom[place] = len(people) - 1
+    assert num_pairs > 5
+    pooled = squares[freedom > 0].sum() / freedom.sum()
+    expected = np.where(freedom > 0, squares / np.maximum(freedom, 1), pooled)
+    np.testing.assert_allclose(embedding.variance, expected, rtol=1e-3)
 
 
 def test_mmd_linear_is_the_distance_of_means_written_out(simulation: Simulation) -> None:
