@@ -6,9 +6,8 @@ from pathlib import Path
 
 from cluster.config import EVERYTHING, RANDOM, TRUE, WRONG, RunConfig
 from finegpr.attributes import Attribute, by_name
-from finegpr.catalog import Catalog
+from finegpr.catalog import Catalog, read_world
 from finegpr.errors import ConfigError, InputError
-from finegpr.storage import read_json
 from finegpr.subset import Subset
 from search.space import Space
 
@@ -51,10 +50,7 @@ def known_truth(config: RunConfig, source: Catalog, target: Catalog) -> Truth | 
             for value in values:
                 attribute.index(value)
         return config.truth
-    world = target.root / "world.json"
-    if not world.exists():
-        return None
-    distribution = read_json(world).get("distribution")
+    distribution = (read_world(target.root) or {}).get("distribution")
     return {name: tuple(values) for name, values in distribution.items()} if distribution else None
 
 

@@ -106,10 +106,12 @@ class Index(Verb):
     """List an image folder's images and labels in one catalog.
 
     Example: aost index data/FineGPR --layout finegpr --output finegpr.parquet
+    Example: aost index s3://bucket/FineGPR --layout finegpr --output finegpr.parquet
     Example: aost index photos --layout table --set table=labels.csv path_column=file --output mine.parquet
     """
 
-    root: tyro.conf.Positional[Path]
+    root: tyro.conf.Positional[str]
+    """A folder, or the address of one in a store, such as s3://bucket/prefix."""
     layout: str = "finegpr"
     """finegpr, market1501, table or folder."""
     set: tuple[str, ...] = ()
@@ -122,14 +124,27 @@ class Measure(Verb):
     """Measure every sampled image of a catalog against one or several targets, in one pass. The same command resumes.
 
     Example: aost measure source.parquet --targets market.parquet duke.parquet --output measurements
+    Example: aost measure --from-sketches measurements --targets new.parquet --output measurements-new
+    Example: aost measure source.parquet --targets market.parquet --set adaptive.budget.images=20000
     """
 
-    catalog: tyro.conf.Positional[Path]
+    catalog: tyro.conf.Positional[Path | None] = None
+    """The source; not with --from-sketches."""
     targets: tuple[Path, ...]
     """Catalogs of the targets; each is called by its file's name."""
+    from_sketches: Path | None = None
+    """A finished measurement: add targets by its sketches, without an image of the source, in this process. Its
+    settings hold; --set takes scale, weights (where that file is now), and max_off_basis=0.25 and max_error=0.1, above
+    which the sketches are refused as too coarse."""
     output: Path = Path("measurements")
     set: tuple[str, ...] = ()
-    """Settings, such as height=128 width=64 weights=vgg19.safetensors images_per_cell=2."""
+    """Settings, such as height=128 width=64 weights=vgg19.safetensors images_per_cell=2.
+
+    With adaptive.budget.images=20000, only as many of these images, round by round, as a search under this budget
+    needs for its choice to stand: adaptive.objective=mmd_rbf adaptive.target=market (where there are several)
+    adaptive.ceiling=0.5 adaptive.batch=0.02 adaptive.seed_cells=0.5 adaptive.explore=0.1 (shares of all images, of
+    all cells and of a batch) adaptive.patience=3 adaptive.tolerance=0.001. See adaptive.json in the output.
+    """
     serial: bool = False
     """Without Ray: one process, the reference."""
 

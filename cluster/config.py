@@ -14,6 +14,7 @@ from finegpr.reid.config import TrainConfig
 from finegpr.reid.recipes import recipe
 from finegpr.render.minigpr import MiniGPRConfig
 from finegpr.render.minimarket import MiniMarketConfig
+from search.adaptive import AdaptiveConfig
 from search.loop import SearchConfig
 from search.objectives import OBJECTIVES
 from search.optimizer import OPTIMIZERS
@@ -25,7 +26,7 @@ WRONG = "wrong_"
 
 
 class DataConfig(Config):
-    """An image folder, the layout it is in, and that layout's options."""
+    """An image folder, or the address of one (``s3://bucket/prefix``), its layout, and that layout's options."""
 
     root: str
     layout: str
@@ -39,6 +40,26 @@ class WorldConfig(Config):
     target: MiniMarketConfig = MiniMarketConfig()
 
 
+class AdaptiveVerbConfig(AdaptiveConfig):
+    """Adaptive sampling outside a run: ``budget`` and ``attributes`` are those of the search to come, ``target`` says
+    which of several decides."""
+
+    budget: Budget
+    attributes: tuple[str, ...] | None = None
+    target: str | None = None
+
+
+class MeasureVerbConfig(MeasureConfig):
+    """The settings of the verb ``measure``; with ``adaptive``, only the images that its objective's choice hangs on."""
+
+    adaptive: AdaptiveVerbConfig | None = None
+
+    @property
+    def plain(self) -> MeasureConfig:
+        """The settings of the measurement alone."""
+        return MeasureConfig.model_validate(self.model_dump(exclude={"adaptive"}))
+
+
 class RunConfig(Config):
     """Everything that decides a run's numbers; ``seed`` moves every random choice below it.
 
@@ -46,7 +67,8 @@ class RunConfig(Config):
     equal budget, identities and training steps: ``random``, ``everything``, any objective by name, a name in
     ``subsets``, and, where the target's distribution is known, ``true_distribution`` and ``wrong_<attribute>``.
     ``keep`` names the arm whose model is trained through Ray Train, by ``workers`` processes. Without ``arms``, the
-    search's objective is compared with random and everything. ``train`` takes a ``recipe`` and changes to it.
+    search's objective is compared with random and everything. ``train`` takes a ``recipe`` and changes to it. With
+    ``adaptive``, no more of the source is measured than the choice by one objective needs.
     """
 
     name: str
@@ -56,6 +78,7 @@ class RunConfig(Config):
     source: DataConfig | None = None
     target: DataConfig | None = None
     measure: MeasureConfig = MeasureConfig()
+    adaptive: AdaptiveConfig | None = None
     budget: Budget
     search: SearchConfig = SearchConfig()
     arms: tuple[str, ...] = ()

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cluster.progress import Tick, say
 from cluster.runtime import RayConfig, announce, ray_session
 from cluster.trial import MODEL, run_trial
@@ -18,13 +21,17 @@ from finegpr.reid.config import TrainConfig
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureJob:
-    """What to measure against what, into which folder; ``source_path`` is where the source's catalog lies."""
+    """What to measure against what, into which folder; ``source_path`` is where the source's catalog lies.
+
+    ``batches`` are the rows to measure, as they were asked for; None for all, or ``images_per_cell`` of every cell.
+    """
 
     source: Catalog
     source_path: Path
     cells: Cells
     targets: Mapping[str, Catalog]
     folder: Path
+    batches: Sequence[NDArray[np.int64]] | None = None
 
 
 class Executor(Protocol):
@@ -50,7 +57,7 @@ class SerialExecutor:
     processes = 1
 
     def measure(self, config: MeasureConfig, job: MeasureJob, tick: Tick) -> Measurements:
-        return measure(config, job.source, job.targets, job.folder, cells=job.cells, progress=tick)
+        return measure(config, job.source, job.targets, job.folder, cells=job.cells, batches=job.batches, progress=tick)
 
     def train(self, trials: Sequence[dict[str, Any]], storage: Path, tick: Tick) -> None:
         del storage
@@ -89,7 +96,7 @@ class RayExecutor:
     def measure(self, config: MeasureConfig, job: MeasureJob, tick: Tick) -> Measurements:
         from cluster.measure import measure_pending
 
-        shards = prepare(config, job.source, job.targets, job.folder, cells=job.cells)
+        shards = prepare(config, job.source, job.targets, job.folder, cells=job.cells, batches=job.batches)
         pending = {index: shards[index] for index in pending_shards(job.folder, job.source)}
         total = sum(map(len, shards))
         done = total - sum(map(len, pending.values()))
@@ -120,7 +127,7 @@ class RayExecutor:
             self._ray,
             TrainConfig.model_validate_json(trial["config"]),
             Path(trial["manifest"]),
-            root=Path(trial["source_root"]),
+            root=trial["source_root"],
             output=Path(trial["folder"]) / MODEL,
             seed=trial["seed"],
             num_workers=self._num_workers,

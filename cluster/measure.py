@@ -2,29 +2,41 @@
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.progress import say
 from cluster.runtime import require_resources, unwrapped_errors
 from finegpr.catalog import Catalog
+from finegpr.errors import ConfigError
 from finegpr.measure import MeasureConfig, Meter, measure_shard
+from finegpr.remote import AnyPath
 
 
-class _ShardMeter:
-    """Lives in one actor: opens the reference once, then measures the shards it is handed and writes them itself."""
+class ShardMeter:
+    """Lives in one actor: opens the reference once, then measures the shards it is handed and writes them itself.
 
-    def __init__(self, config: str, folder: str, catalog: str, root: str) -> None:
-        self._folder = Path(folder)
-        source = Catalog.read(Path(catalog), root=Path(root))
-        self._meter = Meter(MeasureConfig.model_validate_json(config), self._folder, source)
+    Two calls run at a time: while the network works for one, the images of the other are decoded or its table written.
+    """
+
+    def __init__(self, config: str, folder: Path, catalog: Path, root: AnyPath, decoding_threads: int | None) -> None:
+        self.folder = folder
+        self.meter = self.open(
+            MeasureConfig.model_validate_json(config), Catalog.read(catalog, root=root), decoding_threads
+        )
+
+    def open(self, config: MeasureConfig, source: Catalog, decoding_threads: int | None) -> Meter:
+        """The meter of this actor."""
+        return Meter(config, self.folder, source, decoding_threads=decoding_threads)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         images = []
         for index, rows in zip(batch["index"], batch["rows"], strict=True):
-            measure_shard(self._meter, int(index), np.asarray(rows, dtype=np.int64), self._folder)
+            measure_shard(self.meter, int(index), np.asarray(rows, dtype=np.int64), self.folder)
             images.append(len(rows))
         return {"images": np.asarray(images)}
 
@@ -34,42 +46,80 @@ def measure_pending(
     config: MeasureConfig,
     folder: Path,
     catalog_path: Path,
-    root: Path,
+    root: AnyPath,
     shards: Mapping[int, NDArray[np.int64]],
     tick: Callable[[int], None],
 ) -> None:
-    """Measure the shards on every CPU the cluster offers; each is committed by the actor that measured it.
+    """Measure the shards on every GPU of the cluster, or else on its CPUs; the actor that measured one commits it.
 
     ``folder`` and ``catalog_path`` lie on storage that every node sees. ``tick`` is told of each shard's images.
     """
-    actors, cpus = _actors(ray, config)
+    actors = plan_actors(ray, config)
+    if not actors.gpus:
+        say(f"  no GPU in the cluster: measuring on CPUs, {actors.number} x {config.threads} threads")
     dataset = ray.data.from_items(
         [{"index": index, "rows": rows.tolist()} for index, rows in shards.items()],
-        override_num_blocks=len(shards),
+        override_num_blocks=len(shards),  # one shard each: what is lost with a node is the shards in flight
     ).map_batches(
-        _ShardMeter,
+        ShardMeter,
         fn_constructor_kwargs={
             "config": config.model_dump_json(),
-            "folder": str(folder.resolve()),
-            "catalog": str(catalog_path.resolve()),
-            "root": str(root.absolute()),
+            "folder": folder.resolve(),
+            "catalog": catalog_path.resolve(),
+            "root": root.absolute(),
+            "decoding_threads": actors.decoding_threads,
         },
         batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=min(actors, len(shards))),
-        num_cpus=cpus,
+        compute=ray.data.ActorPoolStrategy(
+            size=min(actors.number, len(shards)), max_tasks_in_flight_per_actor=2, enable_true_multi_threading=True
+        ),
+        num_cpus=actors.cpus,
+        num_gpus=actors.gpus,
+        max_concurrency=2,
     )
     with unwrapped_errors("measuring"):
         for row in dataset.iter_rows():
             tick(int(row["images"]))
 
 
-def _actors(ray: Any, config: MeasureConfig) -> tuple[int, float]:
-    """Number of actors and the CPUs each reserves.
+@dataclass(frozen=True, kw_only=True)
+class Actors:
+    """How many actors measure, and what each reserves: CPUs, and GPUs 0 or 1.
 
-    Ray Data waits for ever when its actors leave less than one whole CPU for the tasks that feed them, so together
-    the actors reserve all CPUs but one, whatever number of threads each of them really uses.
+    ``decoding_threads`` None: as many as suit a network on the CPU.
     """
-    require_resources(ray, cpus=max(1, config.threads), gpus=0, what=f"measuring with {config.threads} threads")
-    offered = int(ray.cluster_resources()["CPU"])
-    actors = max(1, offered // config.threads)
-    return actors, math.floor(1000 * (offered - 1) / actors) / 1000
+
+    number: int
+    cpus: float
+    gpus: int
+    decoding_threads: int | None
+
+
+def plan_actors(ray: Any, config: MeasureConfig) -> Actors:
+    """One actor for each GPU, or without any, for each ``config.threads`` CPUs.
+
+    Ray Data waits for ever when its actors leave less than one whole CPU for the tasks that feed them, so those of a
+    node together reserve all its CPUs but one, whatever number of threads each of them really uses.
+    Raises ConfigError when no node has the CPUs of one actor.
+    """
+    what = f"measuring with {config.threads} threads"
+    require_resources(ray, cpus=config.threads, gpus=0, what=what)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    cpus = [node.get("CPU", 0.0) for node in nodes]
+    places = [
+        (have, int(node.get("GPU", 0.0))) for have, node in zip(cpus, nodes, strict=True) if node.get("GPU", 0.0) >= 1
+    ]
+    gpus = 1 if places else 0
+    if not places:
+        places = [(have, int(have // config.threads)) for have in cpus if have >= config.threads]
+    if not places:
+        raise ConfigError(
+            f"{what} needs a node of {config.threads} CPU, the largest has {max(cpus):g}; set fewer threads"
+        )
+    share = max(0.0, min((have - 1) / number for have, number in places))
+    return Actors(
+        number=sum(number for _, number in places),
+        cpus=math.floor(1000 * share) / 1000,
+        gpus=gpus,
+        decoding_threads=max(1, int(share)) if gpus else None,
+    )

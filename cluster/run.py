@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from cluster.adaptive import measure_adaptively
 from cluster.arms import Arm, Truth, catalog_path, known_truth, make_arm
 from cluster.config import DataConfig, RunConfig
 from cluster.executor import Executor, MeasureJob
@@ -113,7 +114,7 @@ def render_world(run: Run) -> tuple[DataConfig, DataConfig]:
 def index_data(data: DataConfig) -> Catalog:
     """List one folder. Raises ConfigError for options that its layout does not take."""
     try:
-        return Catalog.index(Path(data.root), layout=data.layout, **data.options)
+        return Catalog.index(data.root, layout=data.layout, **data.options)
     except TypeError as error:
         raise ConfigError(f"options {data.options} do not fit layout {data.layout}: {error}") from None
 
@@ -134,8 +135,8 @@ def index(run: Run, source: DataConfig, target: DataConfig) -> None:
             for name, catalog in found.items():
                 catalog.write(catalog_path(stage.folder, name))
             fields["num_images"] = sum(map(len, found.values()))
-        run.source = Catalog.read(catalog_path(stage.folder, "source"), root=Path(source.root).absolute())
-        run.target = Catalog.read(catalog_path(stage.folder, TARGET), root=Path(target.root).absolute())
+        run.source = Catalog.read(catalog_path(stage.folder, "source"), root=source.root)
+        run.target = Catalog.read(catalog_path(stage.folder, TARGET), root=target.root)
     if not len(run.target_photos):
         raise InputError(f"target {run.target.root} has no training photos; expected some in bounding_box_train")
     run.keys["index"] = stage.key
@@ -171,6 +172,11 @@ def measure(run: Run) -> None:
         "weights": find_vgg_weights(config.weights, seed=config.seed).sha256,
     }
     settings = config.model_dump(mode="json", exclude={"scale"})
+    adaptive = run.config.adaptive
+    if adaptive is not None:
+        # What is measured hangs on the choice, so on all that a score depends on.
+        inputs["space"] = run.space.fingerprint
+        settings |= {"adaptive": adaptive.model_dump(mode="json"), "scale": config.scale}
     with run.folder.stage("measure", inputs=inputs, config=settings) as (stage, fields):
         job = MeasureJob(
             source=run.source,
@@ -179,8 +185,12 @@ def measure(run: Run) -> None:
             targets={TARGET: photos},
             folder=stage.folder,
         )
-        with progress("measuring", "images") as tick:
-            run.measurements = run.executor.measure(config, job, tick)
+        if adaptive is None:
+            with progress("measuring", "images") as tick:
+                run.measurements = run.executor.measure(config, job, tick)
+        else:
+            run.measurements, rounds = measure_adaptively(run.executor, config, job, adaptive, run.space, target=TARGET)
+            note(run, rounds.summary)
         fields["num_images"] = len(run.measurements.row)
     run.keys["measure"] = run.measurements.fingerprint(TARGET)
     for warning in run.measurements.warnings:

@@ -17,7 +17,7 @@ from cluster.progress import console, say
 from cluster.run import TARGET, Run
 from cluster.searching import make_choice, rank_arms
 from cluster.trial import METRICS
-from finegpr.catalog import Catalog
+from finegpr.catalog import WORLD, Catalog
 from finegpr.errors import InputError
 from finegpr.images import BadImage, decode
 from finegpr.measurements import Measurements
@@ -165,7 +165,7 @@ def _dataset(catalog: Catalog) -> Dataset:
         title=catalog.title,
         num_images=len(catalog),
         num_identities=int(people[people > 0].nunique()),
-        rendered=(catalog.root / "world.json").exists(),
+        rendered=(catalog.root / WORLD).exists(),
     )
 
 

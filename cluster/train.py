@@ -9,6 +9,7 @@ from cluster.runtime import in_background, require_resources, unwrapped_errors
 from finegpr.catalog import Catalog
 from finegpr.reid.config import TrainConfig
 from finegpr.reid.train import Epoch, fit
+from finegpr.remote import AnyPath
 
 
 def _worker(settings: dict[str, Any]) -> None:
@@ -20,7 +21,7 @@ def _worker(settings: dict[str, Any]) -> None:
 
     fit(
         TrainConfig.model_validate_json(settings["config"]),
-        Catalog.read(Path(settings["manifest"]), root=Path(settings["root"])),
+        Catalog.read(Path(settings["manifest"]), root=settings["root"]),
         output=Path(settings["output"]),
         seed=settings["seed"],
         report=report,
@@ -32,7 +33,7 @@ def fit_with_ray_train(
     config: TrainConfig,
     manifest: Path,
     *,
-    root: Path,
+    root: str | AnyPath,
     output: Path,
     seed: int,
     num_workers: int,

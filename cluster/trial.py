@@ -29,14 +29,14 @@ def run_trial(trial: dict[str, Any]) -> dict[str, float]:
     started = time.monotonic()
     config = TrainConfig.model_validate_json(trial["config"])
     images = ImageStore.open(Path(trial["images"])) if trial["images"] else None
-    train = Catalog.read(Path(trial["manifest"]), root=Path(trial["source_root"]))
+    train = Catalog.read(Path(trial["manifest"]), root=trial["source_root"])
     try:
         result = fit(config, train, output=folder / MODEL, seed=trial["seed"], images=images)
     except Diverged as error:
         seconds = trial["seconds"] + time.monotonic() - started
         finish(folder, trial["key"], seconds=seconds, metrics={}, diverged=str(error))
         return {}
-    target = Catalog.read(Path(trial["target"]), root=Path(trial["target_root"]))
+    target = Catalog.read(Path(trial["target"]), root=trial["target_root"])
     query, gallery = target.part("query"), target.part("gallery")
     metrics: dict[str, float] = {}
     if len(query) and len(gallery):

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from finegpr import storage
 from finegpr.attributes import Attribute, by_name
@@ -29,6 +31,7 @@ from finegpr.layouts.listing import (
 )
 from finegpr.layouts.user_table import nearest
 from finegpr.layouts.walk import require_folder
+from finegpr.remote import AnyPath, locate
 from finegpr.subset import Subset
 
 FORMAT = 1
@@ -37,6 +40,8 @@ FORMAT = 1
 WORLD = "world.json"
 _DICTIONARY = pa.dictionary(pa.int16(), pa.string())
 _METADATA = b"catalog"
+# Cells are counted in an array of all possible ones while that has at most so many entries for every row.
+_COUNTED_PER_ROW = 4
 
 
 def parquet_schema(attributes: Sequence[Attribute]) -> pa.Schema:
@@ -103,7 +108,7 @@ class Catalog:
     """
 
     frame: pd.DataFrame
-    root: Path
+    root: AnyPath
     title: str
     layout: str
     attributes: tuple[Attribute, ...]
@@ -119,23 +124,25 @@ class Catalog:
         return len(self.frame)
 
     @classmethod
-    def index(cls, root: str | Path, *, layout: str, **options: Any) -> "Catalog":
+    def index(cls, root: str | AnyPath, *, layout: str, **options: Any) -> "Catalog":
         """List the images below ``root``, sorted by path (bytewise), by one of LAYOUTS and that layout's options.
 
-        Raises ConfigError for an unknown layout or option, InputError for a folder that is missing, empty, of another
-        layout, or has too many misfits (see ``check_rejected``).
+        ``root`` is a folder, or a URL that pyarrow.fs opens, such as ``s3://bucket/prefix``. Raises ConfigError for an
+        unknown layout or option, InputError for a folder that is missing, empty, of another layout, or has too many
+        misfits (see ``check_rejected``).
         """
-        root = Path(root)
+        root = locate(root)
         if layout not in LAYOUTS:
             raise ConfigError(f"no layout {layout!r}{nearest(layout, LAYOUTS)}; known layouts: {', '.join(LAYOUTS)}")
         _check_options(layout, options)
         require_folder(root)
         listing = _without_unsafe(LAYOUTS[layout](root, **options))
         check_rejected(listing, root=root, layout=layout)
+        world = read_world(root)
         return cls(
             frame=listing.frame,
-            root=root.absolute(),
-            title=_world_title(root) or listing.title or root.resolve().name,
+            root=root,
+            title=world["title"] if world else listing.title or root.resolve().name,
             layout=layout,
             attributes=listing.attributes,
             rejected=listing.rejected,
@@ -160,7 +167,7 @@ class Catalog:
         )
 
     @classmethod
-    def read(cls, path: Path, *, root: Path | None = None) -> "Catalog":
+    def read(cls, path: Path, *, root: str | AnyPath | None = None) -> "Catalog":
         """Read what ``write`` wrote; ``root`` says where the images are now, if they were moved.
 
         Raises StateError when the file is missing, damaged, of another format, or names a path outside its root.
@@ -182,7 +189,7 @@ class Catalog:
         rejected = facts["rejected"]
         return cls(
             frame=pd.DataFrame(frame),
-            root=Path(facts["root"]) if root is None else Path(root).absolute(),
+            root=locate(facts["root"] if root is None else root),
             title=facts["title"],
             layout=facts["layout"],
             attributes=attributes,
@@ -226,7 +233,7 @@ class Catalog:
         """The attributes of the person."""
         return tuple(attribute for attribute in self.attributes if attribute.level == "identity")
 
-    def file_paths(self) -> list[Path]:
+    def file_paths(self) -> list[AnyPath]:
         """Where each image is, in row order."""
         return [self.root / path for path in self.frame["path"].tolist()]
 
@@ -237,28 +244,46 @@ class Catalog:
         if len(set(names)) != len(names) or float(np.prod(sizes, dtype=float)) > 2**62:
             raise InputError(f"cells need distinct attributes with at most 2^62 combinations, got {list(names)}")
         key = np.zeros(len(self), dtype=np.int64)
-        known = np.ones(len(self), dtype=bool)
+        unknown = np.zeros(len(self), dtype=bool)
         for attribute, size in zip(attributes, sizes, strict=True):
             codes = self.frame[attribute.name].cat.codes.to_numpy()
-            known &= codes >= 0
-            key = key * size + codes
-        keys, of_known, images = np.unique(key[known], return_inverse=True, return_counts=True)
-        of_row = np.full(len(self), -1, dtype=np.int64)
-        of_row[known] = of_known
+            unknown |= codes < 0
+            key *= size
+            key += codes
+        key[unknown] = -1
+        keys, of_row, images = _number_keys(key, math.prod(sizes))
         cell_codes = np.empty((len(keys), len(attributes)), dtype=np.int16)
         for column in reversed(range(len(attributes))):
             keys, cell_codes[:, column] = np.divmod(keys, sizes[column])
-        return Cells(attributes=attributes, codes=cell_codes, of_row=of_row, images=images.astype(np.int64))
+        return Cells(attributes=attributes, codes=cell_codes, of_row=of_row, images=images)
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the rows in order: paths, labels and attributes. Root, title and image bytes are not in it."""
         parts = [storage.canonical_hash([asdict(attribute) for attribute in self.attributes])]
-        parts.append(storage.sha256("\0".join(self.frame["path"].tolist())))
+        parts.append(_sha256_of_joined(self.frame["path"]))
         parts += [storage.sha256(self.frame[name].to_numpy("<i8").tobytes()) for name in ("identity", "camera")]
         for name in ("part", *(attribute.name for attribute in self.attributes)):
             parts.append(storage.sha256(self.frame[name].cat.codes.to_numpy("<i2").tobytes()))
         return storage.sha256("".join(parts))
+
+
+def _number_keys(
+    key: npt.NDArray[np.int64], num_possible: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The keys (C,) that occur, in order, the place of each row's key among them (n,), and their counts (C,).
+
+    Keys (n,) are -1, which is no key and has place -1, or 0 .. num_possible - 1.
+    """
+    if num_possible > _COUNTED_PER_ROW * max(len(key), 1):
+        keys, place = np.unique(np.append(key, -1), return_inverse=True)  # -1 is the first, whether it occurs or not
+        place = place[:-1] - 1
+        return keys[1:], place, np.bincount(place + 1, minlength=len(keys))[1:]
+    counts = np.bincount(key + 1, minlength=num_possible + 1)[1:]
+    keys = np.flatnonzero(counts)
+    place_of = np.full(num_possible + 1, -1, dtype=np.int64)  # the last entry answers for key -1
+    place_of[keys] = np.arange(len(keys))
+    return keys, place_of[key], counts[keys]
 
 
 def _is_chosen(attribute: Attribute, chosen: frozenset[str]) -> npt.NDArray[np.bool_]:
@@ -266,6 +291,13 @@ def _is_chosen(attribute: Attribute, chosen: frozenset[str]) -> npt.NDArray[np.b
     mask = np.zeros(len(attribute.values), dtype=bool)
     mask[[attribute.index(value) for value in sorted(chosen)]] = True
     return mask
+
+
+def _sha256_of_joined(texts: "pd.Series[str]") -> str:
+    """SHA-256 of the texts with NUL between them, as UTF-8."""
+    array = pa.array(texts, pa.large_string())
+    everything = pa.ListArray.from_arrays(pa.array([0, len(array)], pa.int32()), array)
+    return storage.sha256(pc.binary_join(everything, pa.scalar("\0", array.type))[0].as_buffer())
 
 
 def _check_options(layout: str, options: dict[str, Any]) -> None:
@@ -298,15 +330,19 @@ def _without_unsafe(listing: Listing) -> Listing:
     )
 
 
-def _world_title(root: Path) -> str | None:
-    """The title that the renderer left in the root, if it rendered it."""
+def read_world(root: AnyPath) -> dict[str, Any] | None:
+    """What the renderer left in the root, with its ``title``; None where it did not render it."""
     path = root / WORLD
     if not path.is_file():
         return None
-    world = storage.read_json(path)
+    text = path.read_bytes()
+    try:
+        world = json.loads(text)
+    except (ValueError, RecursionError):
+        world = None
     if not isinstance(world, dict) or not isinstance(world.get("title"), str):
         raise InputError(f'{path} should hold {{"title": "..."}}; render the world again or delete the file')
-    return str(world["title"])
+    return world
 
 
 def _to_arrow(column: "pd.Series[Any]", type_: pa.DataType) -> pa.Array:

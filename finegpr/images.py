@@ -4,6 +4,7 @@ The content of a file decides, never its name. Rules: alpha over white; palette 
 divided by 257; EXIF orientation applied; only the first picture of an MPO; animations, float and 32-bit images refused.
 """
 
+import io
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,10 +14,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from finegpr.errors import InputError
+from finegpr.remote import AnyPath, RemotePath
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 MAX_PIXELS = 25_000_000
 MIN_SIDE = 4
+# A remote file is read whole: as many bytes as the largest picture has, uncompressed, in 16 bits and four channels.
+MAX_REMOTE_BYTES = 8 * MAX_PIXELS
+
+# Below, such images are refused by their header. Set once: threads that decode would undo each other's filters.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 _ORIENTATION_TAG = 0x0112
 _ORIENTATIONS = {
@@ -38,25 +45,29 @@ class BadImage(Exception):  # noqa: N818 (the noun of the quarantine, not a fail
         self.reason = reason
 
 
-def decode(path: Path) -> NDArray[np.uint8]:
+def decode(path: AnyPath) -> NDArray[np.uint8]:
     """Read an image file as RGB, uint8 (H, W, 3), upright.
 
     Raises BadImage: missing, not a file, no permission, unidentified, too large (above 25 million pixels, judged from
-    the header before decoding), too small (a side below 4), multi-frame, unsupported mode, truncated.
+    the header before decoding), too small (a side below 4), multi-frame, unsupported mode, truncated. Raises InputError
+    when a remote store does not answer.
     A flipped byte inside JPEG data cannot be seen and is not reported.
     """
-    if not path.is_file():  # also keeps a FIFO or a device from being opened, which could block for ever
-        raise BadImage("not a file" if path.exists() else "missing")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        try:
-            opened = Image.open(path, formats=FORMATS)
-        except PermissionError:
-            raise BadImage("no permission") from None
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-            raise BadImage("too large") from None
-        except Exception:  # decoders raise anything at all on hostile bytes
-            raise BadImage("unidentified") from None
+    return np.array(_picture(path))
+
+
+def _picture(path: AnyPath) -> Image.Image:
+    file = _fetch(path) if isinstance(path, RemotePath) else path
+    if isinstance(file, Path) and not file.is_file():  # keeps a FIFO or a device, which could block, from being opened
+        raise BadImage("not a file" if file.exists() else "missing")
+    try:
+        opened = Image.open(file, formats=FORMATS)
+    except PermissionError:
+        raise BadImage("no permission") from None
+    except Image.DecompressionBombError:
+        raise BadImage("too large") from None
+    except Exception:  # decoders raise anything at all on hostile bytes
+        raise BadImage("unidentified") from None
     with opened as image:
         if image.width * image.height > MAX_PIXELS:
             raise BadImage("too large")
@@ -73,19 +84,29 @@ def decode(path: Path) -> NDArray[np.uint8]:
             raise BadImage("truncated") from None
 
 
-def _rgb(image: Image.Image) -> NDArray[np.uint8]:
+def _fetch(path: RemotePath) -> io.BytesIO:
+    try:
+        data = path.read_bytes(MAX_REMOTE_BYTES + 1)
+    except FileNotFoundError:
+        raise BadImage("missing") from None
+    if len(data) > MAX_REMOTE_BYTES:
+        raise BadImage("too large")
+    return io.BytesIO(data)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
     upright = image
     if (orientation := _orientation(image)) in _ORIENTATIONS:
         upright = image.transpose(_ORIENTATIONS[orientation])
     if upright.mode.startswith("I;16"):
         gray = np.asarray(upright).astype(np.uint16)  # Pillow's own conversion saturates at 255
-        return np.repeat(((gray + 128.0) / 257.0).astype(np.uint8)[:, :, None], 3, axis=2)
+        return Image.fromarray(np.repeat(((gray + 128.0) / 257.0).astype(np.uint8)[:, :, None], 3, axis=2))
     if upright.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         colours = upright.convert("RGBA")
         white = Image.new("RGBA", colours.size, "white")
-        return np.array(Image.alpha_composite(white, colours).convert("RGB"))
+        return Image.alpha_composite(white, colours).convert("RGB")
     if upright.mode in ("RGB", "L", "1", "P", "CMYK", "YCbCr", "RGBX"):
-        return np.array(upright.convert("RGB"))
+        return upright.convert("RGB")
     raise BadImage("unsupported mode")
 
 
@@ -101,13 +122,14 @@ def resize(pixels: NDArray[np.uint8] | NDArray[np.float32], *, height: int, widt
     return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
 
 
-def load(paths: Sequence[Path], *, height: int, width: int) -> tuple[NDArray[np.uint8], list[tuple[int, str]]]:
+def load(paths: Sequence[AnyPath], *, height: int, width: int) -> tuple[NDArray[np.uint8], list[tuple[int, str]]]:
     """Decode and resize to uint8 (n, 3, height, width); with the (index, reason) of bad images, whose rows are zero."""
     images = np.zeros((len(paths), 3, height, width), dtype=np.uint8)
     bad = []
     for index, path in enumerate(paths):
         try:
-            images[index] = resize(decode(path), height=height, width=width).transpose(2, 0, 1)
+            resized = _picture(path).resize((width, height), Image.Resampling.BILINEAR)
+            images[index] = np.asarray(resized).transpose(2, 0, 1)
         except BadImage as error:
             bad.append((index, error.reason))
     return images, bad

@@ -4,18 +4,18 @@
 ``measure_shard`` in any process and order; the numbers do not depend on who measured which shard.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 
 from finegpr import storage
 from finegpr.catalog import Catalog, Cells
-from finegpr.errors import InputError, StateError
+from finegpr.errors import InputError
 from finegpr.measurements import (
     FORMAT,
     PLAN,
@@ -24,24 +24,21 @@ from finegpr.measurements import (
     read_marker,
     read_measurements,
     shard_paths,
-    shard_schema,
     withdraw,
 )
+from finegpr.meter import Meter
 from finegpr.reference import (
     MeasureConfig,
     Reference,
-    build_network,
     fit_reference,
-    fit_settings,
-    load_reference,
     priorities,
-    read_batches,
 )
-from finegpr.vgg import find_weights
+from finegpr.remote import AnyPath
 
 __all__ = [
     "MeasureConfig",
     "Meter",
+    "cell_order",
     "fit_reference",
     "measure",
     "measure_shard",
@@ -54,107 +51,51 @@ __all__ = [
 Rows = NDArray[np.int64]
 
 
-def plan_shards(config: MeasureConfig, catalog: Catalog, cells: Cells) -> list[Rows]:
+def plan_shards(
+    config: MeasureConfig, catalog: Catalog, cells: Cells, *, batches: Sequence[Rows] | None = None
+) -> list[Rows]:
     """Which catalog rows to measure, in catalog order, ``images_per_shard`` at a time.
 
-    Rows of unknown cell are left out. With ``images_per_cell`` each cell gives that many: one of each identity before
-    a second of any, identities and images in a seeded order that depends on paths alone.
+    Rows of unknown cell are left out. With ``images_per_cell`` each cell gives that many, those of ``cell_order``. With
+    ``batches`` these rows are measured instead, batch after batch: such a plan may grow, its first shards stay valid.
     Raises InputError when no row has a cell.
     """
-    rows = np.flatnonzero(cells.of_row >= 0)
-    if not len(rows):
+    if batches is None:
+        everything = config.images_per_cell is None
+        batches = [np.flatnonzero(cells.of_row >= 0) if everything else cell_order(config, catalog, cells)]
+    if not sum(map(len, batches)):
         raise InputError(f"no image of {catalog.title} has known values of all of {[a.name for a in cells.attributes]}")
-    if config.images_per_cell is not None:
-        rows = _sample_cells(config.images_per_cell, config.seed, catalog, cells, rows)
-    return [rows[start : start + config.images_per_shard] for start in range(0, len(rows), config.images_per_shard)]
+    step = config.images_per_shard
+    return [np.sort(batch)[start : start + step] for batch in batches for start in range(0, len(batch), step)]
 
 
-def _sample_cells(images_per_cell: int, seed: int, catalog: Catalog, cells: Cells, rows: Rows) -> Rows:
+def cell_order(config: MeasureConfig, catalog: Catalog, cells: Cells) -> Rows:
+    """The rows of known cell, cell by cell, each in the order it is sampled in, up to ``images_per_cell``.
+
+    One image of each identity comes before a second of any, identities and images in a seeded order that depends on
+    paths alone.
+    """
+    rows = np.flatnonzero(cells.of_row >= 0)
     cell = cells.of_row[rows]
     identity = catalog.frame["identity"].to_numpy()[rows]
-    priority = priorities(catalog, seed=seed)[rows]
+    priority = priorities(catalog, seed=config.seed)[rows]
     by_identity = np.lexsort((priority, identity, cell))
     turn = np.empty(len(rows), dtype=np.int64)  # 0 for an identity's first image in the cell, 1 for its second, ...
     turn[by_identity] = _rank_in_group(cell[by_identity], identity[by_identity])
-    by_turn = np.lexsort((priority, turn, cell))
-    return np.sort(rows[by_turn[_rank_in_group(cell[by_turn]) < images_per_cell]])
+    order = rows[np.lexsort((priority, turn, cell))]
+    if config.images_per_cell is None:
+        return order
+    return order[_rank_in_group(cells.of_row[order]) < config.images_per_cell]
 
 
 def _rank_in_group(*keys: NDArray[Any]) -> NDArray[np.int64]:
     """Position of each entry within its run of equal keys."""
+    if not len(keys[0]):
+        return np.empty(0, dtype=np.int64)
     changed = np.ones(len(keys[0]), dtype=bool)
     changed[1:] = np.logical_or.reduce([key[1:] != key[:-1] for key in keys])
     starts = np.flatnonzero(changed)
     return np.arange(len(changed)) - np.repeat(starts, np.diff(np.append(starts, len(changed))))
-
-
-class Meter:
-    """The network and the reference of ``folder``, ready to measure rows of ``catalog``; sets the process's threads."""
-
-    def __init__(self, config: MeasureConfig, folder: Path, catalog: Catalog) -> None:
-        self.config = config
-        self.catalog = catalog
-        self.reference = load_reference(folder)
-        weights = find_weights(config.weights, seed=config.seed)
-        settings = fit_settings(config, weights)
-        if different := [name for name in settings if settings[name] != self.reference.settings.get(name)]:
-            raise StateError(f"{folder} was fitted with other settings ({', '.join(different)}); fit it again")
-        self.network = build_network(config, weights)
-        device = self.network.device
-        self._bases = [basis.to(device) for basis in self.reference.bases]
-        self._means = {
-            name: [mean.to(device) for mean in target.mean] for name, target in self.reference.targets.items()
-        }
-        self._units = torch.tensor([basis.spread or 1.0 for basis in self._bases], device=device).sqrt()
-
-    @torch.inference_mode()
-    def measure(self, rows: Rows) -> pa.Table:
-        """Columns of ``measurements.shard_schema``, in the order of ``rows``; an unreadable image is ok=False."""
-        schema = shard_schema(list(self._means), sum(basis.directions.shape[1] for basis in self._bases))
-        columns: dict[str, NDArray[Any]] = {
-            field.name: np.zeros((len(rows), field.type.list_size), dtype=field.type.value_type.to_pandas_dtype())
-            for field in schema
-            if pa.types.is_fixed_size_list(field.type)
-        }
-        reasons: list[str | None] = [None] * len(rows)
-        paths = [self.catalog.root / path for path in self.catalog.frame["path"].iloc[rows]]
-        for batch in read_batches(self.network, paths, self.config):
-            for position, reason in batch.bad:
-                reasons[position] = reason
-            if len(batch.positions):
-                for name, values in self._measure_vectors(batch.vectors).items():
-                    columns[name][batch.positions] = values.cpu().numpy()
-        arrays = {
-            "row": pa.array(rows),
-            "ok": pa.array([reason is None for reason in reasons]),
-            "reason": pa.array(reasons, pa.string()),
-            **{
-                name: pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
-                for name, values in columns.items()
-            },
-        }
-        return pa.table([arrays[field.name].cast(field.type) for field in schema], schema=schema)
-
-    def _measure_vectors(self, vectors: list[torch.Tensor]) -> dict[str, torch.Tensor]:
-        sketch, norms, off_basis = [], [], []
-        for basis, unit, vector in zip(self._bases, self._units, vectors, strict=True):
-            coordinates, norm, off = basis.project(vector)
-            sketch.append(coordinates / unit)
-            norms.append(norm)
-            off_basis.append(off)
-        measured = {
-            "sketch": torch.cat(sketch, dim=1),
-            "norms": torch.stack(norms, dim=1),
-            "off_basis": torch.stack(off_basis, dim=1),
-        }
-        for name, means in self._means.items():
-            terms = [
-                torch.linalg.vector_norm(vector - mean, dim=1).square()
-                for vector, mean in zip(vectors, means, strict=True)
-            ]
-            constant = torch.from_numpy(self.reference.targets[name].constant).to(terms[0])
-            measured[f"terms/{name}"] = torch.stack(terms, dim=1) + constant
-        return measured
 
 
 def shard_inputs(config: MeasureConfig, reference: Reference, rows: Rows) -> str:
@@ -164,10 +105,16 @@ def shard_inputs(config: MeasureConfig, reference: Reference, rows: Rows) -> str
 
 
 def prepare(
-    config: MeasureConfig, source: Catalog, targets: Mapping[str, Catalog], folder: Path, *, cells: Cells
+    config: MeasureConfig,
+    source: Catalog,
+    targets: Mapping[str, Catalog],
+    folder: Path,
+    *,
+    cells: Cells,
+    batches: Sequence[Rows] | None = None,
 ) -> list[Rows]:
     """Fit the reference and write the plan; returns the rows of every shard. Cheap when nothing changed."""
-    shards = plan_shards(config, source, cells)
+    shards = plan_shards(config, source, cells, batches=batches)
     reference = fit_reference(config, source, targets, folder)
     rows = np.concatenate(shards)
     sha256 = storage.write_arrays(folder / PLAN, {"row": rows, "cell": cells.of_row[rows]})
@@ -202,7 +149,7 @@ def _is_finished(folder: Path, index: int, inputs: str, catalog: Catalog) -> boo
     )
 
 
-def _stamp(path: Path) -> list[int] | None:
+def _stamp(path: AnyPath) -> list[int] | None:
     """Size and modification time, or None for a missing file."""
     try:
         status = path.stat()
@@ -241,22 +188,25 @@ def measure(
     folder: Path,
     *,
     cells: Cells,
+    batches: Sequence[Rows] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Measurements:
     """Measure in this process, skipping finished shards; ``progress`` is told (images done, images in all).
 
     Raises InputError for empty inputs and for too many bad images, StateError for damaged state.
     """
-    shards = prepare(config, source, targets, folder, cells=cells)
+    shards = prepare(config, source, targets, folder, cells=cells, batches=batches)
     pending = pending_shards(folder, source)
     total = sum(map(len, shards))
     done = total - sum(len(shards[index]) for index in pending)
     report = progress or (lambda *_: None)
     report(done, total)
     if pending:
-        meter = Meter(config, folder, source)
-        for index in pending:
-            measure_shard(meter, index, shards[index], folder)
-            done += len(shards[index])
-            report(done, total)
+        with closing(Meter(config, folder, source)) as meter:
+            for index, following in zip_longest(pending, pending[1:]):
+                if following is not None:
+                    meter.expect(shards[following])
+                measure_shard(meter, index, shards[index], folder)
+                done += len(shards[index])
+                report(done, total)
     return read_measurements(folder)

@@ -9,10 +9,17 @@ A measurement folder holds, in the order of writing:
     plan.json               finish marker of the plan: for every shard the hash of what it is made from
     shard-00012.parquet     columns of ``shard_schema``
     shard-00012.json        finish marker of a shard: its inputs' hash, its SHA-256, its bad images
+
+A derived folder (``finegpr.retarget``) holds new targets only, for the images of another folder, its base:
+
+    target-0123456789ab.safetensors   sketch (m, S), constant (6,), mean (S,) and rest (6,): see ``distances``
+    target-0123456789ab.json          finish marker of a target, named by the hash of what it is made from
+    derived.json            finish marker: where the base lies, the SHA-256 of its markers, the targets by name
 """
 
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,11 +31,24 @@ from numpy.typing import NDArray
 from finegpr import storage
 from finegpr.errors import StateError
 from finegpr.images import check_quarantine
-from finegpr.perceptual import ALPHA, BETA, LAYER_WEIGHT, NUM_STYLE_TERMS, NUM_TERMS
+from finegpr.perceptual import ALPHA, BETA, LAYER_WEIGHT, NUM_STYLE_TERMS, NUM_TERMS, STYLE_LAYERS
+from finegpr.sketch import estimated_distances
 
 FORMAT = 2
 REFERENCE, SUMMARY, REFERENCE_MARKER = "reference.safetensors", "summary.safetensors", "reference.json"
 PLAN, PLAN_MARKER = "plan.safetensors", "plan.json"
+DERIVED_MARKER = "derived.json"
+
+TERMS = (*STYLE_LAYERS, "content")
+ROWS_AT_ONCE = 65_536  # of the estimated distances, which are computed in float64
+
+MAX_OFF_BASIS = 0.25
+"""Share of the source's squared norms off the basis, in any term, above which sketches are too coarse for new targets.
+
+On MiniGPR (results/sketch-error.md) the error of distances to new targets grew with the content's share, the largest,
+like this (95th percentile in standard deviations over images, lowest Spearman): 16 %: 1 %, 0.9995; 24 %: 5 %, 0.996;
+29 %: 13 %, 0.977; 36 %: 21 %, 0.94.
+"""
 
 Scale = Literal["paper", "standardised"]
 
@@ -36,6 +56,11 @@ Scale = Literal["paper", "standardised"]
 def shard_paths(folder: Path, index: int) -> tuple[Path, Path]:
     """Table and finish marker of one shard."""
     return folder / f"shard-{index:05d}.parquet", folder / f"shard-{index:05d}.json"
+
+
+def target_paths(folder: Path, key: str) -> tuple[Path, Path]:
+    """Arrays and finish marker of a target of a derived folder, made from the inputs with hash ``key``."""
+    return folder / f"target-{key[:12]}.safetensors", folder / f"target-{key[:12]}.json"
 
 
 def shard_schema(targets: list[str], num_coordinates: int) -> pa.Schema:
@@ -97,6 +122,40 @@ class Measurements:
         return storage.canonical_hash([storage.sha256(np.ascontiguousarray(array).tobytes()) for array in arrays])
 
     @property
+    def off_basis_share(self) -> NDArray[np.float64]:
+        """Share (6,) of all images' squared norms that lies off the basis, in [0, 1]."""
+        share: NDArray[np.float64] = _share_off_basis(self, np.zeros_like(self.row))[0]
+        return share
+
+    def off_basis_summary(self) -> dict[str, list[float]]:
+        """The share off the basis per term: ``off_basis_share``, and of single images, and in the worst cell."""
+        cell = np.unique(self.cell, return_inverse=True)[1]
+        return {
+            "share": self.off_basis_share.tolist(),
+            "median": np.median(self.off_basis, axis=0).tolist(),
+            "percentile_95": np.percentile(self.off_basis, 95, axis=0).tolist(),
+            "worst_cell": _share_off_basis(self, cell).max(axis=0).tolist(),
+        }
+
+    def distances(self, *, mean: NDArray[np.float64], rest: NDArray[np.float64]) -> NDArray[np.float64]:
+        """|u - t|^2 (n, 6) estimated from sketches, t with coordinates ``mean`` (S,), and ``rest`` (6,) off the basis.
+
+        See ``sketch.estimated_distances`` for the error.
+        """
+        estimated = np.empty((len(self.row), NUM_TERMS))
+        for start in range(0, len(estimated), ROWS_AT_ONCE):
+            rows = slice(start, start + ROWS_AT_ONCE)
+            for term, block in enumerate(self.blocks):
+                estimated[rows, term] = estimated_distances(
+                    self.sketch[rows, block],
+                    self.norms[rows, term],
+                    self.off_basis[rows, term],
+                    mean=mean[block],
+                    rest=float(rest[term]),
+                )
+        return estimated
+
+    @property
     def layer_weights(self) -> NDArray[np.float64]:
         """(6,): alpha w_l for the style terms, beta for content."""
         return np.array([ALPHA * LAYER_WEIGHT] * NUM_STYLE_TERMS + [BETA])
@@ -130,11 +189,21 @@ class Measurements:
 
 
 def read_measurements(folder: Path) -> Measurements:
-    """Read a finished measurement, verifying every hash and checksum.
+    """Read a finished measurement, or one derived from it for new targets, verifying every hash and checksum.
 
     Raises StateError naming the file for anything missing, damaged or of another run, InputError for too many bad
     images.
     """
+    if not (folder / DERIVED_MARKER).exists():
+        return _read_measured(folder)
+    if (folder / REFERENCE_MARKER).exists():
+        raise StateError(
+            f"{folder} holds a measurement and the targets of another; delete {DERIVED_MARKER} or the rest"
+        )
+    return _read_derived(folder)
+
+
+def _read_measured(folder: Path) -> Measurements:
     reference = read_marker(folder / REFERENCE_MARKER)
     summary = read_verified(folder / SUMMARY, reference["summary_sha256"])
     plan = read_marker(folder / PLAN_MARKER)
@@ -151,20 +220,22 @@ def read_measurements(folder: Path) -> Measurements:
     check_quarantine([(path, reason) for path, reason, _ in bad], len(table), of="the source")
     bad += reference["quarantine"]
 
-    ok = table["ok"].to_numpy()
     row = table["row"].to_numpy()
     if not np.array_equal(row, planned["row"]):
         raise StateError(f"{folder}: the shards hold other rows than the plan; delete the folder and measure again")
+    # A plan that grew holds catalog order only batch by batch.
+    kept = np.argsort(row, kind="stable")
+    kept = kept[table["ok"].to_numpy()[kept]]
     units = np.repeat(np.sqrt(np.asarray(reference["spread"])), reference["num_coordinates"]).astype(np.float32)
-    return Measurements(
-        row=row[ok],
-        cell=planned["cell"][ok],
-        terms={target: _matrix(table, f"terms/{target}")[ok] for target in targets},
+    measured = Measurements(
+        row=row[kept],
+        cell=planned["cell"][kept],
+        terms={target: _matrix(table, f"terms/{target}")[kept] for target in targets},
         median=summary["median"],
-        sketch=_matrix(table, "sketch")[ok].astype(np.float32) * units,
+        sketch=_matrix(table, "sketch")[kept].astype(np.float32) * units,
         blocks=blocks,
-        norms=_matrix(table, "norms")[ok],
-        off_basis=_matrix(table, "off_basis")[ok],
+        norms=_matrix(table, "norms")[kept],
+        off_basis=_matrix(table, "off_basis")[kept],
         target_sketch={target: summary[f"sketch/{target}"] for target in targets},
         target_constant={target: summary[f"constant/{target}"] for target in targets},
         num_target={target: len(summary[f"sketch/{target}"]) for target in targets},
@@ -173,12 +244,95 @@ def read_measurements(folder: Path) -> Measurements:
         warnings=reference["warnings"],
         num_catalog=plan["num_catalog"],
     )
+    return replace(measured, warnings=[*measured.warnings, *_off_basis_warnings(measured, reference["settings"])])
+
+
+def _read_derived(folder: Path) -> Measurements:
+    marker = read_marker(folder / DERIVED_MARKER)
+    base = Path(os.path.normpath(folder.resolve() / marker["base"]["path"]))
+    if not base.is_dir():
+        raise StateError(
+            f"{folder} belongs to the measurement {base}, which is not there; "
+            "run `aost measure --from-sketches` again with its new place"
+        )
+    if changed := sorted(set(marker["base"]["markers"].items()) ^ set(marker_hashes(base).items())):
+        raise StateError(
+            f"{base / changed[0][0]} has changed since {folder} was derived from it; "
+            "run the same `aost measure --from-sketches` command again"
+        )
+    measured = _read_measured(base)
+    targets, bad = {}, []
+    for name, (key, sha256) in marker["targets"].items():
+        path, marker_path = target_paths(folder, key)
+        if not marker_path.exists() or storage.file_sha256(marker_path) != sha256:
+            raise StateError(f"{marker_path} is missing or damaged; delete it and run the same command again")
+        target = read_marker(marker_path)
+        targets[name] = read_verified(path, target["sha256"])
+        bad += [(image, reason, name) for image, reason in target["quarantine"]]
+    settings = read_marker(base / REFERENCE_MARKER)["settings"]
+    of_source = measured.quarantine[measured.quarantine["of"] == "source"]
+    return replace(
+        measured,
+        terms={
+            name: (measured.distances(mean=target["mean"], rest=target["rest"]) + target["constant"]).astype(np.float32)
+            for name, target in targets.items()
+        },
+        target_sketch={name: target["sketch"] for name, target in targets.items()},
+        target_constant={name: target["constant"] for name, target in targets.items()},
+        num_target={name: len(target["sketch"]) for name, target in targets.items()},
+        quarantine=pd.concat([of_source, pd.DataFrame(bad, columns=of_source.columns)], ignore_index=True),
+        warnings=[*marker["warnings"], *_off_basis_warnings(measured, settings)],
+    )
+
+
+def _off_basis_warnings(measured: Measurements, settings: Mapping[str, Any]) -> list[str]:
+    worst = int(measured.off_basis_share.argmax())
+    if measured.off_basis_share[worst] <= MAX_OFF_BASIS:
+        return []
+    advice = basis_advice(settings, worst)
+    return [
+        f"{measured.off_basis_share[worst]:.0%} of the images' {TERMS[worst]} lies off the basis of the sketches, more "
+        f"than {MAX_OFF_BASIS:.0%}: too coarse for new targets; to use --from-sketches, {advice}"
+    ]
+
+
+def basis_advice(settings: Mapping[str, Any], term: int) -> str:
+    """What makes sketches of ``term`` finer than those of these settings."""
+    name = "style_coordinates" if term < NUM_STYLE_TERMS else "content_coordinates"
+    images = min(2 * settings["basis_images"], 2000)
+    return f"measure anew with a larger basis, as by --set basis_images={images} {name}={2 * settings[name]}"
 
 
 def to_blocks(num_coordinates: list[int]) -> list[slice]:
     """The slice of the sketch that belongs to each term."""
     stops = np.cumsum(num_coordinates).tolist()
     return [slice(stop - size, stop) for stop, size in zip(stops, num_coordinates, strict=True)]
+
+
+def basis_hash(folder: Path) -> str:
+    """SHA-256 of the fitted numbers of a measurement's sketch basis, which new targets do not change."""
+    if (folder / DERIVED_MARKER).exists():
+        return str(read_marker(folder / DERIVED_MARKER)["base"]["basis"])
+    return str(read_marker(folder / REFERENCE_MARKER)["basis"])
+
+
+def shard_markers(folder: Path) -> list[Path]:
+    """The finish markers of all shards of the plan."""
+    return [shard_paths(folder, index)[1] for index in range(len(read_marker(folder / PLAN_MARKER)["shards"]))]
+
+
+def marker_hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of every finish marker of a measurement, by name; each of them vouches for its file.
+
+    Raises StateError when the measurement is unfinished.
+    """
+    paths = [folder / REFERENCE_MARKER, folder / PLAN_MARKER, *shard_markers(folder)]
+    if missing := [path.name for path in paths if not path.exists()]:
+        raise StateError(
+            f"{folder} is unfinished: {missing[0]}{f' and {len(missing) - 1} more' if missing[1:] else ''} missing; "
+            "run the `aost measure` command that began it again"
+        )
+    return {path.name: storage.file_sha256(path) for path in paths}
 
 
 def read_marker(path: Path) -> dict[str, Any]:
@@ -216,3 +370,13 @@ def _matrix(table: pa.Table, column: str) -> NDArray[Any]:
     array = table[column].combine_chunks()
     flat: NDArray[Any] = array.flatten().to_numpy(zero_copy_only=False)
     return flat.reshape(len(table), array.type.list_size)
+
+
+def _share_off_basis(measured: Measurements, group: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Share of squared norms off the basis per group (n,) of images, (groups, 6); 0 where all norms are."""
+    outside = measured.norms.astype(np.float64) * measured.off_basis
+    sums, totals = (
+        np.stack([np.bincount(group, weights=column) for column in values.T], axis=1)
+        for values in (outside, measured.norms)
+    )
+    return np.asarray(np.divide(sums, totals, out=np.zeros_like(sums), where=totals > 0))

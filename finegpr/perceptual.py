@@ -7,6 +7,7 @@ Means over a target, the principal basis and the sketches all work on these vect
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import sqrt
 
 import torch
@@ -23,6 +24,8 @@ CONTENT_LAYER = "relu4_2"
 NUM_STYLE_TERMS = len(STYLE_LAYERS)
 NUM_TERMS = NUM_STYLE_TERMS + 1
 
+_GRAM_ROWS = 64
+
 
 @dataclass(frozen=True, kw_only=True)
 class Distances:
@@ -34,20 +37,51 @@ class Distances:
 
 
 def style_vector(features: Tensor) -> Tensor:
-    """Feature maps (n, N, H, W) -> (n, N (N + 1) / 2); squared distance = sum (G - A)^2 / (4 N^2 M^2), M = H W."""
-    filters, positions = features.shape[1], features.shape[2] * features.shape[3]
-    # (n, M, N) is a view of a channels-last map; of the usual layout only the product reads it strided.
-    by_position = features.permute(0, 2, 3, 1).reshape(len(features), positions, filters)
-    gram = torch.bmm(by_position.transpose(1, 2), by_position)
-    row, column = torch.triu_indices(filters, filters, device=features.device)
-    scale = gram.new_full(row.shape, sqrt(2.0) / (2 * filters * positions))
-    scale[row == column] /= sqrt(2.0)
-    return gram.flatten(1).index_select(1, row * filters + column) * scale
+    """Feature maps (n, N, H, W) -> (n, N (N + 1) / 2); squared distance = sum (G - A)^2 / (4 N^2 M^2), M = H W.
+
+    Of bfloat16 maps the products are exact and their sums, like the result, float32.
+    """
+    x = _by_position(features)
+    narrow = x.dtype == torch.bfloat16
+    if narrow and not x.is_cuda:
+        x, narrow = x.float(), False
+    positions, filters = x.shape[1:]
+    entries, scale = _upper_triangle(filters, positions, torch.float32 if narrow else x.dtype, x.device)
+    parts = []
+    # Some rows of G at a time, and of those nothing that lies left of the diagonal block: nearly half the work.
+    for start, wanted in zip(range(0, filters, _GRAM_ROWS), entries, strict=True):
+        rows, columns = x[:, :, start : start + _GRAM_ROWS].transpose(1, 2), x[:, :, start:]
+        product = torch.bmm(rows, columns, out_dtype=torch.float32) if narrow else torch.bmm(rows, columns)
+        parts.append(product.flatten(1).index_select(1, wanted))
+    return torch.cat(parts, dim=1).mul_(scale)
 
 
 def content_vector(features: Tensor) -> Tensor:
-    """Feature maps (n, N, H, W) -> (n, N H W); squared distance = 1/2 sum (F - P)^2."""
-    return features.flatten(1) / sqrt(2.0)
+    """Feature maps (n, N, H, W) -> (n, H W N); squared distance = 1/2 sum (F - P)^2. Float32 of bfloat16 maps."""
+    vector = _by_position(features).flatten(1)
+    return (vector.float() if vector.dtype == torch.bfloat16 else vector) / sqrt(2.0)
+
+
+def _by_position(features: Tensor) -> Tensor:
+    """(n, N, H, W) -> (n, H W, N), a view; of a channels-last map it is contiguous."""
+    return features.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+@lru_cache(maxsize=16)
+def _upper_triangle(
+    filters: int, positions: int, dtype: torch.dtype, device: torch.device
+) -> tuple[list[Tensor], Tensor]:
+    """Where the upper triangle of G lies in the rows that are computed together, and the factor of each entry."""
+    with torch.inference_mode(False):  # kept, and so perhaps used where gradients are wanted
+        entries, factors = [], []
+        for start in range(0, filters, _GRAM_ROWS):
+            width = filters - start
+            row, column = torch.triu_indices(min(_GRAM_ROWS, width), width, device=device)
+            scale = torch.full(row.shape, sqrt(2.0) / (2 * filters * positions), dtype=dtype, device=device)
+            scale[row == column] /= sqrt(2.0)
+            entries.append(row * width + column)
+            factors.append(scale)
+        return entries, torch.cat(factors)
 
 
 def pairwise_distance(

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from finegpr import storage
 from finegpr.catalog import Catalog
 from finegpr.config import Config
 from finegpr.errors import InputError
-from finegpr.images import check_quarantine, load
+from finegpr.images import check_quarantine
 from finegpr.measurements import (
     FORMAT,
     REFERENCE,
@@ -28,9 +28,13 @@ from finegpr.measurements import (
     read_verified,
     withdraw,
 )
+from finegpr.memory import give_back_freed_blocks, keep_freed_blocks
 from finegpr.perceptual import NUM_STYLE_TERMS, NUM_TERMS
+from finegpr.prefetch import Decoder
+from finegpr.remote import AnyPath
 from finegpr.sketch import Basis, fit_basis
-from finegpr.vgg import VGG19, Weights, find_weights
+from finegpr.transfer import on_device
+from finegpr.vgg import VGG19, Precision, Weights, find_weights
 
 
 class MeasureConfig(Config):
@@ -39,7 +43,8 @@ class MeasureConfig(Config):
     Sizes in pixels. ``weights`` is ``imagenet``, ``random`` or a path (see ``vgg.find_weights``). ``images_per_cell``
     and ``target_images`` cap what is measured by a seeded sample, None = all. ``basis_images`` source images give at
     most ``style_coordinates`` per style layer and ``content_coordinates``. ``scale`` says how search weighs the terms;
-    it does not change what is measured. ``threads`` are fixed because they change the last digits.
+    it does not change what is measured. ``precision`` is that of the network's numbers; Gram matrices and distances are
+    float32 either way. ``threads`` are fixed because they change the last digits.
     """
 
     height: int = Field(default=256, ge=32, le=1024)
@@ -53,6 +58,7 @@ class MeasureConfig(Config):
     scale: Scale = "standardised"
     batch_size: int = Field(default=16, ge=1)
     images_per_shard: int = Field(default=2000, ge=1)
+    precision: Precision = "float32"
     threads: int = Field(default=1, ge=1)
     seed: int = Field(default=0, ge=0, lt=2**63)
 
@@ -88,17 +94,14 @@ class Batch:
     bad: list[tuple[int, str]]
 
 
-def read_batches(network: VGG19, paths: Sequence[Path], config: MeasureConfig) -> Iterator[Batch]:
+def read_batches(network: VGG19, paths: Sequence[AnyPath], config: MeasureConfig) -> Iterator[Batch]:
     """Decode, resize and push images through the network, ``batch_size`` at a time."""
-    for start in range(0, len(paths), config.batch_size):
-        images, bad = load(paths[start : start + config.batch_size], height=config.height, width=config.width)
-        positions = np.setdiff1d(np.arange(len(images)), [index for index, _ in bad])
-        vectors = network(torch.from_numpy(images[positions])) if len(positions) else []
-        yield Batch(
-            positions=positions + start,
-            vectors=vectors,
-            bad=[(start + index, reason) for index, reason in bad],
-        )
+    with Decoder(
+        height=config.height, width=config.width, batch_size=config.batch_size, device=network.device
+    ) as decoder:
+        for images in on_device(decoder.read(paths), network.device):
+            vectors = network(images.pixels) if len(images.positions) else []
+            yield Batch(positions=images.positions, vectors=vectors, bad=images.bad)
 
 
 def priorities(catalog: Catalog, *, seed: int) -> NDArray[np.uint64]:
@@ -111,21 +114,30 @@ def priorities(catalog: Catalog, *, seed: int) -> NDArray[np.uint64]:
 def build_network(config: MeasureConfig, weights: Weights) -> VGG19:
     """The network on the GPU if there is one, else on ``config.threads`` threads of this process."""
     torch.set_num_threads(config.threads)
-    return VGG19(weights).to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cpu":
+        keep_freed_blocks()
+    return VGG19(weights, config.precision).to(device)
 
 
-def fit_reference(config: MeasureConfig, source: Catalog, targets: Mapping[str, Catalog], folder: Path) -> Reference:
+def fit_reference(
+    config: MeasureConfig,
+    source: Catalog,
+    targets: Mapping[str, Catalog],
+    folder: Path,
+    *,
+    weights: Weights | None = None,
+) -> Reference:
     """Fit the sketch basis on a sample of the source, then pass once over every target; written to ``folder``.
 
-    Returns at once when the folder holds the reference of the same inputs. Raises InputError for an empty source or
-    target, for no target, and for too many unreadable images.
+    Returns at once when the folder holds the reference of the same inputs; ``weights`` are those of the config unless
+    given. Raises InputError for an empty source or target, for no target, and for too many unreadable images.
     """
     if not targets:
         raise InputError("a measurement needs at least one target; name a folder of target images")
-    for name, catalog in {"the source": source, **targets}.items():
-        if not len(catalog):
-            raise InputError(f"{name} has 0 images; at least one is needed: check its folder and layout")
-    weights = find_weights(config.weights, seed=config.seed)
+    require_images({"the source": source, **targets})
+    weights = weights or find_weights(config.weights, seed=config.seed)
     settings = fit_settings(config, weights)
     fingerprints = [[name, catalog.fingerprint] for name, catalog in targets.items()]
     inputs = storage.canonical_hash([FORMAT, settings, source.fingerprint, fingerprints])
@@ -137,21 +149,36 @@ def fit_reference(config: MeasureConfig, source: Catalog, targets: Mapping[str, 
     bases = _fit_bases(config, network, source)
     statistics, quarantine, warnings = {}, [], []
     for name, catalog in targets.items():
-        sample = catalog.take(_sample(catalog, config.target_images, seed=config.seed))
-        statistics[name], bad = _fit_target(config, network, sample, bases, name)
+        statistics[name], bad = fit_target(config, network, catalog, bases, name)
         quarantine += [(path, reason, name) for path, reason in bad]
-        if len(statistics[name].sketch) == 1:
-            warnings.append(f"target {name} has 1 image: its spread is unknown, and distances follow that image alone")
+        warnings += target_warnings(name, len(statistics[name].sketch))
     facts = {
         "format": FORMAT,
         "inputs": inputs,
         "settings": settings,
         "weights": weights.description,
+        "weights_given": config.weights,
+        "basis": storage.canonical_hash([basis.hash for basis in bases]),
         "quarantine": quarantine,
         "warnings": warnings,
     }
+    give_back_freed_blocks()
     _write(folder, bases, statistics, facts)
     return load_reference(folder)
+
+
+def require_images(catalogs: Mapping[str, Catalog]) -> None:
+    """Raises InputError naming the first catalog without an image."""
+    for name, catalog in catalogs.items():
+        if not len(catalog):
+            raise InputError(f"{name} has 0 images; at least one is needed: check its folder and layout")
+
+
+def target_warnings(name: str, num_images: int) -> list[str]:
+    """What to say of a target of which so many images could be read."""
+    if num_images > 1:
+        return []
+    return [f"target {name} has 1 image: its spread is unknown, and distances follow that image alone"]
 
 
 def load_reference(folder: Path) -> Reference:
@@ -212,10 +239,20 @@ def _fit_bases(config: MeasureConfig, network: VGG19, source: Catalog) -> tuple[
     return tuple(bases)
 
 
-def _fit_target(
-    config: MeasureConfig, network: VGG19, target: Catalog, bases: Sequence[Basis], name: str
+def fit_target(
+    config: MeasureConfig,
+    network: VGG19,
+    catalog: Catalog,
+    bases: Sequence[Basis],
+    name: str,
+    tick: Callable[[int], None] = lambda _: None,
 ) -> tuple[TargetStatistics, list[tuple[str, str]]]:
-    """One pass with merged means and squared deviations (Chan, Golub and LeVeque 1979), in float64."""
+    """Statistics of a target, or of ``target_images`` of it, and path, reason of its bad images, in one pass.
+
+    Means and squared deviations are merged (Chan, Golub and LeVeque 1979) in float64. ``tick`` is told how many images
+    each step has read. Raises InputError for too many bad images.
+    """
+    target = catalog.take(_sample(catalog, config.target_images, seed=config.seed))
     count = 0
     mean = [torch.zeros_like(basis.mean, dtype=torch.float64) for basis in bases]
     deviations = np.zeros(NUM_TERMS)
@@ -223,6 +260,7 @@ def _fit_target(
     for batch in read_batches(network, target.file_paths(), config):
         bad += [(target.frame["path"].iloc[position], reason) for position, reason in batch.bad]
         size = len(batch.positions)
+        tick(size + len(batch.bad))
         if not size:
             continue
         for term, vectors in enumerate(batch.vectors):

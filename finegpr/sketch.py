@@ -6,8 +6,12 @@ the vectors are far longer than the sample.
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from finegpr.storage import canonical_hash, sha256
 
 SMALLEST_EIGENVALUE = 2e-6  # of the largest; below it the directions are rounding noise, and then NaN
 
@@ -37,9 +41,15 @@ class Basis:
         off_basis = 1 - coordinates.square().sum(dim=1) / torch.where(norms > 0, norms, 1)
         return coordinates, norms, torch.where(norms > 0, off_basis.clamp(0, 1), 0)
 
-    def to(self, device: torch.device) -> "Basis":
-        """The same basis on another device."""
-        return replace(self, mean=self.mean.to(device), directions=self.directions.to(device))
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the fitted numbers."""
+        arrays = [sha256(array.cpu().numpy().tobytes()) for array in (self.mean, self.directions)]
+        return canonical_hash([*arrays, self.spread, self.median])
+
+    def to(self, place: torch.device | torch.dtype) -> "Basis":
+        """The same basis on another device, or of another precision."""
+        return replace(self, mean=self.mean.to(place), directions=self.directions.to(place))
 
 
 def fit_basis(vectors: Tensor, num_coordinates: int) -> Basis:
@@ -68,6 +78,28 @@ def fit_basis(vectors: Tensor, num_coordinates: int) -> Basis:
         spread=float(norms.mean()),
         median=float(pairs.median()) if len(pairs) else 0.0,
     )
+
+
+def estimated_distances(
+    sketch: NDArray[np.float32],
+    norms: NDArray[np.float32],
+    off_basis: NDArray[np.float32],
+    *,
+    mean: NDArray[np.float64],
+    rest: float,
+) -> NDArray[np.float64]:
+    """|u - t|^2 (n,) from the images' coordinates (n, k), and norms and shares off the basis (n,) as ``project`` gives.
+
+    t is known by its coordinates ``mean`` (k,) and the squared length ``rest`` of what lies off the basis. There only
+    the lengths of both are known, so -2 <u, t> is missing: at most 2 sqrt(norms off_basis rest). Stored coordinates are
+    rounded to half precision while norms are not; brought back to their exact length, their error is almost orthogonal
+    to u, which costs 1e-3 |u| times the distance of t from the line through u, and 1e-6 |u|^2 where t = u.
+    """
+    coordinates = sketch.astype(np.float64)
+    outside = norms.astype(np.float64) * off_basis
+    length = np.square(coordinates).sum(axis=1)
+    scale = np.sqrt(np.divide(norms - outside, length, out=np.ones_like(length), where=length > 0))
+    return np.asarray(np.square(coordinates * scale[:, None] - mean).sum(axis=1) + outside + rest)
 
 
 def _inner_products(centred: Tensor) -> Tensor:

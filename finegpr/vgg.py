@@ -7,9 +7,11 @@ Nothing else downloads, and pickled weights (.pth) are never read.
 
 import os
 import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,8 +20,11 @@ from torch import Tensor, nn
 from torchvision.models import vgg as architecture
 
 from finegpr.errors import AostError, InputError
-from finegpr.perceptual import CONTENT_LAYER, STYLE_LAYERS, content_vector, style_vector
+from finegpr.perceptual import STYLE_LAYERS, content_vector, style_vector
 from finegpr.storage import file_sha256, read_arrays, write_arrays
+
+Precision = Literal["float32", "bf16"]
+DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "bf16": torch.bfloat16}
 
 _LAYERS = {1: "relu1_1", 6: "relu2_1", 11: "relu3_1", 20: "relu4_1", 22: "relu4_2", 29: "relu5_1"}
 _DEPTH = max(_LAYERS) + 1
@@ -37,40 +42,47 @@ class Weights:
 
 
 class VGG19(nn.Module):
-    """The network, frozen: uint8 images (n, 3, H, W) to six vectors (n, d) per image.
+    """The network, frozen: uint8 images (n, 3, H, W) to six vectors (n, d) per image, float32.
 
     They are perceptual.style_vector of relu1_1 to relu5_1, then perceptual.content_vector of relu4_2: the squared
     distance between two images' vectors is that term, unweighted. Sides must be at least 16. Feature maps are reduced
-    while the pass walks on, so only one is alive at a time.
+    while the pass walks on, so only one is alive at a time; their numbers are of ``precision``.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, weights: Weights) -> None:
+    def __init__(self, weights: Weights, precision: Precision = "float32") -> None:
         super().__init__()
-        self.features = _empty_features()
+        self.features = _empty_features(widths=_widths(weights.state))
         self.features.load_state_dict(weights.state, assign=True)
         self.requires_grad_(False)
         self.eval()
-        self.to(memory_format=torch.channels_last)
+        self.dtype = DTYPES[precision]
+        self.to(self.dtype).to(memory_format=torch.channels_last)
         self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(_STD).view(1, 3, 1, 1), persistent=False)
 
     @torch.inference_mode()
     def forward(self, images: Tensor) -> list[Tensor]:
-        x = self.normalise(images)
         style, content = [], []
+        for name, maps in self.feature_maps(images):
+            if name in STYLE_LAYERS:
+                style.append(style_vector(maps))
+            else:
+                content.append(content_vector(maps))
+        return style + content
+
+    @torch.inference_mode()
+    def feature_maps(self, images: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Name and map (n, N, H, W) of the six layers, one after the other."""
+        x = self.normalise(images)
         for index, layer in enumerate(self.features):
             # On a GPU: the same numbers every time, and none of the three digits that TF32 would keep.
             with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
                 x = layer(x)
-            name = _LAYERS.get(index)
-            if name in STYLE_LAYERS:
-                style.append(style_vector(x))
-            elif name == CONTENT_LAYER:
-                content.append(content_vector(x))
-        return style + content
+            if index in _LAYERS:
+                yield _LAYERS[index], x
 
     @property
     def device(self) -> torch.device:
@@ -78,9 +90,9 @@ class VGG19(nn.Module):
         return self.mean.device
 
     def normalise(self, images: Tensor) -> Tensor:
-        """uint8 (n, 3, H, W) -> float32, ImageNet mean and deviation taken out, channels last."""
-        scaled = images.to(self.device).contiguous(memory_format=torch.channels_last).float() / 255
-        return (scaled - self.mean) / self.std
+        """uint8 (n, 3, H, W) -> numbers of ``precision``, ImageNet mean and deviation taken out, channels last."""
+        x = images.to(self.device).contiguous(memory_format=torch.channels_last).to(torch.float32, copy=True)
+        return x.div_(255).sub_(self.mean).div_(self.std).to(self.dtype)
 
 
 def find_weights(weights: str, *, seed: int) -> Weights:
@@ -147,10 +159,19 @@ def convert(path: Path) -> None:
     write_arrays(path, arrays, {"source": origin.url})
 
 
-def _empty_features(*, full: bool = False) -> nn.Sequential:
+def _empty_features(*, full: bool = False, widths: Sequence[int] | None = None) -> nn.Sequential:
+    """VGG-19's layers, all of them or up to relu5_1; ``widths`` are filters other than its own."""
+    plan = architecture.cfgs["E"]
+    if widths is not None:
+        of_layer = iter(widths)
+        plan = [layer if layer == "M" else next(of_layer, layer) for layer in plan]
     with torch.device("meta"):  # shapes only: no memory, no draw from the global random state
-        layers: nn.Sequential = architecture.make_layers(architecture.cfgs["E"], batch_norm=False)
+        layers: nn.Sequential = architecture.make_layers(plan, batch_norm=False)
     return layers if full else layers[:_DEPTH]
+
+
+def _widths(state: Mapping[str, Tensor]) -> list[int]:
+    return [len(state[key]) for key in _empty_features().state_dict() if key.endswith("bias")]
 
 
 def _he_initialised(seed: int) -> Weights:

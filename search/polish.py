@@ -12,6 +12,22 @@ NUM_KICKS = 20
 RIDGE = 1.0
 
 
+def neighbours(space: Space, mask: Bools) -> Bools:
+    """Masks (n, bits) within the budget that differ from a mask by one value in or out, or one in for one out."""
+    inside, outside = np.flatnonzero(mask), np.flatnonzero(~mask)
+    flips = np.stack([np.arange(len(mask)), np.full(len(mask), -1)], axis=1)
+    exchanges = np.stack([np.repeat(inside, len(outside)), np.tile(outside, len(inside))], axis=1)
+    changes = np.concatenate([flips, exchanges])
+    near = np.repeat(mask[None], len(changes), axis=0)
+    rows = np.arange(len(changes))
+    near[rows, changes[:, 0]] ^= True
+    second = changes[:, 1] >= 0
+    near[rows[second], changes[second, 1]] ^= True
+    whole = np.all([near[:, block].any(axis=1) for block in space.blocks], axis=0)
+    near = near[whole]
+    return np.concatenate([near[piece][space.feasible(near[piece])] for piece in space.pieces(len(near))])
+
+
 class Polish:
     """Neighbours of a subset: one value in or out, or one in for one out, of any attributes, all within the budget.
 
@@ -88,25 +104,8 @@ class Polish:
 
     def _neighbours(self, mask: Bools) -> Bools:
         """All feasible neighbours (n, bits), the most promising first."""
-        inside, outside = np.flatnonzero(mask), np.flatnonzero(~mask)
-        flips = np.stack([np.arange(len(mask)), np.full(len(mask), -1)], axis=1)
-        exchanges = np.stack([np.repeat(inside, len(outside)), np.tile(outside, len(inside))], axis=1)
-        changes = np.concatenate([flips, exchanges])
-        neighbours = np.repeat(mask[None], len(changes), axis=0)
-        rows = np.arange(len(changes))
-        neighbours[rows, changes[:, 0]] ^= True
-        second = changes[:, 1] >= 0
-        neighbours[rows[second], changes[second, 1]] ^= True
-        whole = np.all([neighbours[:, block].any(axis=1) for block in self._space.blocks], axis=0)
-        neighbours = neighbours[whole]
-        neighbours = np.concatenate(
-            [
-                neighbours[piece][self._space.feasible(neighbours[piece])]
-                for piece in self._space.pieces(len(neighbours))
-            ]
-        )
-        predicted = neighbours @ self._slopes()
-        return np.asarray(neighbours[np.argsort(predicted, kind="stable")])
+        near = neighbours(self._space, mask)
+        return np.asarray(near[np.argsort(near @ self._slopes(), kind="stable")])
 
     def _slopes(self) -> Floats:
         """Linear effect of each value on the loss, by ridge regression on the better half of what is known."""

@@ -1,32 +1,35 @@
 """FineGPR: ``0001/0001_c01_w01_l01_p01.jpg`` (identity, camera, weather, illumination, scene), nested or flat."""
 
+import math
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from finegpr.attributes import IDENTITY_ATTRIBUTES, ILLUMINATION, SCENE, VIEWPOINT, WEATHER, Attribute
 from finegpr.errors import InputError
 from finegpr.layouts.listing import Listing, build_frame, first, rejections
+from finegpr.layouts.names import Integers, read_numbers
 from finegpr.layouts.user_table import UserTable, nearest, read_user_table
 from finegpr.layouts.walk import walk
+from finegpr.remote import AnyPath
 
 EXAMPLE = "0001/0001_c01_w01_l01_p01.jpg"
 DEFAULT_TABLE = "attributes.csv"
 # Body masks and key points come with the full set; they are images of no person.
 ANNOTATION_FOLDERS = ("masks", "mask", "keypoints", "key_points", "poses")
 _NAME = (
-    r"^(?:(?P<folder>[0-9]{4,9})/)?(?P<identity>[0-9]{4,9})"
+    r"(?:(?P<folder>[0-9]{4,9})/)?(?P<identity>[0-9]{4,9})"
     r"_c(?P<viewpoint>[0-9]{2})_w(?P<weather>[0-9]{2})_l(?P<illumination>[0-9]{2})_p(?P<scene>[0-9]{2})"
-    r"\.(?i:jpg|jpeg|png)$"
+    r"\.(?i:jpg|jpeg|png)"
 )
 _CODED = (VIEWPOINT, WEATHER, ILLUMINATION, SCENE)
+# Repeated labels are looked for in an array of all possible ones while that has at most so many bytes for every row.
+_FLAGS_PER_ROW = 32
 
 
-def index(root: Path, *, identity_attributes: str | Path | None = None) -> Listing:
+def index(root: AnyPath, *, identity_attributes: str | Path | None = None) -> Listing:
     """List FineGPR below ``root``; both forms on disk are recognised.
 
     ``identity_attributes`` is a CSV or Parquet table with a column ``identity`` and any of the thirteen identity
@@ -34,34 +37,31 @@ def index(root: Path, *, identity_attributes: str | Path | None = None) -> Listi
     """
     files = walk(root, skip=ANNOTATION_FOLDERS)
     paths = pa.array(files.images, pa.string())
-    fields = pc.extract_regex(paths, _NAME)
-    matched = np.asarray(fields.is_valid())
-    rejected = files.rejected + [
-        (files.images[row], f"not a name such as {EXAMPLE}") for row in np.flatnonzero(~matched)
-    ]
-
-    kept = np.flatnonzero(matched)
-    fields = fields.filter(pa.array(matched)).flatten()
-    folder, identity, *codes = (_integers(field) for field in fields)
+    matched, numbers = read_numbers(paths, _NAME)
+    folder, identity = numbers["folder"], numbers["identity"]
     wrong = {
+        f"not a name such as {EXAMPLE}": ~matched,
         "its identity is 0000; identities count from 0001": identity == 0,
         "lies in the folder of another identity": (folder >= 0) & (folder != identity),
     }
-    for attribute, code in zip(_CODED, codes, strict=True):
+    for attribute in _CODED:
+        code = numbers[attribute.name]
         wrong[f"unknown {attribute.name} code; known are 01 to {len(attribute.values):02}"] = (code < 1) | (
             code > len(attribute.values)
         )
-    good = np.ones(len(kept), dtype=bool)
+    rejected = list(files.rejected)
+    good = np.ones(len(paths), dtype=bool)
     for reason, rows in wrong.items():
-        rejected += [(files.images[kept[row]], reason) for row in np.flatnonzero(rows & good)]
+        rejected += [(files.images[row], reason) for row in np.flatnonzero(rows & good)]
         good &= ~rows
 
-    identity = identity[good]
-    values = {attribute: code[good] - 1 for attribute, code in zip(_CODED, codes, strict=True)}
-    camera = values[VIEWPOINT] + 1
+    if not good.all():
+        paths = paths.filter(pa.array(good))
+        identity, numbers = identity[good], {name: number[good] for name, number in numbers.items()}
+    camera = numbers[VIEWPOINT.name]
+    values = {attribute: numbers[attribute.name] - 1 for attribute in _CODED}
     # c01 looks from 90 degrees and the camera goes on in steps of ten: c28 is at 0.
     values[VIEWPOINT] = (values[VIEWPOINT] + 9) % len(VIEWPOINT.values)
-    paths = paths.take(pa.array(kept[good]))
     _refuse_duplicates(paths, identity, values)
 
     table = _identity_table(root, identity_attributes)
@@ -77,17 +77,17 @@ def index(root: Path, *, identity_attributes: str | Path | None = None) -> Listi
     )
 
 
-def _integers(field: pa.Array) -> npt.NDArray[np.int64]:
-    """Digits to integers; an empty group is -1."""
-    return np.asarray(pc.cast(pc.if_else(pc.equal(field, ""), "-1", field), pa.int64()))
-
-
-def _refuse_duplicates(
-    paths: pa.Array, identity: npt.NDArray[np.int64], values: dict[Attribute, npt.NDArray[np.int64]]
-) -> None:
-    key = identity.copy()
+def _refuse_duplicates(paths: pa.Array, identity: Integers, values: dict[Attribute, Integers]) -> None:
+    key = identity.astype(np.int64)
     for attribute, codes in values.items():
-        key = key * len(attribute.values) + codes
+        key *= len(attribute.values)
+        key += codes
+    num_possible = (int(identity.max(initial=0)) + 1) * math.prod(len(attribute.values) for attribute in values)
+    if num_possible < _FLAGS_PER_ROW * len(key):
+        seen = np.zeros(num_possible, dtype=bool)
+        seen[key] = True
+        if np.count_nonzero(seen) == len(key):
+            return
     repeated = pd.Series(key).duplicated().to_numpy()
     if repeated.any():
         names = paths.filter(pa.array(repeated)).slice(0, 10).to_pylist()
@@ -97,13 +97,13 @@ def _refuse_duplicates(
         )
 
 
-def _identity_table(root: Path, given: str | Path | None) -> UserTable | None:
+def _identity_table(root: AnyPath, given: str | Path | None) -> UserTable | None:
     if given is not None:
         return read_user_table(given, root=root)
     return read_user_table(root / DEFAULT_TABLE, root=root) if (root / DEFAULT_TABLE).is_file() else None
 
 
-def _identity_values(table: UserTable, identity: npt.NDArray[np.int64]) -> dict[Attribute, npt.NDArray[np.int64]]:
+def _identity_values(table: UserTable, identity: Integers) -> dict[Attribute, Integers]:
     """Value indices (n,) of every identity attribute that the table has a column for."""
     known = {attribute.name: attribute for attribute in IDENTITY_ATTRIBUTES}
     for column in table.columns:
@@ -118,7 +118,7 @@ def _identity_values(table: UserTable, identity: npt.NDArray[np.int64]) -> dict[
         raise InputError(
             f"{table.path}: identities given twice: {first(numbers[repeated].tolist())}; keep one row each"
         )
-    present = np.unique(identity)
+    person, present = pd.factorize(identity)
     missing = np.setdiff1d(present, numbers)
     if len(missing):
         raise InputError(
@@ -126,15 +126,15 @@ def _identity_values(table: UserTable, identity: npt.NDArray[np.int64]) -> dict[
             f"{first([f'{number:04}' for number in missing])}; add their rows"
         )
     order = np.argsort(numbers)
-    rows = order[np.searchsorted(numbers, identity, sorter=order)]
+    rows = order[np.searchsorted(numbers, present, sorter=order)]
     return {
-        attribute: _value_indices(table, attribute)[rows]
+        attribute: _value_indices(table, attribute)[rows][person]
         for attribute in IDENTITY_ATTRIBUTES
         if attribute.name in table.columns
     }
 
 
-def _value_indices(table: UserTable, attribute: Attribute) -> npt.NDArray[np.int64]:
+def _value_indices(table: UserTable, attribute: Attribute) -> Integers:
     texts = table.texts(attribute.name)
     known = {value: position for position, value in enumerate(attribute.values)}
     for position in range(len(attribute.values)):
@@ -145,4 +145,4 @@ def _value_indices(table: UserTable, attribute: Attribute) -> npt.NDArray[np.int
         f"{attribute.name} should be one of {', '.join(attribute.values)} or a code 01 to {len(attribute.values):02}",
         column=attribute.name,
     )
-    return np.asarray(indices, dtype=np.int64)
+    return np.asarray(indices, dtype=np.int32)

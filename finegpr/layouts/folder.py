@@ -1,15 +1,14 @@
 """Any tree of images without labels, such as a pile of photos of the target."""
 
-from pathlib import Path
-
 import numpy as np
 import pyarrow as pa
 
 from finegpr.layouts.listing import Listing, build_frame, rejections
 from finegpr.layouts.walk import walk
+from finegpr.remote import AnyPath
 
 
-def index(root: Path) -> Listing:
+def index(root: AnyPath) -> Listing:
     """List every image below ``root``. Each image is its own identity, 1..n: fine to measure, not to train on."""
     files = walk(root)
     return Listing(

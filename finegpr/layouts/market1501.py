@@ -1,7 +1,6 @@
 """Market-1501: ``bounding_box_train/0002_c1s1_000451_03.jpg`` (identity, camera, sequence, frame, box)."""
 
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +11,7 @@ import pyarrow.compute as pc
 from finegpr.errors import InputError
 from finegpr.layouts.listing import PART_TYPE, PARTS, Listing, build_frame, first, rejections
 from finegpr.layouts.walk import require_folder, walk
+from finegpr.remote import AnyPath
 
 EXAMPLE = "bounding_box_train/0002_c1s1_000451_03.jpg"
 FOLDERS = {
@@ -30,7 +30,7 @@ _NAME = (
 )
 
 
-def index(root: Path) -> Listing:
+def index(root: AnyPath) -> Listing:
     """List the Market-1501 folders that are there; ``validation_query`` and ``validation_gallery`` are optional too.
 
     Identity -1 is junk and 0 a distractor, both in galleries only. Raises InputError when no folder is there, or when
@@ -79,7 +79,7 @@ def index(root: Path) -> Listing:
     )
 
 
-def _refuse_leakage(root: Path, identity: npt.NDArray[np.int64], part: npt.NDArray[np.int8]) -> None:
+def _refuse_leakage(root: AnyPath, identity: npt.NDArray[np.int64], part: npt.NDArray[np.int8]) -> None:
     people = [
         np.unique(identity[np.isin(part, [PARTS.index(name) for name in group]) & (identity > 0)])
         for group in _DISJOINT

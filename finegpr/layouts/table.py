@@ -16,12 +16,13 @@ from finegpr.errors import ConfigError, InputError
 from finegpr.layouts.listing import LABELS, PART_TYPE, PARTS, Listing, build_frame, first, rejections, unsafe_paths
 from finegpr.layouts.user_table import UserTable, nearest, read_user_table
 from finegpr.layouts.walk import require_folder
+from finegpr.remote import AnyPath, RemotePath
 
 MAX_VALUES = 1000
 
 
 def index(
-    root: Path,
+    root: AnyPath,
     *,
     table: str | Path,
     path_column: str = "path",
@@ -81,10 +82,10 @@ def index(
     )
 
 
-def _paths(rows: UserTable, column: str, root: Path) -> list[str]:
+def _paths(rows: UserTable, column: str, root: AnyPath) -> list[str]:
     """Normalised relative paths (n,), every one inside the root and named once."""
     texts = rows.texts(column, strip=False)
-    for prefix in {f"{root.absolute().as_posix()}/", f"{root.resolve().as_posix()}/"}:
+    for prefix in {f"{root.absolute()}/", f"{root.resolve()}/"}:
         texts = texts.str.removeprefix(prefix)
     rows.refuse_rows(
         unsafe_paths(pa.array(texts, pa.string())),
@@ -97,21 +98,27 @@ def _paths(rows: UserTable, column: str, root: Path) -> list[str]:
     return paths
 
 
-def _existing(paths: Sequence[str], root: Path) -> tuple[npt.NDArray[np.bool_], list[str]]:
+def _existing(paths: Sequence[str], root: AnyPath) -> tuple[npt.NDArray[np.bool_], list[str]]:
     """Whether each file exists inside the root, and the reason where not. Each folder is listed once."""
-    inside = os.path.join(os.path.realpath(root), "")  # noqa: PTH118 - a string prefix is what is compared
     found: dict[str, dict[str, str]] = {}
     reasons = []
     for path in paths:
         folder, _, name = path.rpartition("/")
         if folder not in found:
-            found[folder] = _regular_files(root / folder, inside)
+            found[folder] = _regular_files(root, folder)
         reasons.append(found[folder].get(name, "no such file"))
     return np.array([not reason for reason in reasons], dtype=bool), reasons
 
 
-def _regular_files(folder: Path, inside: str) -> dict[str, str]:
-    """File name -> '' or the reason why it cannot be used."""
+def _regular_files(root: AnyPath, below: str) -> dict[str, str]:
+    """File name -> '' or the reason why it cannot be used, of the folder ``root / below``."""
+    if isinstance(root, RemotePath):
+        try:
+            return {name: "" for name, is_file in (root / below).entries() if is_file}
+        except FileNotFoundError:
+            return {}
+    folder = root / below
+    inside = os.path.join(os.path.realpath(root), "")  # noqa: PTH118 - a string prefix is what is compared
     if not os.path.join(os.path.realpath(folder), "").startswith(inside):  # noqa: PTH118
         return {}
     files = {}

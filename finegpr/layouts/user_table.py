@@ -2,6 +2,7 @@
 
 import csv
 import difflib
+import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 
 from finegpr.errors import InputError
 from finegpr.layouts.listing import first
+from finegpr.remote import AnyPath, RemotePath, is_url, locate
 
 _INTEGER = r"^[+-]?[0-9]{1,18}$"
 
@@ -24,7 +26,7 @@ _INTEGER = r"^[+-]?[0-9]{1,18}$"
 class UserTable:
     """Text columns of n rows; an empty cell is missing. Row numbers in messages count from 1, without the header."""
 
-    path: Path
+    path: AnyPath
     data: pa.Table
 
     def __len__(self) -> int:
@@ -90,16 +92,15 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {matches[0]!r}?)" if matches else ""
 
 
-def read_user_table(path: str | Path, *, root: Path) -> UserTable:
+def read_user_table(given: str | AnyPath, *, root: AnyPath) -> UserTable:
     """Read a CSV (UTF-8, with or without BOM) or Parquet table; a relative path is looked up in ``root`` first.
 
     Raises InputError: missing, unreadable, empty, ragged, or with a repeated column name.
     """
-    path = root / path if (root / path).is_file() else Path(path)
-    if not path.is_file():
-        raise InputError(f"no table {path}, neither in {root} nor in the working directory")
+    path = _find(given, root)
     try:
-        data = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
+        content = path.read_bytes()
+        data = _read_parquet(content) if path.name.lower().endswith(".parquet") else _read_csv(content, path)
     except (OSError, pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"cannot read table {path}: {reason}; expected UTF-8 CSV or Parquet") from None
@@ -113,14 +114,24 @@ def read_user_table(path: str | Path, *, root: Path) -> UserTable:
     return UserTable(path=path, data=data)
 
 
-def _read_csv(path: Path) -> pa.Table:
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        header = next(csv.reader(stream), [])
+def _find(given: str | AnyPath, root: AnyPath) -> AnyPath:
+    if isinstance(given, RemotePath) or is_url(given):
+        found = locate(given)
+    else:
+        path = Path(given)
+        found = below if not path.is_absolute() and (below := root / path.as_posix()).is_file() else path
+    if not found.is_file():
+        raise InputError(f"no table {given}, neither in {root} nor in the working directory")
+    return found
+
+
+def _read_csv(content: bytes, path: AnyPath) -> pa.Table:
+    header = next(csv.reader(io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig", newline="")), [])
     names = [name.strip() for name in header]
     if not any(names):
         raise InputError(f"{path} has no header line; the first line should name the columns")
     return pyarrow.csv.read_csv(
-        path,
+        pa.BufferReader(content),
         read_options=pyarrow.csv.ReadOptions(column_names=names, skip_rows_after_names=1),
         parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
         convert_options=pyarrow.csv.ConvertOptions(
@@ -129,8 +140,8 @@ def _read_csv(path: Path) -> pa.Table:
     )
 
 
-def _read_parquet(path: Path) -> pa.Table:
-    data = pq.read_table(path, page_checksum_verification=True)
+def _read_parquet(content: bytes) -> pa.Table:
+    data = pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
     names = [name for name in data.column_names if not name.startswith("__index_level_")]  # left there by pandas
     data = data.select(names)
     return pa.Table.from_arrays([_as_text(column) for column in data.columns], names=names)

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from finegpr import images as image_files
 from finegpr.catalog import Catalog
 from finegpr.errors import InputError, StateError
+from finegpr.remote import AnyPath
 from finegpr.storage import (
     canonical_hash,
     file_sha256,
@@ -53,10 +54,11 @@ class ImageStore:
         A store of other images, or of files whose size or time of change differ, is made anew. Raises InputError when
         there are no images, and WriteError.
         """
-        paths = sorted({path for catalog in catalogs for path in catalog.file_paths()})
-        if not paths:
+        path_of = {_key(path): path for catalog in catalogs for path in catalog.file_paths()}
+        if not path_of:
             raise InputError(f"there are no images to decode for {folder}; the catalogs are empty")
-        keys = [_key(path) for path in paths]
+        keys = sorted(path_of)
+        paths = [path_of[key] for key in keys]
         inputs = canonical_hash([[key.hex(), *_stamp(path)] for key, path in zip(keys, paths, strict=True)])
         wanted = {"inputs": inputs, "height": height, "width": width}
         marker = read_marker(folder)
@@ -101,11 +103,11 @@ class ImageStore:
         return cls(folder=folder, pixels=pixels, reasons=tuple(index["reason"].to_pylist()), row_of=row_of)
 
 
-def _key(path: Path) -> bytes:
-    return os.fsencode(path.absolute())
+def _key(path: AnyPath) -> bytes:
+    return os.fsencode(str(path.absolute()))
 
 
-def _stamp(path: Path) -> tuple[int, int]:
+def _stamp(path: AnyPath) -> tuple[int, int]:
     try:
         status = path.stat()
     except OSError:
@@ -138,7 +140,7 @@ class StoredPixels:
 class FilePixels:
     """Rows decoded from their files whenever they are read."""
 
-    def __init__(self, paths: Sequence[Path], *, height: int, width: int) -> None:
+    def __init__(self, paths: Sequence[AnyPath], *, height: int, width: int) -> None:
         self._paths, self._height, self._width = paths, height, width
         self.bad: Bad = []
 

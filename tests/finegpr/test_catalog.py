@@ -109,6 +109,13 @@ def test_a_value_that_is_not_the_attributes_is_a_state_error(tmp_path):
         Catalog.read(tmp_path / "catalog.parquet")
 
 
+@pytest.mark.parametrize(
+    ("num_rows", "start"), [(0, "8d115baf6287cd76"), (1, "ed0aba757d8da00a"), (40, "a8728eed8d1be00a")]
+)
+def test_fingerprint_is_that_of_earlier_versions(num_rows, start):
+    assert make(num_rows).fingerprint.startswith(start)
+
+
 def test_fingerprint_changes_with_rows_and_labels_only():
     catalog = make(40)
     same = replace(make(40), root=Path("/x"), title="y", rejected=rejections())
@@ -186,10 +193,18 @@ def test_catalog_survives_pickling_between_processes():
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(0, 10_000), st.sampled_from([["viewpoint", "weather"], ["weather", "viewpoint", "hat"], ["hat"]]))
-def test_cells_agree_with_groupby(seed, names):
+@given(
+    st.integers(0, 10_000),
+    st.sampled_from([["viewpoint", "weather"], ["weather", "viewpoint", "hat"], ["hat"]]),
+    st.sampled_from([0, 1000]),
+)
+def test_cells_agree_with_groupby(seed, names, counted_per_row):
     catalog = make(60, seed=seed)
-    cells = catalog.cells(names)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("finegpr.catalog._COUNTED_PER_ROW", counted_per_row)
+        cells = catalog.cells(names)
+    assert cells.of_row.dtype == cells.images.dtype == np.int64
+    assert cells.of_row.shape == (60,)
     frame = catalog.frame[names]
     known = frame.notna().all(axis=1).to_numpy()
     assert cells.codes.dtype == np.int16

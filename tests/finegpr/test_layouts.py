@@ -1,5 +1,6 @@
 import inspect
 import os
+import re
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from finegpr.attributes import FINEGPR, IDENTITY_ATTRIBUTES, ILLUMINATION, SCENE, VIEWPOINT, WEATHER
 from finegpr.catalog import Catalog
 from finegpr.errors import ConfigError, InputError
-from finegpr.layouts import LAYOUTS, finegpr, market1501
+from finegpr.layouts import LAYOUTS, finegpr, listing, market1501
 from finegpr.layouts.listing import PARTS, check_rejected, unsafe_paths
 from finegpr.layouts.walk import Files, walk
 
@@ -166,6 +167,20 @@ def test_unsafe_paths():
     assert not unsafe_paths(pa.array(SAFE)).any()
 
 
+@settings(deadline=None)
+@given(
+    st.lists(st.text(alphabet="ab./\\:\0é", max_size=5), max_size=6),
+    st.integers(1, 9),
+    st.integers(0, 3),
+    st.sampled_from([pa.string(), pa.large_string()]),
+)
+def test_what_is_seen_at_a_glance_to_be_safe_is_safe(paths, num_bytes, start, type_):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(listing, "_BYTES_AT_A_TIME", num_bytes)
+        got = unsafe_paths(pa.array(paths, type_).slice(start)).tolist()
+    assert got == [re.search(listing._UNSAFE.replace("$", r"\Z"), path) is not None for path in paths[start:]]
+
+
 @given(st.lists(st.sampled_from(["..", ".", "a", "b.jpg", ""]), max_size=6).map("/".join))
 def test_paths_called_safe_stay_inside(path):
     resolved = os.path.normpath(f"/root/of/data/{path}")
@@ -239,6 +254,16 @@ def test_finegpr_flat_form_gives_the_same_labels(tmp_path):
     plant(tmp_path / "flat", nested(1, camera=5))
     with pytest.raises(InputError, match="1 images repeat the labels of another"):
         Catalog.index(tmp_path / "flat", layout="finegpr")
+
+
+@pytest.mark.parametrize("flags_per_row", [0, 10**6])
+def test_finegpr_names_that_repeat_labels_are_named(tmp_path, monkeypatch, flags_per_row):
+    monkeypatch.setattr(finegpr, "_FLAGS_PER_ROW", flags_per_row)
+    plant(tmp_path, *many(60))
+    assert len(Catalog.index(tmp_path, layout="finegpr")) == 60
+    plant(tmp_path, nested(1, camera=7).replace("jpg", "png"), "00002/00002_c09_w01_l01_p01.jpg")
+    with pytest.raises(InputError, match=r"2 images repeat the labels of another .*: 0001/0001_c07_w01_l01_p01\.png, "):
+        Catalog.index(tmp_path, layout="finegpr")
 
 
 def test_finegpr_rejects_impossible_names_with_a_reason(tmp_path):

@@ -83,16 +83,36 @@ def test_an_image_is_at_distance_zero_from_itself() -> None:
     assert pairwise_distance(layers, layers, content_layer=0).total.diagonal().abs().max() == 0
 
 
+@pytest.mark.parametrize("filters", [5, 64, 150])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_vectors_carry_the_distances(memory_format: torch.memory_format) -> None:
-    maps = torch.randn(2, 5, 4, 3, dtype=torch.float64).contiguous(memory_format=memory_format)
+def test_vectors_carry_the_distances(memory_format: torch.memory_format, filters: int) -> None:
+    maps = torch.randn(2, filters, 4, 3, dtype=torch.float64).contiguous(memory_format=memory_format)
     flat = maps.flatten(2)
     gram = flat @ flat.transpose(1, 2)
-    style = (gram[0] - gram[1]).square().sum() / (4 * 5**2 * 12**2)
-    assert style_vector(maps).shape == (2, 15)
+    style = (gram[0] - gram[1]).square().sum() / (4 * filters**2 * 12**2)
+    assert style_vector(maps).shape == (2, filters * (filters + 1) // 2)
     torch.testing.assert_close((style_vector(maps)[0] - style_vector(maps)[1]).square().sum(), style)
     content = (maps[0] - maps[1]).square().sum() / 2
     torch.testing.assert_close((content_vector(maps)[0] - content_vector(maps)[1]).square().sum(), content)
+
+
+def test_vectors_of_bfloat16_maps_are_summed_in_float32() -> None:
+    maps = torch.randn(2, 70, 16, 16).bfloat16().contiguous(memory_format=torch.channels_last)
+    for vector in (style_vector, content_vector):
+        assert vector(maps).dtype == torch.float32
+        torch.testing.assert_close(vector(maps).double(), vector(maps.double()), rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_pass_through_the_vectors_also_after_inference() -> None:
+    maps = torch.randn(1, 70, 4, 3, dtype=torch.float64)
+    with torch.inference_mode():
+        style_vector(maps)
+    maps.requires_grad_()
+    style_vector(maps).square().sum().backward()
+    assert maps.grad is not None
+    gram = torch.einsum("nimk,njmk->nij", maps, maps) / (2 * 70 * 12)
+    (expected,) = torch.autograd.grad(gram.square().sum(), maps)
+    torch.testing.assert_close(maps.grad, expected)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torchvision.models import vgg as architecture
 
+from finegpr.bench import narrowed
 from finegpr.errors import InputError
 from finegpr.perceptual import mean_distance
 from finegpr.storage import write_arrays
@@ -57,6 +58,32 @@ def test_the_vectors_are_those_of_the_named_layers(network: VGG19) -> None:
     terms = [(vector[:1] - vector[1:]).square().sum(dim=1).mean() for vector in vectors]
     torch.testing.assert_close(torch.stack(terms[:5]).sum(), expected.style[0], rtol=1e-4, atol=0)
     torch.testing.assert_close(terms[5], expected.content[0], rtol=1e-4, atol=0)
+
+
+def test_the_layers_are_as_wide_as_the_weights() -> None:
+    narrow = VGG19(narrowed(8, seed=1))
+    assert [len(layer.bias) for layer in narrow.features if isinstance(layer, torch.nn.Conv2d)] == (
+        2 * [8] + 2 * [16] + 4 * [32] + 5 * [64]
+    )
+    assert [name for name, _ in narrow.feature_maps(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))] == [
+        "relu1_1",
+        "relu2_1",
+        "relu3_1",
+        "relu4_1",
+        "relu4_2",
+        "relu5_1",
+    ]
+
+
+def test_bf16_rounds_the_network_and_nothing_after_it(network: VGG19) -> None:
+    weights = find_weights("random", seed=3)
+    rounded = VGG19(weights, "bf16")
+    assert weights.state["0.weight"].dtype == torch.float32, "the weights given are left alone"
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    for (name, maps), vector, exact in zip(rounded.feature_maps(images), rounded(images), network(images), strict=True):
+        assert maps.dtype == torch.bfloat16, name
+        assert vector.dtype == torch.float32
+        assert 0 < float((vector - exact).norm() / exact.norm()) < 0.05
 
 
 def test_random_weights_are_seeded_named_and_leave_the_global_state_alone() -> None:

@@ -1,0 +1,87 @@
+"""The command line on a source and a target that lie in a store."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster import cli
+from finegpr import remote
+from finegpr.catalog import Catalog
+from finegpr.remote import RemotePath
+from finegpr.render.minigpr import MiniGPRConfig, render_minigpr
+from finegpr.render.minimarket import MiniMarketConfig, render_minimarket
+
+SMALL = ["measure.weights=random", "measure.height=32", "measure.width=32", "measure.basis_images=8"]
+SMALL += ["measure.images_per_cell=1", "search.evaluations=40", "train.recipe=quick", "train.steps=2"]
+
+
+@pytest.fixture(scope="module")
+def world(store: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A source and a target on the disk, and the address of their copies."""
+    root = tmp_path_factory.mktemp("world")
+    source = MiniGPRConfig(num_identities=6, images_per_identity=12, viewpoints=["0deg", "180deg"], height=48, width=24)
+    target = MiniMarketConfig(
+        num_train=8,
+        train_identities=4,
+        validation_identities=1,
+        test_identities=3,
+        num_distractors=0,
+        num_junk=0,
+        height=48,
+        width=24,
+    )
+    render_minigpr(source, root / "source")
+    render_minimarket(target, root / "target")
+    return root, store.put_folder(root, "command-line")
+
+
+def test_index(world: tuple[Path, str], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    disk, address = world
+    output = tmp_path / "catalog.parquet"
+    assert cli.run(["index", f"{address}/source", "--output", str(output), "--json"]) == 0
+    assert json.loads(capfd.readouterr().out.splitlines()[-1])["num_images"] == 72
+    assert Catalog.read(output).root == RemotePath(f"{address}/source")
+    assert Catalog.read(output).fingerprint == Catalog.index(disk / "source", layout="finegpr").fingerprint
+
+
+def test_run_gives_the_same_results(world: tuple[Path, str], tmp_path: Path) -> None:
+    results = []
+    for root in map(str, world):
+        folder = tmp_path / str(len(results))
+        config = tmp_path / "config.yaml"
+        config.write_text(
+            f"name: mine\nsource: {{root: '{root}/source', layout: finegpr}}\n"
+            f"target: {{root: '{root}/target', layout: market1501}}\nbudget: {{images: 12}}\narms: [random, mmd_rbf]\n"
+        )
+        assert cli.run(["run", str(config), "--output", str(folder), "--serial", "--set", *SMALL]) == 0
+        results.append(json.loads((folder / "results.json").read_text()))
+    assert results[0] == results[1]
+    assert {row["arm"] for row in results[0]} == {"random", "mmd_rbf"}
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("{}/nothing", "no folder {}/nothing; give the path of an image folder"),
+        ("s3://no-such-bucket/a", "no folder s3://no-such-bucket/a; give the path of an image folder"),
+        ("s3://bucket/a?endpoint_override=127.0.0.1:1&scheme=http", "Could not connect to server; check address, "),
+    ],
+)
+def test_what_cannot_be_read_is_one_line(
+    world: tuple[Path, str],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    address: str,
+    message: str,
+) -> None:
+    monkeypatch.setattr(remote, "PAUSES_SECONDS", ())
+    code = cli.run(["index", address.format(world[1]), "--output", str(tmp_path / "x.parquet")])
+    lines = capfd.readouterr().err.splitlines()
+    assert code == 3
+    assert len(lines) == 1
+    assert lines[0].startswith("aost: ")
+    assert message.format(world[1]) in lines[0]
+    assert not (tmp_path / "x.parquet").exists()
