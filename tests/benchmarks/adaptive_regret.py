@@ -374,8 +374,8 @@ def main() -> None:
     lines += [
         "",
         f"`python tests/benchmarks/adaptive_regret.py {command}`, {time.strftime('%Y-%m-%d')}, one of "
-        f"{os.cpu_count()} cores of {platform.machine()}, {time.monotonic() - started:.0f} s in this run (rounds played "
-        "before are read from the cache).",
+        f"{os.cpu_count()} cores of {platform.machine()}, {time.monotonic() - started:.0f} s in this run (rounds "
+        "played before are read from the cache).",
         "",
     ]
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
