@@ -71,11 +71,10 @@ def measure_pending(
         },
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(
-            size=min(actors.number, len(shards)), max_tasks_in_flight_per_actor=2, enable_true_multi_threading=True
+            size=min(actors.number, len(shards)), max_concurrent_calls_per_actor=2, enable_true_multi_threading=True
         ),
         num_cpus=actors.cpus,
         num_gpus=actors.gpus,
-        max_concurrency=2,
     )
     with unwrapped_errors("measuring"):
         for row in dataset.iter_rows():

@@ -12,6 +12,7 @@ import resource
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from finegpr.errors import AostError
 from finegpr.images import decode, load, resize
 from finegpr.measure import MeasureConfig, Meter, fit_reference, measure_shard
 from finegpr.perceptual import CONTENT_LAYER, NUM_TERMS, content_vector, style_vector
+from finegpr.prefetch import Decoder
 from finegpr.remote import AnyPath
 from finegpr.vgg import DTYPES, VGG19, Precision, Weights, find_weights
 
@@ -169,6 +171,18 @@ def stage_seconds(meter: Meter, folder: Path, *, repeats: int = 5) -> dict[str, 
     return seconds
 
 
+def decoding_rate(meter: Meter, images: int) -> float:
+    """Images per second that the meter's decoding threads prepare while no network runs."""
+    files = meter.catalog.file_paths()
+    paths = [files[index % len(files)] for index in range(images)]
+    device = meter.network.device
+    with Decoder(
+        **_size(meter.config), batch_size=meter.config.batch_size, device=device, threads=meter.decoding_threads
+    ) as decoder:
+        seconds = _timed(lambda: deque(decoder.read(paths), maxlen=0), device)[0]
+    return images / seconds
+
+
 def arithmetic_limit(device: torch.device, precision: Precision) -> float:
     """Operations per second of a large matrix product in ``precision``, the best of five."""
     size = 8192 if device.type == "cuda" else 2048
@@ -262,6 +276,7 @@ def run(arguments: argparse.Namespace) -> list[str]:
         with closing(meter):
             device = meter.network.device
             rate = measure_rate(meter, folder, images=arguments.images, rounds=arguments.rounds)
+            decoding = decoding_rate(meter, arguments.images)
             stages = stage_seconds(meter, folder)
             limit = arithmetic_limit(device, config.precision)
             needed = operations(meter.network, height=config.height, width=config.width)
@@ -272,6 +287,8 @@ def run(arguments: argparse.Namespace) -> list[str]:
                 f"whole, from JPEG files: {rate.whole:.1f} images/s over {rate.seconds:.0f} s",
                 f"bare network, resident images: {rate.bare:.1f} images/s",
                 f"whole / bare: {rate.whole / rate.bare:.1%}, by processor time {rate.bare_cpu / rate.whole_cpu:.1%}",
+                f"decoding alone: {decoding:.1f} images/s; "
+                f"{'decoding' if decoding < rate.bare else 'the network'} is the narrower",
                 f"arithmetic: {needed / 1e9:.2f} GFLOP an image, matrix products reach {limit / 1e9:.0f} GFLOP/s; "
                 f"whole uses {rate.whole * needed / limit:.1%} of that, bare {rate.bare * needed / limit:.1%}",
                 f"start-up, apart: basis from {arguments.files} images and network {fitted:.1f} s",
