@@ -14,6 +14,7 @@ from cluster.progress import Tick, say
 from cluster.runtime import RayConfig, announce, ray_session
 from cluster.trial import MODEL, run_trial
 from finegpr.catalog import Catalog, Cells
+from finegpr.device import resolve_device
 from finegpr.measure import MeasureConfig, measure, pending_shards, prepare, read_measurements
 from finegpr.measurements import Measurements
 from finegpr.reid.config import TrainConfig
@@ -57,6 +58,8 @@ class SerialExecutor:
     processes = 1
 
     def measure(self, config: MeasureConfig, job: MeasureJob, tick: Tick) -> Measurements:
+        if resolve_device("auto").type == "cpu" and len(job.batches or ()) < 2:  # once, not every round
+            say(f"  no GPU here: measuring on the CPU, {config.threads} thread{'s' if config.threads > 1 else ''}")
         return measure(config, job.source, job.targets, job.folder, cells=job.cells, batches=job.batches, progress=tick)
 
     def train(self, trials: Sequence[dict[str, Any]], storage: Path, tick: Tick) -> None:
