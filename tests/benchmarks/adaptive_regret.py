@@ -40,9 +40,9 @@ from search.simulation import TARGET, simulate
 from search.space import Budget, Space
 
 SIZES = (12, 7, 7)
-PEOPLE = 14  # images of a simulated cell, one each
-PER_CELL = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # images of a cell, where all cells are sampled alike
-CEILING = 0.5
+PEOPLE = 20  # images of a simulated cell, one of each person
+PER_CELL = (1, 2, 3, 4, 6, 8)  # images of a cell, where all cells are sampled alike
+CEILING = 0.4
 EVALUATIONS = 4000
 SMALL = 0.001  # regrets below this count as none
 SCALE = "standardised"
@@ -67,12 +67,10 @@ class World:
         per_image = {name: getattr(full, name)[kept] for name in ("row", "cell", "sketch", "norms", "off_basis")}
         return replace(full, terms={name: values[kept] for name, values in full.terms.items()}, **per_image)
 
-    def alike(self, order: np.ndarray, per_cell: float) -> np.ndarray:
-        """The rows when every cell gives ``per_cell`` images; a fraction of one comes from so many cells."""
+    def alike(self, order: np.ndarray, per_cell: int) -> np.ndarray:
+        """The rows when every cell gives its first ``per_cell`` images."""
         cell = self.space.cells.of_row[order]
-        turn = np.arange(len(order)) - np.searchsorted(cell, cell)
-        of_cell = np.random.default_rng(len(order)).permutation(len(self.space.cells))[cell]
-        return order[turn + of_cell / len(self.space.cells) < per_cell]
+        return order[np.arange(len(order)) - np.searchsorted(cell, cell) < per_cell]
 
     def sampler(self, order: np.ndarray, objective: str, **changes: Any) -> AdaptiveSampler:
         config = AdaptiveConfig(objective=objective, **changes)
