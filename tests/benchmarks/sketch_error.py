@@ -463,8 +463,8 @@ def report(
         "",
         "* as searched: by the objective of `aost search`, which subtracts",
         f"  {share_of_variance['mmd_linear']:.0%} (mmd_linear) and {share_of_variance['mmd_rbf']:.0%} (mmd_rbf) of the "
-        "exact correction for variance within cells: only what lies",
-        "  in the span of the cells' means;",
+        "exact correction for variance within cells: the rest lies off",
+        "  the basis;",
         "* sketches in the same formula: only the kernel is from sketches, all else is as in the exact score;",
         "* and the lengths off the basis: the same, with both images' squared lengths off the basis in every squared",
         "  distance of mmd_rbf, which `aost search` leaves out.",
