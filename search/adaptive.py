@@ -34,6 +34,7 @@ NUM_STARTS = 8
 NUM_OPTIMA = 6  # whose neighbours are rivals
 MAX_RIVALS = 500
 NUM_DRAWS = 128
+MAX_ENTRIES = 4_000_000  # of a table of the next images of all cells
 SIGNIFICANT_DIGITS = 10
 
 
@@ -153,7 +154,7 @@ class AdaptiveSampler:
         room = self._sizes - asked
         num = min(max(1, round(self.config.batch * self.num_images)), self.ceiling - int(asked.sum()), int(room.sum()))
         explored = round(self.config.explore * num)
-        step = np.arange(min(int(room.max()), num))
+        step = np.arange(min(int(room.max()), num, max(1, MAX_ENTRIES // len(room))))
         known = belief.num_measured[:, None] + step
         value = within[:, None] / np.maximum(known * (known + 1), 1)
         # The first image replaces a prediction: what is left of the doubt is as of two estimates averaged.
@@ -213,9 +214,9 @@ def _descend(objective: CellObjective, mask: Bools) -> tuple[Bools, float]:
     while True:
         near = neighbours(objective.space, mask)
         scores = _rounded(objective.score_masks(near))
-        place = int(np.nanargmin(scores))
-        if not scores[place] < score:
+        if not (scores < score).any():
             return mask, score
+        place = int(scores.argmin())
         mask, score = near[place], float(scores[place])
 
 

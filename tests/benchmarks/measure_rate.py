@@ -5,7 +5,7 @@
 Bare: VGG-19 to relu5_1 without Gram matrices, on decoded images in memory, of the same size and threads. Serial: bare
 and whole take turns. Ray: two actors of one thread, against two bare processes of one thread that run at the same
 time, before and after. Steady state: each rate is of --seconds, after what is started has started; start-up stands
-apart. The cheap network has the same layers, each 4.8 times narrower, so that everything else can be seen.
+apart. The cheap network has the same layers, each 16 / 3 times narrower, so that everything else can be seen.
 """
 
 import argparse

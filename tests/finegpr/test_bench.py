@@ -34,14 +34,14 @@ def test_every_figure_is_there_and_a_missing_gpu_is_said(capsys: pytest.CaptureF
     assert min(errors[1]) > 0.9
 
 
-def test_the_cheap_network_has_the_same_layers_and_a_twentieth_of_the_work() -> None:
+def test_the_cheap_network_has_the_same_layers_and_far_less_work() -> None:
     full, cheap = (VGG19(weights_of(name)) for name in ("vgg19", "cheap"))
     assert [type(layer) for layer in full.features] == [type(layer) for layer in cheap.features]
-    assert 20 < operations(full, height=64, width=32) / operations(cheap, height=64, width=32) < 25
+    assert 25 < operations(full, height=64, width=32) / operations(cheap, height=64, width=32) < 30
     images = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
     assert [vector.shape[1] for vector in cheap(images)] == [
-        filters * (filters + 1) // 2 for filters in (13, 27, 53, 107, 107)
-    ] + [107 * 16]
+        filters * (filters + 1) // 2 for filters in (12, 24, 48, 96, 96)
+    ] + [96 * 16]
 
 
 def test_operations_are_those_of_the_convolutions() -> None:
