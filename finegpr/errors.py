@@ -38,3 +38,9 @@ class WriteError(AostError):
     """The output cannot be written: permission, space or memory."""
 
     exit_code = 6
+
+
+class UnreachableError(AostError):
+    """A store of images does not answer, or not in time; finished work is saved, the same command resumes."""
+
+    exit_code = 75

@@ -224,15 +224,17 @@ def _read_measured(folder: Path) -> Measurements:
     if not np.array_equal(row, planned["row"]):
         raise StateError(f"{folder}: the shards hold other rows than the plan; delete the folder and measure again")
     # A plan that grew holds catalog order only batch by batch.
-    kept = np.argsort(row, kind="stable")
+    kept: Any = np.argsort(row, kind="stable")
     kept = kept[table["ok"].to_numpy()[kept]]
+    if np.array_equal(kept, np.arange(len(row))):
+        kept = slice(None)  # no copy of what may be gigabytes
     units = np.repeat(np.sqrt(np.asarray(reference["spread"])), reference["num_coordinates"]).astype(np.float32)
     measured = Measurements(
         row=row[kept],
         cell=planned["cell"][kept],
         terms={target: _matrix(table, f"terms/{target}")[kept] for target in targets},
         median=summary["median"],
-        sketch=_matrix(table, "sketch")[kept].astype(np.float32) * units,
+        sketch=_sketch(table["sketch"], units)[kept],
         blocks=blocks,
         norms=_matrix(table, "norms")[kept],
         off_basis=_matrix(table, "off_basis")[kept],
@@ -364,6 +366,17 @@ def _read_shard(folder: Path, index: int, inputs: str, schema: pa.Schema) -> tup
     if not path.exists() or storage.file_sha256(path) != marker["sha256"]:
         raise StateError(f"{path} is missing or damaged; delete it and run the same command again")
     return storage.read_table(path, schema=schema), marker
+
+
+def _sketch(column: pa.ChunkedArray, units: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(n, S) in float32, shard by shard: float16 and float32 of all images never lie side by side with a copy."""
+    values = np.empty((len(column), len(units)), dtype=np.float32)
+    start = 0
+    for chunk in column.chunks:
+        halves = chunk.flatten().to_numpy(zero_copy_only=False).reshape(-1, len(units))
+        np.multiply(halves, units, out=values[start : start + len(chunk)])
+        start += len(chunk)
+    return values
 
 
 def _matrix(table: pa.Table, column: str) -> NDArray[Any]:

@@ -13,12 +13,14 @@ from urllib.parse import quote, unquote, urlsplit
 import pyarrow as pa
 from pyarrow import fs
 
-from finegpr.errors import ConfigError, InputError
+from finegpr.errors import ConfigError, InputError, UnreachableError
 
 # What pyarrow.fs opens is given as a URL; one letter before the colon is a drive.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 # pyarrow's own S3 client tries again every 0.2 s for 6 s; this is the backoff around that, and around other stores.
 PAUSES_SECONDS = (0.5, 2.0)
+# As the AWS client names what passes by itself; anything else (a wrong key, no such bucket) is the user's to mend.
+_PASSING = re.compile(r"NETWORK_CONNECTION|SLOW_DOWN|SERVICE_UNAVAILABLE|INTERNAL_FAILURE|THROTTLING|TIMEOUT|curlCode")
 
 T = TypeVar("T")
 
@@ -40,7 +42,8 @@ class RemotePath:
     each process opens its own connection. Credentials, region and endpoint come from where the store's client looks
     for them (``AWS_ACCESS_KEY_ID``, ``AWS_REGION``, ``AWS_ENDPOINT_URL``, ``~/.aws`` ...).
 
-    What is not there raises FileNotFoundError; anything else that fails is tried three times, then an InputError.
+    What is not there raises FileNotFoundError; anything else that fails is tried three times, then an
+    UnreachableError where it may pass by itself, an InputError where it will not.
     """
 
     root: str
@@ -123,7 +126,8 @@ class RemotePath:
                 raise
             except OSError as error:
                 if pause is None:
-                    raise InputError(
+                    kind = UnreachableError if _PASSING.search(str(error)) else InputError
+                    raise kind(
                         f"cannot read {self}: {_first_line(error)}; check address, credentials and network, and run "
                         "the same command again"
                     ) from None

@@ -34,6 +34,7 @@ from finegpr.measurements import (
     target_paths,
     withdraw,
 )
+from finegpr.memory import give_back_freed_blocks
 from finegpr.reference import (
     MeasureConfig,
     Reference,
@@ -240,3 +241,4 @@ def _fit(
                 "quarantine": bad,
             },
         )
+    give_back_freed_blocks()

@@ -11,7 +11,7 @@ import pytest
 
 from finegpr import remote
 from finegpr.catalog import Catalog, read_world
-from finegpr.errors import ConfigError, InputError
+from finegpr.errors import ConfigError, InputError, UnreachableError
 from finegpr.images import BadImage, decode, load
 from finegpr.measure import MeasureConfig, measure, pending_shards, prepare
 from finegpr.measurements import Measurements
@@ -297,14 +297,15 @@ def test_missing_folders_are_one_line(bucket: str) -> None:
 class Flaky:
     """A store that fails ``failures`` times before it answers."""
 
-    def __init__(self, failures: int) -> None:
+    def __init__(self, failures: int, reason: str = "SLOW_DOWN: reduce your request rate") -> None:
         self.failures = failures
+        self.reason = reason
         self.calls = 0
 
     def get_file_info(self, path: str) -> str:
         self.calls += 1
         if self.calls <= self.failures:
-            raise OSError("AWS Error SLOW_DOWN: reduce your request rate\nand more")
+            raise OSError(f"AWS Error {self.reason}\nand more")
         return path
 
 
@@ -319,8 +320,18 @@ def test_a_store_that_stumbles_is_asked_again_with_growing_pauses(
     if failures < 3:
         assert file._info() == "bucket/a.jpg"
     else:
-        with pytest.raises(InputError, match=r"^cannot read s3://bucket/a\.jpg: AWS Error SLOW_DOWN[^\n]*rate; check"):
+        message = r"^cannot read s3://bucket/a\.jpg: AWS Error SLOW_DOWN[^\n]*rate; check"
+        with pytest.raises(UnreachableError, match=message) as caught:
             file._info()
+        assert caught.value.exit_code == 75
     assert flaky.calls == min(failures, 2) + 1
     assert pauses == sorted(pauses)
     assert len(pauses) == min(failures, 2)
+
+
+def test_a_store_that_refuses_is_no_passing_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "_open", lambda *_: (Flaky(9, "ACCESS_DENIED: no such key"), "bucket"))
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    with pytest.raises(InputError, match="ACCESS_DENIED") as caught:
+        RemotePath("s3://bucket", "a.jpg")._info()
+    assert caught.value.exit_code == 3
