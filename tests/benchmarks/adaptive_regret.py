@@ -34,7 +34,7 @@ from finegpr.storage import canonical_hash, read_json, write_atomic, write_json
 from finegpr.subset import Subset
 from search.adaptive import AdaptiveConfig, AdaptiveSampler, why_stop
 from search.loop import search
-from search.objectives import OBJECTIVES, CellObjective, make_objective
+from search.objectives import CellObjective, make_objective
 from search.optimizer import make_optimizer
 from search.simulation import TARGET, simulate
 from search.space import Budget, Space
@@ -46,6 +46,7 @@ CEILING = 0.4
 EVALUATIONS = 4000
 SMALL = 0.001  # regrets below this count as none
 SCALE = "standardised"
+OBJECTIVES = ("mean_distance", "mmd_linear", "mmd_rbf")
 MEASURE = MeasureConfig(height=64, width=32, weights="random", images_per_shard=500)
 
 
@@ -356,12 +357,12 @@ def main() -> None:
         f"noise {noise:g}": series_of((simulated(seed, noise, arguments.orders) for seed in seeds), arguments.cache)
         for noise in arguments.noises
     }
+    head = HEAD.format(targets=arguments.targets, orders=arguments.orders, seeds=f"{seeds[0]} to {seeds[-1]}")
+    lines = head.split("\n")
     if arguments.world is not None:
         worlds = rendered(arguments.world, arguments.targets, arguments.orders)
         kinds["MiniGPR"] = series_of(worlds, arguments.cache)
-    lines = [
-        *HEAD.format(targets=arguments.targets, orders=arguments.orders, seeds=f"{seeds[0]} to {seeds[-1]}").split("\n")
-    ]
+        lines += ["", *MINIGPR.split("\n")]
     for kind, by_objective in kinds.items():
         for name, series in by_objective.items():
             lines += ["", f"## {name}, {kind}", "", *table(series)]
@@ -388,12 +389,14 @@ Everything is measured once; both samplers are replayed on parts of it, and what
 Regret = (score - best) / (median of 200 random subsets - best). {targets} targets of each kind, {orders} orders of the
 images each (mean), seeds {seeds}; the settings of the strategy were chosen on other seeds. Simulated: 588 cells
 (12 x 7 x 7), 20 images a cell, 70 % of the cells' variance additive; noise is the standard deviation of an image about
-its cell's mean, 1 that of the cells. MiniGPR: 8,000 rendered images of 100 people in 588 cells, random VGG-19 weights,
-64x32, rendered targets of other people.
+its cell's mean, 1 that of the cells.
 
 A line of a table: cells sampled alike with so many images each, their regret, the regret of adaptive sampling at half
 as many images, on how many targets that is no higher (by more than 0.001), and what share of the images adaptive
 sampling needs until its median regret is for the first time no higher (at least 0.001)."""
+
+MINIGPR = """MiniGPR: 8,000 rendered images of 100 people in 588 cells, random VGG-19 weights, 64x32, rendered targets
+of other people."""
 
 if __name__ == "__main__":
     main()
