@@ -19,6 +19,7 @@ from cluster.progress import progress, say
 from cluster.stages import differences
 from finegpr.measure import MeasureConfig, cell_order
 from finegpr.measurements import FORMAT, Measurements, read_marker, read_verified, withdraw
+from finegpr.mixture import choice_from_record
 from finegpr.reference import fit_settings
 from finegpr.storage import write_arrays, write_sealed
 from finegpr.subset import Subset
@@ -63,7 +64,7 @@ class Rounds:
     @property
     def chosen(self) -> list[Subset]:
         """The subset after every round."""
-        return [Subset(decided["subset"]) for decided in self.decided]
+        return [choice_from_record(decided["subset"]) for decided in self.decided]
 
     @property
     def share(self) -> float:
@@ -78,12 +79,11 @@ class Rounds:
 
     def add(self, decision: Decision) -> None:
         """Record what was decided on the measurements of all batches, and the batch that follows."""
-        subset = {name: sorted(values) for name, values in decision.subset.values.items()}
         self.decided.append(
             {
                 "images": len(self.batches[-1]),
                 "share": self.share,
-                "subset": subset,
+                "subset": decision.subset.to_record(),
                 "score": decision.score,
                 "expected_regret": decision.expected_regret,
                 "certainty": decision.certainty,

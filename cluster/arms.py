@@ -9,6 +9,7 @@ from finegpr.attributes import Attribute, by_name
 from finegpr.catalog import Catalog, read_world
 from finegpr.errors import ConfigError, InputError
 from finegpr.subset import Subset
+from search.selectors import SELECTORS
 from search.space import Space
 
 Truth = Mapping[str, tuple[str, ...]]
@@ -16,15 +17,16 @@ Truth = Mapping[str, tuple[str, ...]]
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """One arm: what it may draw from, and whether it draws the budget or takes all there is."""
+    """One arm: what it may draw from, and whether it draws the budget, takes all there is, or a selector chooses."""
 
     name: str
     subset: Subset
     takes_all: bool = False
+    selector: bool = False
 
     def require_budget(self, space: Space) -> None:
-        """Raises InputError when a manifest cannot be drawn."""
-        if not self.takes_all:
+        """Raises InputError when a manifest cannot be drawn; what a selector needs shows when it chooses."""
+        if not self.takes_all and not self.selector:
             try:
                 space.sampler.require(self.subset)
             except InputError as error:
@@ -60,6 +62,8 @@ def make_arm(name: str, config: RunConfig, space: Space, truth: Truth | None, fo
         return Arm(name=name, subset=found[name])
     if name in config.subsets:
         return Arm(name=name, subset=Subset(config.subsets[name]))
+    if name in SELECTORS:
+        return Arm(name=name, subset=Subset({}), selector=True)
     if name == RANDOM:
         return Arm(name=name, subset=Subset({}))
     if name == EVERYTHING:

@@ -166,10 +166,31 @@ class Search(Verb):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sweep(Verb):
+    """Search at every point of a grid, or at a sample of them: one table, one page. The same command resumes.
+
+    Example: aost sweep source.parquet --output sweep --set images=[5000,20000] objectives=[mmd_rbf,mmd_linear]
+    """
+
+    catalog: tyro.conf.Positional[Path]
+    measurements: Path = Path("measurements")
+    targets: tuple[str, ...] = ()
+    """Which of the measured targets; by default all."""
+    output: Path = Path("sweep")
+    set: tuple[str, ...] = ()
+    """Lists objectives scales alphas betas layer_weights images identities bounds seeds optimizers; evaluations=300."""
+    serial: bool = False
+    """Without Ray: one process, the reference."""
+    fresh: bool = False
+    """Changed settings: set the old sweep aside and begin again."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Select(Verb):
     """Draw exactly the budgeted number of images from a subset.
 
     Example: aost select source.parquet --subset search/subset.json --images 20000 --output manifest.parquet
+    Example: aost select source.parquet --selector snp --measurements measurements --images 20000
     """
 
     catalog: tyro.conf.Positional[Path]
@@ -177,6 +198,13 @@ class Select(Verb):
     """Budget: how many images the manifest holds."""
     subset: Path | None = None
     """A subset.json; without it, images are drawn from everything."""
+    selector: Literal["importance", "snp"] | None = None
+    """Instead of a subset, choose image by image: as often as the target shows their attributes (importance), or
+    clusters of people grown by Frechet distance, then farthest points (snp)."""
+    measurements: Path | None = None
+    """What the selector goes by."""
+    target: str | None = None
+    """Which of the measured targets; not needed when there is one."""
     identities: int | None = None
     """How many identities the manifest holds; by default all of the subset's."""
     seed: int = 0
@@ -228,6 +256,33 @@ class Compare(Verb):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Diff(Verb):
+    """Say in words how one subset differs from another: what it adds and what it drops.
+
+    Example: aost diff old/subset.json new/subset.json --catalog source.parquet
+    """
+
+    old: tyro.conf.Positional[Path]
+    new: tyro.conf.Positional[Path]
+    catalog: Path
+    """The source, whose attributes the subsets are of."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export(Verb):
+    """Write the journal of a search as an Optuna study, for optuna-dashboard and Optuna's plots.
+
+    Example: aost export runs/demo/search/mmd_rbf/journal.jsonl --storage study.log --study demo
+    """
+
+    journal: tyro.conf.Positional[Path]
+    storage: str
+    """An Optuna journal file, or a database such as sqlite:///studies.db (slower)."""
+    study: str
+    """Name of the new study."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report(Verb):
     """Write a run's report.html again from what is in its folder.
 
@@ -237,7 +292,7 @@ class Report(Verb):
     folder: tyro.conf.Positional[Path]
 
 
-_VERBS = (Demo, Run, Render, Index, Measure, Search, Select, Train, Evaluate, Compare, Report)
+_VERBS = (Demo, Run, Render, Index, Measure, Search, Sweep, Select, Train, Evaluate, Compare, Diff, Export, Report)
 
 
 def _help() -> str:

@@ -15,10 +15,12 @@ from finegpr.reid.recipes import recipe
 from finegpr.render.minigpr import MiniGPRConfig
 from finegpr.render.minimarket import MiniMarketConfig
 from search.adaptive import AdaptiveConfig
+from search.fairness import FairnessConfig
 from search.loop import SearchConfig
 from search.objectives import OBJECTIVES
-from search.optimizer import OPTIMIZERS
-from search.space import Budget
+from search.rounds import RoundsConfig
+from search.selectors import SELECTORS
+from search.space import Budget, SpaceConfig
 
 DEFAULT_RECIPE = "paper"
 RANDOM, EVERYTHING, TRUE = "random", "everything", "true_distribution"
@@ -41,10 +43,11 @@ class WorldConfig(Config):
 
 
 class AdaptiveVerbConfig(AdaptiveConfig):
-    """Adaptive sampling outside a run: ``budget`` and ``attributes`` are those of the search to come, ``target`` says
-    which of several decides."""
+    """Adaptive sampling outside a run: ``budget``, ``space`` and ``attributes`` are those of the search to come,
+    ``target`` says which of several decides."""
 
     budget: Budget
+    space: SpaceConfig = SpaceConfig()
     attributes: tuple[str, ...] | None = None
     target: str | None = None
 
@@ -64,8 +67,10 @@ class RunConfig(Config):
     """Everything that decides a run's numbers; ``seed`` moves every random choice below it.
 
     Either ``world`` (rendered data) or both ``source`` and ``target`` (the user's folders). ``arms`` are compared at
-    equal budget, identities and training steps: ``random``, ``everything``, any objective by name, a name in
-    ``subsets``, and, where the target's distribution is known, ``true_distribution`` and ``wrong_<attribute>``.
+    equal budget, identities and training steps: ``random``, ``everything``, any objective or selector by name, a name
+    in ``subsets``, and, where the target's distribution is known, ``true_distribution`` and ``wrong_<attribute>``.
+    ``space`` bounds what is searched; with ``rounds``, the search is done anew as the target's images arrive;
+    ``fairness`` refuses manifests from which people of some value have all but gone.
     ``keep`` names the arm whose model is trained through Ray Train, by ``workers`` processes. Without ``arms``, the
     search's objective is compared with random and everything. ``train`` takes a ``recipe`` and changes to it. With
     ``adaptive``, no more of the source is measured than the choice by one objective needs.
@@ -80,7 +85,10 @@ class RunConfig(Config):
     measure: MeasureConfig = MeasureConfig()
     adaptive: AdaptiveConfig | None = None
     budget: Budget
+    space: SpaceConfig = SpaceConfig()
     search: SearchConfig = SearchConfig()
+    rounds: RoundsConfig | None = None
+    fairness: FairnessConfig | None = None
     arms: tuple[str, ...] = ()
     subsets: dict[str, dict[str, tuple[str, ...]]] = Field(default_factory=dict)
     truth: dict[str, tuple[str, ...]] | None = None
@@ -97,7 +105,7 @@ class RunConfig(Config):
             raise ValueError("give either world (rendered data) or source and target (your folders)")
         if self.world is None and (self.source is None or self.target is None):
             raise ValueError("source and target belong together; one of them is missing")
-        reserved = {RANDOM, EVERYTHING, TRUE, *OBJECTIVES}
+        reserved = {RANDOM, EVERYTHING, TRUE, *OBJECTIVES, *SELECTORS}
         for name in self.subsets:
             if name in reserved or name.startswith(WRONG) or not re.fullmatch(r"[A-Za-z0-9_-]{1,60}", name):
                 raise ValueError(f"subsets: {name!r} should be a new name of letters, digits, - and _")
@@ -109,8 +117,6 @@ class RunConfig(Config):
             raise ValueError("arms and seeds should each be named once")
         if not self.objectives:
             raise ValueError(f"arms should name an objective to search by: {', '.join(OBJECTIVES)}")
-        if self.search.optimizer not in OPTIMIZERS:
-            raise ValueError(f"no optimizer {self.search.optimizer!r}; known: {', '.join(OPTIMIZERS)}")
         if self.keep is not None and self.keep not in self.arms:
             raise ValueError(f"keep: {self.keep!r} is not one of the arms {', '.join(self.arms)}")
         return self

@@ -11,7 +11,7 @@ import yaml
 
 from cluster.adaptive import measure_adaptively
 from cluster.arms import Arm, Truth, catalog_path, known_truth, make_arm
-from cluster.config import DataConfig, RunConfig
+from cluster.config import EVERYTHING, RANDOM, DataConfig, RunConfig
 from cluster.executor import Executor, MeasureJob
 from cluster.progress import progress, say
 from cluster.stages import RunFolder, Stage
@@ -24,6 +24,7 @@ from finegpr.storage import locked, write_bytes
 from finegpr.subset import Subset
 from finegpr.vgg import find_weights as find_vgg_weights
 from search.loop import SearchResult
+from search.mixture import make_space
 from search.objectives import CellObjective
 from search.space import Space
 from search.surrogate import SurrogateReport
@@ -148,7 +149,9 @@ def index(run: Run, source: DataConfig, target: DataConfig) -> None:
         rejected = f", {len(catalog.rejected)} files left out" if len(catalog.rejected) else ""
         say(f"  {catalog.title}: {len(catalog)} images{identities}{rejected}")
     config = run.config
-    run.space = Space.of(run.source, config.budget, seed=config.seed, attributes=config.search.attributes)
+    run.space = make_space(
+        run.source, config.budget, seed=config.seed, attributes=config.search.attributes, config=config.space
+    )
     for name in config.arms:
         # Arms that no search decides are checked now, not after an hour of measuring.
         if name not in config.objectives:
@@ -235,21 +238,51 @@ def select(run: Run) -> None:
             "seed": run.config.seed,
             "seeds": list(run.config.seeds),
         }
+        if run.config.fairness is not None:
+            settings["fairness"] = run.config.fairness.model_dump(mode="json")
         inputs = {
             "subset": arm.subset.key,
             "source": run.source.fingerprint,
             "attributes": [attribute.name for attribute in run.space.cells.attributes],
         }
+        if arm.selector:
+            inputs["measure"] = run.keys["measure"]
+            settings["scale"] = run.config.measure.scale
+        if run.config.space.identity_attributes:
+            inputs["identity_attributes"] = list(run.config.space.identity_attributes)
         with run.folder.stage(f"select/{name}", inputs=inputs, config=settings) as (stage, fields):
             for seed in run.config.seeds:
                 path = stage.folder / f"seed{seed}.parquet"
                 run.manifests[name, seed] = path
                 if not stage.done:
-                    manifest = arm.draw(run.source, run.space, seed=seed)
+                    manifest = _manifest(run, arm, seed=seed)
                     manifest.write(path)
                     fields["num_images"] = len(manifest)
             for seed in run.config.seeds:
                 run.keys[f"select/{name}/{seed}"] = Catalog.read(run.manifests[name, seed]).fingerprint
+
+
+def _manifest(run: Run, arm: Arm, *, seed: int) -> Catalog:
+    """One arm's images for one seed. Raises RefusedError where the config's guard does not hold."""
+    from cluster.selecting import require_fair, selected
+
+    config = run.config
+    if arm.selector:
+        rows = selected(
+            arm.name,
+            run.source,
+            run.measurements,
+            config.budget,
+            target=TARGET,
+            scale=config.measure.scale,
+            seed=config.seed + seed,
+        )
+        manifest = run.source.take(rows)
+    else:
+        manifest = arm.draw(run.source, run.space, seed=seed)
+    if config.fairness is not None and arm.name not in (RANDOM, EVERYTHING):
+        require_fair(config.fairness, run.source, manifest, what=f"arm {arm.name}, seed {seed}")
+    return manifest
 
 
 def train(run: Run) -> None:

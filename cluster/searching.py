@@ -1,9 +1,11 @@
 """Running a search on measurements, and what the report says of it: the choice, its history, the surrogate's worth."""
 
+import os
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
@@ -14,17 +16,21 @@ from cluster.progress import progress, say
 from finegpr.attributes import Attribute
 from finegpr.catalog import Catalog, Cells
 from finegpr.measurements import Measurements, Scale
-from finegpr.storage import write_bytes
+from finegpr.storage import read_json, write_bytes
 from finegpr.subset import Subset
 from search.baselines import random_masks
 from search.compare import RankAgreement, agreements, rank_agreement, value_shares
 from search.embedding import embed_distance
-from search.loop import Generation, SearchConfig, SearchResult
+from search.loop import Evaluate, Generation, SearchConfig, SearchResult
 from search.loop import search as search_space
-from search.objectives import CellObjective, make_objective
-from search.optimizer import make_optimizer
+from search.mixture import make_space
+from search.objectives import CellObjective, Objective, make_objective
+from search.optimizer import Optimizer, make_optimizer
+from search.parallel import in_parallel
 from search.report_data import AttributeShares, Choice
-from search.space import Budget, Space
+from search.rounds import ROUNDS, RoundsConfig, search_in_rounds
+from search.space import Budget, Space, SpaceConfig
+from search.subset_diff import describe, searched
 from search.surrogate import SurrogateReport, fit_surrogate
 
 if TYPE_CHECKING:
@@ -37,9 +43,12 @@ NUM_RANDOM = 200
 
 
 class SearchVerbConfig(SearchConfig):
-    """The settings of the verb ``search``: those of a search, the budget, and how the terms are weighed."""
+    """The settings of the verb ``search``: those of a search, the budget, what bounds the subsets, whether to search in
+    rounds, and how the terms are weighed."""
 
     budget: Budget
+    space: SpaceConfig = SpaceConfig()
+    rounds: RoundsConfig | None = None
     scale: Scale = "standardised"
 
 
@@ -47,17 +56,23 @@ def search_measured(
     config: SearchVerbConfig, source: Catalog, measurements: Measurements, *, target: str, folder: Path
 ) -> SearchResult:
     """Search on measurements of ``source``; the journal in ``folder`` makes the same call resume."""
-    space = Space.of(source, config.budget, seed=config.seed, attributes=config.attributes)
-    identity = source.frame["identity"].to_numpy(dtype=np.int64)
-    objective = make_objective(config.objective, space, measurements, identity, target=target, scale=config.scale)
-    for warning in objective.report.warnings if objective.report else ():
-        say(f"  {warning}")
+    space = make_space(source, config.budget, seed=config.seed, attributes=config.attributes, config=config.space)
     settings = {
         **config.model_dump(mode="json"),
         "target": target,
         "measurements": measurements.fingerprint(target),
     }
-    return _search(config, space, objective, folder, settings)
+    job = _Job(
+        config=config,
+        space=space,
+        identity=source.frame["identity"].to_numpy(dtype=np.int64),
+        measurements=measurements,
+        target=target,
+        scale=config.scale,
+        folder=folder,
+        settings=settings,
+    )
+    return job.run(config.rounds)[0]
 
 
 def run_search(run: "Run", name: str) -> tuple[SearchResult, CellObjective]:
@@ -65,58 +80,132 @@ def run_search(run: "Run", name: str) -> tuple[SearchResult, CellObjective]:
     from cluster.run import TARGET
 
     config = run.config.search.model_copy(update={"objective": name, "seed": run.config.search.seed + run.config.seed})
-    identity = run.source.frame["identity"].to_numpy(dtype=np.int64)
-    objective = make_objective(
-        name, run.space, run.measurements, identity, target=TARGET, scale=run.config.measure.scale
-    )
     settings = {**config.model_dump(mode="json"), "budget": run.config.budget.model_dump(mode="json")}
     settings["scale"] = run.config.measure.scale
+    if run.config.space != SpaceConfig():
+        settings["space"] = run.config.space.model_dump(mode="json")
+    if run.config.rounds is not None:
+        settings["rounds"] = run.config.rounds.model_dump(mode="json")
     stage = run.folder.open(f"search/{name}", inputs={"measure": run.keys["measure"]}, config=settings, journal=True)
+    job = _Job(
+        config=config,
+        space=run.space,
+        identity=run.source.frame["identity"].to_numpy(dtype=np.int64),
+        measurements=run.measurements,
+        target=TARGET,
+        scale=run.config.measure.scale,
+        folder=stage.folder,
+        settings=settings,
+    )
     started = time.monotonic()
     # A finished search replays its journal: the same asks and tells, without a score computed again.
-    result = _search(config, run.space, objective, stage.folder, settings)
+    result, objective = job.run(run.config.rounds)
     if not stage.done:
         stage.finish(seconds=time.monotonic() - started, num_evaluations=result.num_evaluations, score=result.score)
+    if run.config.rounds is not None:
+        run.notes.append(f"{name}: {read_json(stage.folder / ROUNDS)['summary']}.")
     if result.notice:
         say(f"  {result.notice}")
     say(
         f"  {name}: {result.score:.5g} {objective.unit} (median random {result.random_median:.5g}), "
         f"{result.num_evaluations} subsets in {result.num_generations} generations of {result.population}"
     )
+    say(f"  {describe(result.subset, searched(run.space))}")
     return result, objective
 
 
-def _search(
-    config: SearchConfig, space: Space, objective: CellObjective, folder: Path, settings: Mapping[str, object]
-) -> SearchResult:
-    optimizer = make_optimizer(config.optimizer, space, seed=config.seed, evaluations=config.evaluations)
-    with progress(f"searching by {objective.name}", "subsets") as tick:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Job:
+    """One search on measurements, at once or in rounds; the journals in ``folder`` make it resume."""
 
-        def show(generation: Generation) -> None:
-            best = "" if generation.best is None else f"best {generation.best:.5g}"
-            tick(generation.num_evaluations, config.evaluations, best)
+    config: SearchConfig
+    space: Space
+    identity: NDArray[np.int64]
+    measurements: Measurements
+    target: str
+    scale: Scale
+    folder: Path
+    settings: Mapping[str, object]
 
-        result = search_space(
-            space,
-            objective,
-            optimizer,
-            folder,
-            evaluations=config.evaluations,
-            config=settings,
-            num_random=NUM_RANDOM,
-            progress=show,
+    def run(self, rounds: RoundsConfig | None) -> tuple[SearchResult, CellObjective]:
+        """The search of the last round, and its objective."""
+        config = self.config
+        with progress(f"searching by {config.objective}", "subsets") as tick:
+
+            def show(generation: Generation) -> None:
+                best = "" if generation.best is None else f"best {generation.best:.5g}"
+                tick(generation.num_evaluations, config.evaluations, best)
+
+            if rounds is None:
+                objective = self._objective(self.measurements)
+                result = search_space(
+                    self.space,
+                    objective,
+                    self._optimizer(),
+                    self.folder,
+                    evaluations=config.evaluations,
+                    config=self.settings,
+                    evaluate=_evaluate(objective),
+                    num_random=NUM_RANDOM,
+                    progress=show,
+                )
+            else:
+                done = search_in_rounds(
+                    rounds,
+                    self.space,
+                    self.measurements,
+                    self.folder,
+                    target=self.target,
+                    make_objective=self._objective,
+                    make_optimizer=self._optimizer,
+                    evaluations=config.evaluations,
+                    settings=self.settings,
+                    seed=config.seed,
+                    evaluate=_evaluate,
+                    num_random=NUM_RANDOM,
+                    progress=lambda _, generation: show(generation),
+                )
+                assert isinstance(done.objective, CellObjective)
+                result, objective = done.last, done.objective
+        if rounds is not None:
+            for each in done.rounds:
+                say(f"  after {each.num_target_images} photos: {each.change}")
+            say(f"  {done.summary}")
+        for warning in objective.report.warnings if objective.report else ():
+            say(f"  {warning}")
+        write_bytes(self.folder / SUBSET, (result.subset.to_json() + "\n").encode())
+        return result, objective
+
+    def _objective(self, measurements: Measurements) -> CellObjective:
+        return make_objective(
+            self.config.objective, self.space, measurements, self.identity, target=self.target, scale=self.scale
         )
-    write_bytes(folder / SUBSET, (result.subset.to_json() + "\n").encode())
-    return result
+
+    def _optimizer(self) -> Optimizer:
+        config = self.config
+        return make_optimizer(
+            config.optimizer,
+            self.space,
+            seed=config.seed,
+            evaluations=config.evaluations,
+            options=config.optimizer_options,
+        )
+
+
+def _evaluate(objective: Objective) -> Evaluate:
+    """On all cores; the journal does not depend on their number."""
+    return in_parallel(objective.score, workers=len(os.sched_getaffinity(0)))
 
 
 def make_choice(run: "Run", name: str) -> Choice:
     """What one search chose, for the report."""
     result, objective = run.searches[name], run.objectives[name]
     manifest = Catalog.read(run.manifests[name, run.config.seeds[0]])
-    attributes = run.space.cells.attributes
+    groups = run.space.groups
+    attributes = run.space.cells.attributes + (() if groups is None else groups.attributes)
     source, chosen = (shares_of(catalog, attributes) for catalog in (run.source, manifest))
     true = true_shares(run.truth, attributes) if run.truth else {}
+    estimated = {each.attribute: np.array(each.shares) for other in run.objectives.values() for each in other.estimate}
     occurring = {
         attribute.name: [
             place
@@ -137,9 +226,9 @@ def make_choice(run: "Run", name: str) -> Choice:
         known_best=None,
         num_evaluations=result.num_evaluations,
         num_failed=result.num_failed,
-        num_images=int(run.space.cells.mask(result.subset) @ run.space.cells.images),
+        num_images=int(run.space.num_images(run.space.mask(result.subset)[None])[0]),
         attributes=tuple(
-            attribute_shares(attribute, occurring[attribute.name], result.subset, source, chosen, true)
+            attribute_shares(attribute, occurring[attribute.name], result.subset, source, chosen, true, estimated)
             for attribute in attributes
         ),
         agreements=agreements(result.subset, attributes, chosen=chosen, source=source, true=true, seed=run.config.seed),
@@ -149,12 +238,23 @@ def make_choice(run: "Run", name: str) -> Choice:
 
 
 def attribute_shares(
-    attribute: Attribute, places: list[int], subset: Subset, source: Shares, manifest: Shares, true: Shares
+    attribute: Attribute,
+    places: list[int],
+    subset: Subset,
+    source: Shares,
+    manifest: Shares,
+    true: Shares,
+    estimated: Shares,
 ) -> AttributeShares:
     """One attribute of a choice, with the values at ``places``: those that the source or the target has."""
     values = tuple(attribute.values[place] for place in places)
     chosen = subset.values.get(attribute.name, frozenset(values))
-    known = attribute.name in true
+    kind: Literal["true", "estimate", "unknown"] = "unknown"
+    target = None
+    if attribute.name in true:
+        kind, target = "true", tuple(true[attribute.name][places].tolist())
+    elif attribute.name in estimated:
+        kind, target = "estimate", tuple(estimated[attribute.name][places].tolist())
     return AttributeShares(
         name=attribute.name,
         values=values,
@@ -163,8 +263,8 @@ def attribute_shares(
         chosen=tuple(value in chosen for value in values),
         source=tuple(source[attribute.name][places].tolist()),
         manifest=tuple(manifest[attribute.name][places].tolist()),
-        target=tuple(true[attribute.name][places].tolist()) if known else None,
-        target_kind="true" if known else "unknown",
+        target=target,
+        target_kind=kind,
     )
 
 

@@ -5,6 +5,7 @@ import json
 import platform
 from importlib import metadata
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from rich.table import Table
 
+from cluster.adaptive import RECORD
 from cluster.config import RANDOM
 from cluster.progress import console, say
 from cluster.run import TARGET, Run
@@ -20,16 +22,30 @@ from cluster.trial import METRICS
 from finegpr.catalog import WORLD, Catalog
 from finegpr.errors import InputError
 from finegpr.images import BadImage, decode
-from finegpr.measurements import Measurements
+from finegpr.measurements import TERMS, Measurements
+from finegpr.measurements import read_marker as read_adaptive_marker
 from finegpr.storage import canonical_hash, read_json, read_marker, write_bytes, write_json
-from search.compare import ArmSummary, summarise, t_interval
+from search.compare import ArmSummary, jaccard, summarise
+from search.embedding import embed_distance
+from search.explain import (
+    distance_contour,
+    distance_importances,
+    distance_spreads,
+    flip_effects,
+    marginal_effects,
+)
+from search.fairness import identity_shifts
+from search.health import Evidence, run_checks
+from search.landscape import best_subsets, slices
 from search.report import write_report
 from search.report_data import (
+    Choice,
     Dataset,
-    Effect,
+    Importance,
     Provenance,
     Quarantined,
     ReportData,
+    Round,
     SampleRow,
     StageCost,
     StyleShare,
@@ -72,59 +88,112 @@ def read_results(run: Run) -> pd.DataFrame:
 def make_report_data(run: Run, results: pd.DataFrame, arms: tuple[ArmSummary, ...]) -> ReportData:
     """Everything the report shows."""
     config = run.config
-    scale = config.measure.scale
     main = config.keep if config.keep in run.searches else next(reversed(run.searches))
     assert main is not None
+    choices = tuple(make_choice(run, objective) for objective in run.searches)
     return ReportData(
         source=_dataset(run.source),
         target=_dataset(run.target),
         budget=config.budget.images,
         baseline=RANDOM,
-        choices=tuple(make_choice(run, objective) for objective in run.searches),
+        choices=choices,
         main=main,
         results=arms,
         rank_agreements=rank_arms(run, results) if len(results) else (),
         samples=_samples(run, main),
         surrogate=run.surrogate.scores if run.surrogate else (),
-        style_shares=(
-            StyleShare(target=run.target.title, scale=scale, share=run.measurements.style_share(TARGET, scale)),
-        ),
-        effects=mean_distance_effects(run),
+        style_shares=_style_shares(run),
         stages=tuple(_costs(run)),
         provenance=_provenance(run),
         notes=tuple(run.notes),
+        **explanation(run, next(choice for choice in choices if choice.objective == main)),
     )
 
 
-def mean_distance_effects(run: Run) -> tuple[Effect, ...]:
-    """How much nearer or farther than the average image those with one value are, over identities, in standard units.
+def explanation(run: Run, choice: Choice) -> dict[str, Any]:
+    """Why a search chose what it did, and how far to trust it: those fields of the report's data."""
+    main = choice.objective
+    config, result, objective = run.config, run.searches[main], run.objectives[main]
+    seed, scale = config.seed, config.measure.scale
+    identity = run.source.frame["identity"].to_numpy(dtype=np.int64)
+    distance = embed_distance(run.measurements, run.space.cells, identity, target=TARGET, scale=scale)
+    flips = flip_effects(
+        objective, result.subset, quantity=f"{main} of the choice with this one value flipped", seed=seed
+    )
+    marginal = marginal_effects(
+        distance, run.space.cells, quantity="D_total of the images with this value, against the mean", seed=seed
+    )
+    importances: tuple[Importance, ...] = ()
+    if run.surrogate is not None:
+        importances = distance_importances(
+            run.space.cells, run.measurements, identity, run.surrogate, target=TARGET, scale=scale
+        )
+    manifest = Catalog.read(run.manifests[main, config.seeds[0]])
+    chosen_cells = run.space.cell_masks(run.space.mask(result.subset)[None])[0]
+    rounds, rounds_ended = _rounds(run)
+    shifts = identity_shifts(run.source, manifest, seed=seed)
+    evidence = Evidence(
+        choice=choice,
+        num_proposals=len(result.history),
+        num_duplicates=result.num_duplicates,
+        num_identities=tuple(distance.samples.num_identities[chosen_cells].tolist()),
+        flips=flips,
+        surrogate=objective.report or run.surrogate,
+        style_shares=_style_shares(run),
+        shifts=shifts,
+        rounds=rounds,
+        off_basis=dict(zip(TERMS, run.measurements.off_basis_share.tolist(), strict=True)),
+        **_sizes(run, main),
+    )
+    return {
+        "effects": (*flips, *marginal),
+        "importances": importances,
+        "spreads": distance_spreads(run.source, run.measurements, target=TARGET, scale=scale),
+        "contour": distance_contour(run.source, run.measurements, importances, target=TARGET, scale=scale),
+        "checks": run_checks(evidence),
+        "shifts": shifts,
+        "rounds": rounds,
+        "rounds_ended": rounds_ended,
+        "best_subsets": best_subsets(result.history, higher_is_better=objective.higher_is_better),
+        "slices": slices(result.history, run.space),
+    }
 
-    The unit is the standard deviation of the distance over images; the interval is over identities.
-    """
-    total = run.measurements.total(TARGET, run.config.measure.scale)
-    rows = run.measurements.row
-    frame = run.source.frame.iloc[rows]
-    deviation = (total - total.mean()) / (total.std() or 1.0)
-    effects = []
-    for attribute in run.space.cells.attributes:
-        column = frame[attribute.name].to_numpy()
-        for value in attribute.values:
-            inside = column == value
-            if not inside.any():
-                continue
-            by_identity = pd.Series(deviation[inside]).groupby(frame["identity"].to_numpy()[inside]).mean()
-            estimate = t_interval(by_identity.tolist())
-            effects.append(
-                Effect(
-                    quantity="distance to the target, standard deviations from the mean image",
-                    attribute=attribute.name,
-                    value=value,
-                    effect=estimate.mean,
-                    low=estimate.low,
-                    high=estimate.high,
-                )
-            )
-    return tuple(effects)
+
+def _style_shares(run: Run) -> tuple[StyleShare, ...]:
+    scale = run.config.measure.scale
+    return (StyleShare(target=run.target.title, scale=scale, share=run.measurements.style_share(TARGET, scale)),)
+
+
+def _sizes(run: Run, main: str) -> dict[str, float]:
+    """What the choice holds, may hold and must hold, as shares of the source's drawable images."""
+    total = int(run.space.sampler.images(np.ones((1, len(run.space.cells)), dtype=bool))[0])
+    chosen = run.space.mask(run.searches[main].subset)[None]
+    budget = run.config.budget
+    return {
+        "share": int(run.space.num_images(chosen)[0]) / total,
+        "least": budget.least,
+        "most": budget.most,
+        "budget_share": budget.images / total,
+    }
+
+
+def _rounds(run: Run) -> tuple[tuple[Round, ...], str | None]:
+    """The rounds of adaptive measuring, and why they ended; none where everything was measured."""
+    if run.config.adaptive is None:
+        return (), None
+    stage = next(stage for stage in run.folder.opened if stage.name == "measure")
+    record = read_adaptive_marker(stage.folder / RECORD)
+    subsets = [decided["subset"] for decided in record["rounds"]]
+    rounds = tuple(
+        Round(
+            share=decided["share"],
+            expected_regret=decided["expected_regret"],
+            certainty=decided["certainty"],
+            overlap=fmean(jaccard(subset[name], subsets[-1][name]) for name in subset),
+        )
+        for decided, subset in zip(record["rounds"], subsets, strict=True)
+    )
+    return rounds, record["stopped"]
 
 
 def print_results(arms: tuple[ArmSummary, ...]) -> None:

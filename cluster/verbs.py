@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cluster import cli
 from cluster.config import (
@@ -30,6 +31,7 @@ from finegpr.catalog import Catalog
 from finegpr.errors import ConfigError, InputError
 from finegpr.measure import MeasureConfig, read_measurements
 from finegpr.measurements import DERIVED_MARKER, TERMS, Measurements, Scale, basis_hash, read_marker
+from finegpr.mixture import choice_from_json
 from finegpr.reid.train import fit
 from finegpr.storage import locked, write_bytes, writing
 from finegpr.subset import Subset
@@ -208,12 +210,14 @@ def _measure_adaptively(
     executor: Executor, config: MeasureConfig, job: MeasureJob, adaptive: AdaptiveVerbConfig
 ) -> tuple[Measurements, dict[str, Any]]:
     from cluster.adaptive import measure_adaptively
-    from search.space import Space
+    from search.mixture import make_space
 
     target = adaptive.target or next(iter(job.targets))
     if target not in job.targets or (adaptive.target is None and len(job.targets) > 1):
         raise ConfigError(f"adaptive.target should say which target decides: one of {', '.join(job.targets)}")
-    space = Space.of(job.source, adaptive.budget, seed=config.seed, attributes=adaptive.attributes)
+    space = make_space(
+        job.source, adaptive.budget, seed=config.seed, attributes=adaptive.attributes, config=adaptive.space
+    )
     job = replace(job, cells=space.cells)
     measured, rounds = measure_adaptively(executor, config, job, adaptive, space, target=target)
     say(f"  {rounds.summary}")
@@ -226,37 +230,95 @@ def search(verb: cli.Search) -> dict[str, Any]:
 
     config = validate(SearchVerbConfig, override({}, verb.set), "--set")
     measurements = read_measurements(verb.measurements)
-    known = sorted(measurements.terms)
-    if verb.target is None and len(known) > 1:
-        raise ConfigError(f"these measurements have several targets; choose one by --target: {', '.join(known)}")
+    target = _only_target(measurements, verb.target)
     source = Catalog.read(verb.catalog)
     with locked(verb.output):
-        result = search_measured(config, source, measurements, target=verb.target or known[0], folder=verb.output)
+        result = search_measured(config, source, measurements, target=target, folder=verb.output)
     say(f"{config.objective}: {result.score:.6g} -> {verb.output / 'subset.json'}")
     return {"subset": str(verb.output / "subset.json"), "score": result.score}
 
 
-def select(verb: cli.Select) -> dict[str, Any]:
-    from finegpr.manifest import Sampler
+def sweep(verb: cli.Sweep) -> dict[str, Any]:
+    from cluster.sweep import sweep as sweep_measured
 
+    return sweep_measured(verb)
+
+
+def select(verb: cli.Select) -> dict[str, Any]:
     catalog = Catalog.read(verb.catalog)
-    try:
-        subset = Subset.from_json(verb.subset.read_text(encoding="utf-8")) if verb.subset else Subset({})
-    except OSError as error:
-        raise InputError(f"cannot read {verb.subset}: {error.strerror}") from None
-    names = [attribute.name for attribute in catalog.image_attributes if attribute.name != "scene"]
-    sampler = Sampler(
-        catalog.cells(sorted({*names, *subset.values})),
-        catalog.frame["identity"].to_numpy(dtype=np.int64),
-        budget=verb.images,
-        identities=verb.identities,
-        seed=verb.seed,
-    )
-    manifest = catalog.take(sampler.draw(subset, seed=verb.seed))
+    manifest = catalog.take(_drawn(verb, catalog) if verb.selector is None else _selected(verb, catalog))
     manifest.write(verb.output)
     people = int(manifest.frame["identity"].nunique())
     say(f"{len(manifest)} images of {people} identities -> {verb.output}")
     return {"manifest": str(verb.output), "num_images": len(manifest), "num_identities": people}
+
+
+def _drawn(verb: cli.Select, catalog: Catalog) -> NDArray[np.int64]:
+    """Rows of a manifest from a subset, or from everything."""
+    from finegpr.manifest import Sampler
+
+    if verb.measurements is not None or verb.target is not None:
+        raise ConfigError("--measurements and --target are for a --selector; a subset is drawn from without them")
+    subset = read_subset(verb.subset) if verb.subset else Subset({})
+    of_people = [each.name for each in catalog.identity_attributes if each.name in subset.values]
+    names = {each.name for each in catalog.image_attributes if each.name != "scene"}
+    sampler = Sampler(
+        catalog.cells(sorted({*names, *subset.values}.difference(of_people))),
+        catalog.frame["identity"].to_numpy(dtype=np.int64),
+        budget=verb.images,
+        identities=verb.identities,
+        seed=verb.seed,
+        groups=catalog.cells(of_people) if of_people else None,
+    )
+    return sampler.draw(subset, seed=verb.seed)
+
+
+def _selected(verb: cli.Select, catalog: Catalog) -> NDArray[np.int64]:
+    """Rows of a manifest that a selector chose image by image."""
+    from cluster.selecting import selected
+    from search.space import Budget
+
+    if verb.subset is not None or verb.measurements is None or verb.selector is None:
+        raise ConfigError("a --selector goes by --measurements, and takes no --subset")
+    measurements = read_measurements(verb.measurements)
+    budget = Budget(images=verb.images, identities=verb.identities)
+    target = _only_target(measurements, verb.target)
+    return selected(verb.selector, catalog, measurements, budget, target=target, scale="standardised", seed=verb.seed)
+
+
+def read_subset(path: Path) -> Subset:
+    """The subset or mixture in a subset.json. Raises InputError."""
+    try:
+        return choice_from_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'not text'}") from None
+
+
+def _only_target(measurements: Measurements, target: str | None) -> str:
+    known = sorted(measurements.terms)
+    if target is None and len(known) > 1:
+        raise ConfigError(f"these measurements have several targets; choose one by --target: {', '.join(known)}")
+    return target or known[0]
+
+
+def diff(verb: cli.Diff) -> dict[str, Any]:
+    from search.subset_diff import describe
+    from search.subset_diff import diff as in_words
+
+    attributes = Catalog.read(verb.catalog).attributes
+    old, new = read_subset(verb.old), read_subset(verb.new)
+    named = [each for each in attributes if each.name in {*old.values, *new.values}]
+    said = in_words(old, new, named)
+    say(f"{describe(new, named)}\n  {said}") if verb.json else print(said)
+    return {"diff": said, "old": describe(old, named), "new": describe(new, named)}
+
+
+def export(verb: cli.Export) -> dict[str, Any]:
+    from search.optuna_export import export as to_optuna
+
+    num_trials = to_optuna(verb.journal, verb.storage, verb.study)
+    say(f"{num_trials} trials -> study {verb.study} in {verb.storage}")
+    return {"study": verb.study, "storage": verb.storage, "num_trials": num_trials}
 
 
 def train(verb: cli.Train) -> dict[str, Any]:

@@ -40,6 +40,12 @@ class WriteError(AostError):
     exit_code = 6
 
 
+class RefusedError(AostError):
+    """What was asked for is possible, but against a guard that the user set."""
+
+    exit_code = 7
+
+
 class UnreachableError(AostError):
     """A store of images does not answer, or not in time; finished work is saved, the same command resumes."""
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
+from typing import Any
 
 from finegpr.errors import InputError
 
@@ -31,7 +32,11 @@ class Subset:
     @cached_property
     def key(self) -> str:
         """Canonical one-line JSON: sorted attributes, sorted values."""
-        return json.dumps({name: sorted(chosen) for name, chosen in self.values.items()}, separators=(",", ":"))
+        return json.dumps(self.to_record(), separators=(",", ":"))
+
+    def to_record(self) -> dict[str, Any]:
+        """JSON-ready: sorted attributes, each a sorted list of values."""
+        return {name: sorted(chosen) for name, chosen in self.values.items()}
 
     def to_json(self) -> str:
         """The canonical key; ``from_json`` reads it back."""

@@ -21,7 +21,7 @@ from finegpr.errors import InputError
 from finegpr.subset import Subset
 from search.baselines import random_masks
 from search.belief import Belief, believe
-from search.objectives import OBJECTIVES, CellObjective, make_objective
+from search.objectives import QUADRATIC, CellObjective, make_objective
 from search.polish import neighbours
 from search.space import Bools, Floats, Ints, Space
 
@@ -59,8 +59,9 @@ class AdaptiveConfig(Config):
     @field_validator("objective")
     @classmethod
     def _is_known(cls, objective: str) -> str:
-        if objective not in OBJECTIVES:
-            raise ValueError(f"no objective {objective!r}; known: {', '.join(OBJECTIVES)}")
+        if objective not in QUADRATIC:
+            known = ", ".join(QUADRATIC)
+            raise ValueError(f"adaptive sampling needs a quadratic objective, got {objective!r}; expected {known}")
         return objective
 
 
@@ -232,8 +233,10 @@ class _Rivals:
         # The chosen one is the best of all its neighbours, so a stable sort keeps it first.
         kept = np.argsort(scores, kind="stable")[:MAX_RIVALS]
         self.masks, self.scores = masks[kept], scores[kept]
-        self._shares = objective.space.expected_shares(self.masks)
-        self._means = self._shares @ objective.embedding.coordinates
+        shares = objective.space.expected_shares(self.masks)
+        # What choosing people adds is taken as known: only the cells' own coordinates are in doubt.
+        self._means = (shares @ objective.embedding.coordinates)[:, : objective.embedding.readout.shape[1] - 1]
+        self._shares = shares[:, : len(objective.space.cells)]
 
     def draw(self, belief: Belief, random: np.random.Generator) -> tuple[Ints, float]:
         """Which of them is the best in each of ``NUM_DRAWS`` draws, and the mean of its lead over the chosen one."""

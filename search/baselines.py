@@ -1,13 +1,11 @@
 """The two baselines of every search: random subsets, and all of them."""
 
-from collections.abc import Sequence
 from math import prod
 
 import numpy as np
 
 from finegpr.errors import ConfigError
-from search.space import Bools, Ints, Space
-from search.trial import Proposal
+from search.space import Bools, Floats, Ints, Space
 
 GENERATION = 50
 MAX_EXHAUSTIVE = 2**20
@@ -25,47 +23,50 @@ class Random:
         self.population = min(GENERATION, evaluations)
         self._space = space
         self._random = np.random.default_rng(seed)
-        self._next_id = 0
 
-    def ask(self, num: int) -> list[Proposal]:
-        """Exactly ``num`` proposals."""
-        masks = self._space.decode(self._random.uniform(-1, 1, (num, self._space.num_bits)))
-        first = self._next_id
-        self._next_id += num
-        return [Proposal(id=first + place, subset=self._space.subset(mask)) for place, mask in enumerate(masks)]
+    def ask(self, num: int) -> Bools:
+        """Exactly ``num`` masks."""
+        return self._space.decode(self._random.uniform(-1, 1, (num, self._space.num_bits)))
 
-    def tell(self, scored: Sequence[tuple[Proposal, float]]) -> None:
+    def tell(self, masks: Bools, losses: Floats) -> None:
         """Nothing to learn."""
 
 
 class Exhaustive:
-    """Every feasible subset once, in a fixed order. Refuses more than 2^20 subsets with a ConfigError."""
+    """Every feasible mask once, in a fixed order. Refuses more than 2^20 subsets with a ConfigError."""
 
-    def __init__(self, space: Space, *, seed: int, evaluations: int) -> None:  # noqa: ARG002 (every optimizer's own)
+    def __init__(self, space: Space) -> None:
         if space.num_subsets > MAX_EXHAUSTIVE:
             raise ConfigError(
                 f"exhaustive search is for at most {MAX_EXHAUSTIVE} subsets, got {space.num_subsets}; use swarm"
             )
         self.population = GENERATION
         self._space = space
-        self._next_id = 0
         self._next_subset = 0
         self._waiting: list[Bools] = []
 
-    def ask(self, num: int) -> list[Proposal]:
-        """The next ``num`` feasible subsets, fewer at the end."""
+    def ask(self, num: int) -> Bools:
+        """The next ``num`` feasible masks, fewer at the end."""
         while len(self._waiting) < num and self._next_subset < self._space.num_subsets:
             stop = min(self._next_subset + 1024, self._space.num_subsets)
             masks = enumerate_masks(self._space, np.arange(self._next_subset, stop))
             self._waiting += list(masks[self._space.feasible(masks)])
             self._next_subset = stop
         taken, self._waiting = self._waiting[:num], self._waiting[num:]
-        first = self._next_id
-        self._next_id += len(taken)
-        return [Proposal(id=first + place, subset=self._space.subset(mask)) for place, mask in enumerate(taken)]
+        return np.array(taken, dtype=bool).reshape(-1, self._space.num_bits)
 
-    def tell(self, scored: Sequence[tuple[Proposal, float]]) -> None:
+    def tell(self, masks: Bools, losses: Floats) -> None:
         """Nothing to learn."""
+
+
+def make_random(space: Space, options: object, *, seed: int, evaluations: int) -> Random:  # noqa: ARG001
+    """Random masks."""
+    return Random(space, seed=seed, evaluations=evaluations)
+
+
+def make_exhaustive(space: Space, options: object, *, seed: int, evaluations: int) -> Exhaustive:  # noqa: ARG001
+    """All masks."""
+    return Exhaustive(space)
 
 
 def enumerate_masks(space: Space, numbers: Ints) -> Bools:

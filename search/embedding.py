@@ -2,15 +2,15 @@
 
 Every objective here is a quadratic form of the cell shares p with sum 1,
 
-    score(p) = |sum_c p_c u_c|^2 + sum_c p_c l_c + constant - sum_c p_c^2 v_c / k_c
+    score(p) = |sum_c p_c u_c|^2 + sum_c p_c l_c + constant + sum_c p_c^2 (r_c - v_c / k_c)
 
 For a mean kernel K between cells and t between cells and target, |sum_c p_c mu_c - mu_T|^2 = p'Kp - 2 p't + const. K is
-centred, K = H K H + a 1' + 1 a' - s, so that few coordinates u (U U' ~ H K H) carry it, and l = 2 a - 2 t is exact.
+centred, K = H K H + a 1' + 1 a' - s, so that few coordinates u carry it, H K H ~ U U' + H R H with R diagonal, and
+l = 2 a - 2 t is exact. R keeps the diagonal exact: it holds the noise of the cells' means, which v_c / k_c takes off.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +18,7 @@ import numpy.typing as npt
 from scipy import linalg
 
 from finegpr.errors import InputError
+from search.samples import Samples
 
 if TYPE_CHECKING:
     from finegpr.catalog import Cells
@@ -33,106 +34,19 @@ ROWS_AT_ONCE = 64  # keeps one kernel block in the cache
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Samples:
-    """Values (n, q) of measured images, with their cell (n,) out of ``num_cells``, identity (n,) and q names.
-
-    A cell's mean is the mean over its identities of each identity's mean: people are the independent unit.
-    """
-
-    values: Floats
-    names: tuple[str, ...]
-    cell: Ints
-    identity: Ints
-    num_cells: int
-
-    @cached_property
-    def num_identities(self) -> Ints:
-        """Measured identities k_c of each cell, (C,)."""
-        return np.bincount(self.unit_cell, minlength=self.num_cells).astype(np.int64)
-
-    @cached_property
-    def weights(self) -> Floats:
-        """Weight of each image in its cell's mean, (n,); they sum to 1 within a cell."""
-        images = np.bincount(self.unit_of_image)
-        return np.asarray(1.0 / (images[self.unit_of_image] * self.num_identities[self.cell]))
-
-    @cached_property
-    def means(self) -> Floats:
-        """Cell means (C, q); NaN where nothing was measured."""
-        sums = np.zeros((self.num_cells, self.values.shape[1]))
-        np.add.at(sums, self.cell, self.values * self.weights[:, None])
-        sums[self.num_identities == 0] = np.nan
-        return sums
-
-    @property
-    def deviations(self) -> tuple[Floats, Ints]:
-        """Each measured identity's mean in a cell minus that cell's mean, (units, q), and the cell, (units,)."""
-        return self.unit_means - np.nan_to_num(self.means)[self.unit_cell], self.unit_cell
-
-    @cached_property
-    def variance(self) -> Floats:
-        """Variance between the identities of a cell, (C, q), unbiased; pooled over cells where k_c < 2.
-
-        Zero where no cell has two identities: then nothing is known of it, see ``has_variance``.
-        """
-        squares = np.zeros((self.num_cells, self.values.shape[1]))
-        deviations, cell = self.deviations
-        np.add.at(squares, cell, np.square(deviations))
-        freedom = np.maximum(self.num_identities - 1, 0)
-        pooled = squares[freedom > 0].sum(axis=0) / max(int(freedom.sum()), 1)
-        own = squares / np.maximum(freedom, 1)[:, None]
-        return np.asarray(np.where((freedom > 0)[:, None], own, pooled))
-
-    @property
-    def has_variance(self) -> bool:
-        """Whether any cell has two measured identities."""
-        return bool((self.num_identities >= 2).any())
-
-    def take(self, images: npt.NDArray[np.bool_]) -> "Samples":
-        """The images of a mask (n,)."""
-        return replace(self, values=self.values[images], cell=self.cell[images], identity=self.identity[images])
-
-    def columns(self, places: list[int]) -> "Samples":
-        """Some of the quantities."""
-        return replace(self, values=self.values[:, places], names=tuple(self.names[place] for place in places))
-
-    @cached_property
-    def _units(self) -> tuple[Ints, Ints]:
-        pairs = np.stack([self.cell, self.identity], axis=1)
-        units, of_image = np.unique(pairs, axis=0, return_inverse=True)
-        return units[:, 0], of_image.reshape(-1)
-
-    @property
-    def unit_cell(self) -> Ints:
-        """Cell of each unit, (units,): a unit is one identity in one cell."""
-        return self._units[0]
-
-    @property
-    def unit_of_image(self) -> Ints:
-        """Unit of each image, (n,)."""
-        return self._units[1]
-
-    @cached_property
-    def unit_means(self) -> Floats:
-        """Mean of each unit's images, (units, q)."""
-        sums = np.zeros((len(self.unit_cell), self.values.shape[1]))
-        np.add.at(sums, self.unit_of_image, self.values)
-        return np.asarray(sums / np.bincount(self.unit_of_image)[:, None])
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
 class CellEmbedding:
-    """Coordinates u (C, r), linear part l (C,) and ``constant`` of the quadratic form in this module's docstring.
+    """Coordinates u (C, R), linear part l (C,) and ``constant`` of the quadratic form in this module's docstring.
 
-    ``variance`` (C,) is v_c, of the whole kernel and not of r coordinates alone, ``num_identities`` (C,) k_c; 0 where a
-    surrogate filled the cell in (or should, see ``fill``). ``rank_error``: Frobenius norm of what r coordinates miss of
-    the centred kernel, over its norm. ``samples`` holds the same quantities per image, leading coordinates first, times
-    ``readout`` (q, r + 1).
+    ``beyond_rank`` (C,) is r_c, ``variance`` (C,) v_c, of the whole kernel, ``num_identities`` (C,) k_c; 0 where a
+    surrogate filled the cell in (or should, see ``fill``). ``rank_error``: Frobenius norm of what coordinates and
+    diagonal miss of the centred kernel, over its norm. ``samples`` holds the same quantities per image, leading
+    coordinates first, times ``readout`` (q, R + 1).
     """
 
     coordinates: Floats
     linear: Floats
     constant: float
+    beyond_rank: Floats
     variance: Floats
     num_identities: Ints
     rank_error: float
@@ -156,7 +70,10 @@ class CellEmbedding:
         )
         mean = shares @ self.coordinates
         return np.asarray(
-            np.square(mean).sum(axis=1) + shares @ self.linear + self.constant - np.square(shares) @ correction
+            np.square(mean).sum(axis=1)
+            + shares @ self.linear
+            + self.constant
+            + np.square(shares) @ (self.beyond_rank - correction)
         )
 
     def fill(self, predicted: Floats) -> "CellEmbedding":
@@ -181,7 +98,7 @@ def embed_distance(
     measurements: "Measurements", cells: "Cells", identity: Ints, *, target: str, scale: "Scale"
 ) -> CellEmbedding:
     """mean_distance: no coordinates, l_c = mean D_total of the cell. The samples are the six unweighted terms."""
-    keep, cell, person = _measured(measurements, cells, identity, target)
+    keep, cell, person = measured_images(measurements, cells, identity, target)
     weights = measurements.term_weights(scale)
     samples = Samples(
         values=measurements.terms[target][keep].astype(np.float64),
@@ -191,32 +108,38 @@ def embed_distance(
         num_cells=len(cells),
     )
     readout = np.asarray(weights, dtype=np.float64)[:, None]
-    return _from_samples(samples, readout, constant=0.0, variance=np.zeros(len(cells)), rank_error=0.0)
+    nothing = np.zeros(len(cells))
+    return _from_samples(samples, readout, constant=0.0, beyond_rank=nothing, variance=nothing, rank_error=0.0)
 
 
 def embed_linear(
     measurements: "Measurements", cells: "Cells", identity: Ints, *, target: str, scale: "Scale"
 ) -> CellEmbedding:
     """mmd_linear: squared distance of the means of phi."""
-    keep, cell, person = _measured(measurements, cells, identity, target)
-    sketches = Samples(
+    keep, cell, person = measured_images(measurements, cells, identity, target)
+    images = Samples(
         values=measurements.phi(scale)[keep].astype(np.float64),
         names=(),
         cell=cell,
         identity=person,
         num_cells=len(cells),
     )
-    means = sketches.means[sketches.num_identities > 0]
+    return embed_means(images, measurements.target_phi(target, scale).astype(np.float64))
+
+
+def embed_means(images: Samples, target: Floats) -> CellEmbedding:
+    """The squared distance of the means of vectors (n, S) of source images and (m, S) of the target's."""
+    means = images.means[images.num_identities > 0]
     # Distances of means do not see the origin; near them, products lose no digits.
     origin = means.mean(axis=0)
-    to_target = measurements.target_phi(target, scale).mean(axis=0, dtype=np.float64) - origin
-    phi = sketches.values - origin
+    to_target = target.mean(axis=0) - origin
+    vectors = images.values - origin
     return _from_kernel(
-        sketches,
-        phi @ (means - origin).T,
-        to_target=phi @ to_target,
+        images,
+        vectors @ (means - origin).T,
+        to_target=vectors @ to_target,
         of_target=float(to_target @ to_target),
-        of_unit=np.square(sketches.unit_means - origin).sum(axis=1),
+        of_unit=np.square(images.unit_means - origin).sum(axis=1),
     )
 
 
@@ -229,20 +152,20 @@ def embed_rbf(
     """
     if scale != "standardised":
         raise InputError(f"mmd_rbf divides each term by its median; expected scale standardised, got {scale}")
-    keep, cell, person = _measured(measurements, cells, identity, target)
+    keep, cell, person = measured_images(measurements, cells, identity, target)
     order = np.argsort(cell, kind="stable")
     keep, cell, person = keep[order], cell[order], person[order]
     images = Samples(values=np.empty((len(cell), 0)), names=(), cell=cell, identity=person, num_cells=len(cells))
-    source = _in_kernel_units(measurements, measurements.sketch[keep])
-    goal = _in_kernel_units(measurements, measurements.target_sketch[target])
+    source = in_kernel_units(measurements, measurements.sketch[keep])
+    goal = in_kernel_units(measurements, measurements.target_sketch[target])
     starts = np.flatnonzero(np.concatenate([[True], cell[1:] != cell[:-1]]))
     weights = images.weights.astype(np.float32)
     image_cell = np.empty((len(cell), len(starts)), dtype=np.float32)
-    for rows, block in _kernel_blocks(source, source):
+    for rows, block in kernel_blocks(source, source):
         block *= weights
         np.add.reduceat(block, starts, axis=1, out=image_cell[rows])
-    to_target = np.concatenate([block.mean(axis=1, dtype=np.float64) for _, block in _kernel_blocks(source, goal)])
-    within_target = [block.sum(dtype=np.float64) for _, block in _kernel_blocks(goal, goal)]
+    to_target = np.concatenate([block.mean(axis=1, dtype=np.float64) for _, block in kernel_blocks(source, goal)])
+    within_target = [block.sum(dtype=np.float64) for _, block in kernel_blocks(goal, goal)]
     of_target = float(sum(within_target)) / len(goal[0]) ** 2
     return _from_kernel(
         images,
@@ -253,7 +176,9 @@ def embed_rbf(
     )
 
 
-def _measured(measurements: "Measurements", cells: "Cells", identity: Ints, target: str) -> tuple[Ints, Ints, Ints]:
+def measured_images(
+    measurements: "Measurements", cells: "Cells", identity: Ints, target: str
+) -> tuple[Ints, Ints, Ints]:
     """Measured images whose cell is known: their place in the measurements, cell and identity."""
     if target not in measurements.target_sketch:
         known = ", ".join(measurements.target_sketch) or "none"
@@ -270,7 +195,7 @@ def _measured(measurements: "Measurements", cells: "Cells", identity: Ints, targ
     return keep, cell[keep], identity[measurements.row[keep]]
 
 
-def _in_kernel_units(measurements: "Measurements", sketch: Singles) -> list[Singles]:
+def in_kernel_units(measurements: "Measurements", sketch: Singles) -> list[Singles]:
     """Sketch blocks scaled so that exp(-d) is the widest of a term's three kernels; a constant term stays at 0."""
     return [
         (sketch[:, block] / np.sqrt(2.0 * median)).astype(np.float32) if median > 0 else np.zeros_like(sketch[:, block])
@@ -278,7 +203,7 @@ def _in_kernel_units(measurements: "Measurements", sketch: Singles) -> list[Sing
     ]
 
 
-def _kernel_blocks(x: list[Singles], y: list[Singles]) -> Iterator[tuple[slice, Singles]]:
+def kernel_blocks(x: list[Singles], y: list[Singles]) -> Iterator[tuple[slice, Singles]]:
     """The kernel between images x (a, .) and y (b, .), some rows at a time."""
     norms = [np.square(part).sum(axis=1) for part in y]
     num = len(x[0])
@@ -343,8 +268,10 @@ def _from_kernel(
     num = len(measured)
     values, vectors = linalg.eigh(centred, subset_by_index=(max(0, num - MAX_RANK), num - 1))
     kept = np.flatnonzero(values > max(SMALLEST_EIGENVALUE * values[-1], 1e-12 * abs(mean)))[::-1]
-    norm = float(np.square(centred).sum())
-    missed = max(0.0, norm - float(np.square(values[kept]).sum()))
+    missing = centred - (vectors[:, kept] * values[kept]) @ vectors[:, kept].T
+    own = _uncentred_diagonal(missing.diagonal())
+    missing -= np.diag(own) - (own[:, None] + own) / num + own.sum() / num**2
+    norm, missed = float(np.square(centred).sum()), float(np.square(missing).sum())
     image_means = image_cell.mean(axis=1)
     coordinates = image_cell @ vectors[:, kept]
     coordinates -= image_means[:, None] * vectors[:, kept].sum(axis=0)
@@ -358,23 +285,37 @@ def _from_kernel(
         identity=images.identity,
         num_cells=images.num_cells,
     )
-    return _from_samples(
+    beyond_rank = np.zeros(images.num_cells)
+    beyond_rank[measured] = own
+    embedding = _from_samples(
         samples,
         np.eye(len(kept) + 1),
-        constant=of_target - mean,
+        constant=of_target - mean + own.sum() / num**2,
+        beyond_rank=beyond_rank,
         variance=_variance(images, of_unit, of_cell),
         rank_error=float(np.sqrt(missed / norm)) if len(kept) else 0.0,
     )
+    return replace(embedding, linear=embedding.linear - 2 * beyond_rank / num)
+
+
+def _uncentred_diagonal(diagonal: Floats) -> Floats:
+    """R (M,) of the H R H that has this diagonal; itself where M < 3, which says too little."""
+    num = len(diagonal)
+    if num < 3:
+        return diagonal
+    total = diagonal.sum() / (1 - 1 / num)
+    return np.asarray((diagonal - total / num**2) / (1 - 2 / num))
 
 
 def _from_samples(
-    samples: Samples, readout: Floats, *, constant: float, variance: Floats, rank_error: float
+    samples: Samples, readout: Floats, *, constant: float, beyond_rank: Floats, variance: Floats, rank_error: float
 ) -> CellEmbedding:
     values = np.nan_to_num(samples.means) @ readout
     return CellEmbedding(
         coordinates=values[:, :-1],
         linear=values[:, -1],
         constant=constant,
+        beyond_rank=beyond_rank,
         variance=variance,
         num_identities=samples.num_identities,
         rank_error=rank_error,

@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 
 from search.compare import ArmSummary, Estimate, RankAgreement
-from search.report_data import AttributeShares, Choice, Effect
+from search.report_data import Choice
 
 MAX_POINTS = 1_500
-MAX_EFFECTS = 24
 ROW_PIXELS = 24
 
 INK, MUTED, LINE = "var(--ink)", "var(--muted)", "var(--line)"
@@ -111,7 +110,7 @@ def arms(summaries: Sequence[ArmSummary], *, key: str, main_arm: str | None) -> 
             "data": data,
             "layout": layout(
                 xaxis=axis(f"{metric} (%)", range=_visible(values, floor=0.0, ceiling=100.0), zeroline=False),
-                yaxis=_rows(names),
+                yaxis=rows(names),
             ),
         },
     )
@@ -142,7 +141,7 @@ def differences(summaries: Sequence[ArmSummary], *, key: str, baseline: str, mai
                     zerolinecolor=MUTED,
                     zerolinewidth=1.5,
                 ),
-                yaxis=_rows(names),
+                yaxis=rows(names),
             ),
         },
     )
@@ -172,7 +171,8 @@ def _visible(values: Sequence[float], *, floor: float = -100.0, ceiling: float =
     return [max(floor, low - room), min(ceiling, high + room)]
 
 
-def _rows(names: Sequence[str]) -> dict[str, Any]:
+def rows(names: Sequence[str]) -> dict[str, Any]:
+    """A vertical axis with one row per name, the first on top; the names are labels already."""
     return axis(
         type="category",
         categoryorder="array",
@@ -276,51 +276,6 @@ def ranking(agreement: RankAgreement, *, key: str, higher_is_better: bool) -> Fi
                     nticks=5,
                 ),
                 yaxis=axis("mAP (%)", zeroline=False, nticks=5),
-            ),
-        },
-    )
-
-
-def effects(found: Sequence[Effect], *, key: str, attributes: Sequence[AttributeShares]) -> Figure:
-    """Sorted bars of the largest effects of one quantity, with intervals; the accent marks chosen values."""
-    chosen = {
-        (attribute.name, value)
-        for attribute in attributes
-        for value, is_in in zip(attribute.values, attribute.chosen, strict=True)
-        if is_in
-    }
-    largest = sorted(found, key=lambda effect: -abs(effect.effect))[:MAX_EFFECTS]
-    ordered = sorted(largest, key=lambda effect: effect.effect)
-    names = [label(f"{effect.attribute} {effect.value}") for effect in ordered]
-    bar: dict[str, Any] = {
-        "type": "bar",
-        "orientation": "h",
-        "x": [effect.effect for effect in ordered],
-        "y": names,
-        "marker": {"color": [ACCENT if (each.attribute, each.value) in chosen else REST for each in ordered]},
-        "hovertemplate": "%{y}: %{x:.3g}<extra></extra>",
-    }
-    if any(effect.low is not None for effect in ordered):
-        bar["error_x"] = {
-            "type": "data",
-            "symmetric": False,
-            "array": [0.0 if each.high is None else each.high - each.effect for each in ordered],
-            "arrayminus": [0.0 if each.low is None else each.effect - each.low for each in ordered],
-            "color": INK,
-            "thickness": 1.2,
-            "width": 3,
-        }
-    quantity = found[0].quantity
-    return Figure(
-        key=key,
-        title=f"Effect of each attribute value on {quantity}",
-        height=70 + ROW_PIXELS * len(names),
-        spec={
-            "data": [bar],
-            "layout": layout(
-                bargap=0.35,
-                xaxis=axis(f"change of {label(quantity)}", zerolinecolor=MUTED, nticks=4, tickangle=0),
-                yaxis=_rows(names),
             ),
         },
     )

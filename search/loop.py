@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from finegpr.config import Config
-from finegpr.errors import InputError, StateError
+from finegpr.errors import ConfigError, InputError, StateError
 from finegpr.subset import Subset
 from search.baselines import random_masks
 from search.journal import Journal
 from search.objectives import Objective
-from search.optimizer import Optimizer
+from search.optimizer import Optimizer, check_optimizer
 from search.space import Floats, Space
 from search.trial import Proposal, Status, Trial
 
@@ -32,14 +32,24 @@ SIGNIFICANT_DIGITS = 12
 class SearchConfig(Config):
     """What is searched and how. ``evaluations`` is the largest number of new subsets that are scored.
 
-    ``attributes``: names of image-level attributes; None for all but the scene.
+    ``optimizer_options`` are those of the optimizer, see the model beside it. ``attributes``: names of image-level
+    attributes; None for all but the scene.
     """
 
     objective: str = "mmd_rbf"
     optimizer: str = "swarm"
+    optimizer_options: dict[str, bool | int | float | str] = Field(default_factory=dict)
     evaluations: int = Field(default=2000, gt=0)
     attributes: tuple[str, ...] | None = None
     seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _has_its_options(self) -> "SearchConfig":
+        try:
+            check_optimizer(self.optimizer, self.optimizer_options)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +91,7 @@ def search(
     space: Space,
     objective: Objective,
     optimizer: Optimizer,
-    folder: Path,
+    folder: Path | None,
     *,
     evaluations: int,
     config: Mapping[str, Any],
@@ -89,7 +99,7 @@ def search(
     num_random: int = NUM_RANDOM,
     progress: Callable[[Generation], None] | None = None,
 ) -> SearchResult:
-    """Score at most ``evaluations`` new subsets; the journal in ``folder`` makes the same call resume.
+    """Score at most ``evaluations`` new subsets; the journal in ``folder`` makes the same call resume, None keeps none.
 
     ``config`` is JSON-ready and must hold all that decides a score; the space, objective and number of evaluations
     are added to it. ``evaluate`` scores a batch of subsets, in order, NaN for a failure (default
@@ -99,8 +109,8 @@ def search(
     Raises StateError when the journal is damaged or belongs to another search, InputError when no subset got a score.
     """
     evaluate = evaluate or objective.score
-    journal = Journal(folder, {**config, **_identity(space, objective, evaluations)})
-    replay = list(journal.generations)
+    journal = None if folder is None else Journal(folder, {**config, **_identity(space, objective, evaluations)})
+    replay = [] if journal is None else list(journal.generations)
     state = _State(higher_is_better=objective.higher_is_better)
     stopped = "all evaluations spent"
     num_stale = num_failed_generations = 0
@@ -112,12 +122,13 @@ def search(
         started = time.monotonic()
         index = len(state.generations)
         replayed = index < len(replay)
-        if replayed:
+        if journal is not None and replayed:
             trials = replay[index]
             _require_same(proposals, trials, journal.path)
         else:
             trials = state.score(proposals, space, evaluate)
-            journal.append(trials, seconds=time.monotonic() - started)
+            if journal is not None:
+                journal.append(trials, seconds=time.monotonic() - started)
         state.add(trials)
         optimizer.tell([(proposal, trial.loss) for proposal, trial in zip(proposals, trials, strict=True)])
         new = [trial for trial in trials if trial.status in ("scored", "failed")]
@@ -144,7 +155,8 @@ def search(
         if num_failed_generations >= MAX_FAILED_GENERATIONS:
             raise InputError(
                 f"every evaluation of {MAX_FAILED_GENERATIONS} generations in a row failed; "
-                f"see {journal.path} for the subsets, and check the objective {objective.name}"
+                f"{'' if journal is None else f'see {journal.path} for the subsets, and '}"
+                f"check the objective {objective.name}"
             )
     if state.best is None or state.best.score is None:
         raise InputError(
@@ -163,7 +175,7 @@ def search(
         population=optimizer.population,
         random_median=random_median(space, evaluate, num=num_random, seed=space.seed) if num_random else None,
         stopped=stopped,
-        notice=journal.notice,
+        notice=None if journal is None else journal.notice,
     )
 
 

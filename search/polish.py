@@ -1,15 +1,26 @@
-"""Local search from the best subset known: flips, exchanges, and kicks when no neighbour is better."""
-
-from collections.abc import Sequence
+"""Local search from the best subset known, after any optimizer: flips, exchanges, and kicks when it is stuck."""
 
 import numpy as np
+from pydantic import Field
 
+from finegpr.config import Config
+from search.proposals import MaskOptimizer
+from search.share_model import ShareModel
 from search.space import Bools, Floats, Space
-from search.trial import Proposal
 
-KICKS = (0.6, 1.0, 2.0)  # standard deviation of the noise against a margin of 1: at 0.6 one value in twenty changes
-NUM_KICKS = 20
-RIDGE = 1.0
+KICKS = (0.6, 0.8, 1.0, 1.5)  # standard deviations of the noise against a margin of 1: at 0.6 one value in twenty turns
+NUM_KICKS = 60  # of each, of which the model takes one
+PATIENCE = 2  # generations of neighbours without a better one before a kick
+LEAST_POPULATION = 20
+REFIT = 1.1  # times as many losses as the model was fitted to ...
+MOST_UNFITTED = 100  # ... but at most so many more
+
+
+class PolishOptions(Config):
+    """``first`` is the share of the evaluations that the first optimizer has, at most ``most_first`` of them."""
+
+    first: float = Field(default=0.3, gt=0, lt=1)
+    most_first: int = Field(default=200, gt=0)
 
 
 def neighbours(space: Space, mask: Bools) -> Bools:
@@ -29,45 +40,49 @@ def neighbours(space: Space, mask: Bools) -> Bools:
 
 
 class Polish:
-    """Neighbours of a subset: one value in or out, or one in for one out, of any attributes, all within the budget.
+    """Neighbours of a mask: one value in or out, or one in for one out, of any attributes, all within the budget.
 
-    They are proposed best first, by a linear model of the losses known so far. A generation with a better subset
-    moves there; when all neighbours are known and none is better, the best subset known is kicked.
+    They are proposed best first, by a model of the losses known so far. A generation with a better mask moves there.
+    After ``PATIENCE`` generations without one the best mask known is kicked: of many random changes, the one that the
+    model expects most of (iterated local search, Lourenco et al. 2003).
     """
 
-    def __init__(self, space: Space, *, seed: int, population: int) -> None:
-        self.population = population
+    def __init__(self, space: Space, *, seed: int) -> None:
         self._space = space
         self._random = np.random.default_rng(seed)
+        self._model = ShareModel(space)
+        self._num_fitted = 0
         self._losses: dict[bytes, float] = {}
-        self._current: Bools | None = None
+        self._loss = np.inf  # of the mask whose neighbours are in the queue
         self._queue: list[Bools] = []
-        self._next_id = 0
+        self._num_stale = 0
+        self._started = False
 
-    def ask(self, num: int) -> list[Proposal]:
-        """Only subsets whose loss is not known; none when none is within reach of a kick."""
+    def ask(self, num: int) -> Bools:
+        """Only masks whose loss is not known; none when none is within reach of a kick."""
         assert self._losses, "the polish starts from losses that it was told"
-        if self._current is None:
+        self._fit()
+        if not self._started:
+            self._started = True
             self._move(self._best())
-        if not self._queue:
+        if not self._queue or self._num_stale >= PATIENCE:
             self._kick()
         taken, self._queue = self._queue[:num], self._queue[num:]
-        first = self._next_id
-        self._next_id += len(taken)
-        return [Proposal(id=first + place, subset=self._space.subset(mask)) for place, mask in enumerate(taken)]
+        return np.array(taken, dtype=bool).reshape(-1, self._space.num_bits)
 
-    def learn(self, scored: Sequence[tuple[Proposal, float]]) -> None:
-        """Losses of anybody's proposals; their ids will not be used again."""
-        for proposal, loss in scored:
-            self._next_id = max(self._next_id, proposal.id + 1)
-            self._losses.setdefault(self._space.mask(proposal.subset).tobytes(), loss)
+    def learn(self, masks: Bools, losses: Floats) -> None:
+        """Losses (n,) of anybody's masks (n, bits)."""
+        for mask, loss in zip(masks, losses.tolist(), strict=True):
+            self._losses.setdefault(mask.tobytes(), loss)
 
-    def tell(self, scored: Sequence[tuple[Proposal, float]]) -> None:
+    def tell(self, masks: Bools, losses: Floats) -> None:
         """Losses of the last ask: go to the best of them if it is better than where we are."""
-        self.learn(scored)
-        proposal, loss = min(scored, key=lambda pair: pair[1])
-        if loss < self._loss:
-            self._move(self._space.mask(proposal.subset))
+        self.learn(masks, losses)
+        best = int(losses.argmin())
+        if losses[best] < self._loss:
+            self._move(masks[best])
+        else:
+            self._num_stale += 1
 
     @property
     def best_loss(self) -> float:
@@ -77,41 +92,73 @@ class Polish:
     def _best(self) -> Bools:
         return np.frombuffer(min(self._losses, key=lambda key: self._losses[key]), dtype=bool)
 
+    def _fit(self) -> None:
+        num = len(self._losses)
+        if num >= min(REFIT * self._num_fitted, self._num_fitted + MOST_UNFITTED):
+            masks = np.frombuffer(b"".join(self._losses), dtype=bool).reshape(num, -1)
+            self._model.fit(masks, np.array(list(self._losses.values())))
+            self._num_fitted = num
+
     def _move(self, mask: Bools) -> None:
         """Stand at ``mask``, walk on while a better neighbour is known already, and queue the unknown ones."""
+        self._num_stale = 0
         while True:
-            self._current = mask
             self._loss = self._losses.get(mask.tobytes(), np.inf)
-            neighbours = self._neighbours(mask)
-            known = [self._losses.get(neighbour.tobytes()) for neighbour in neighbours]
+            near = neighbours(self._space, mask)
+            near = near[np.argsort(self._model.predict(near), kind="stable")]
+            known = [self._losses.get(neighbour.tobytes()) for neighbour in near]
             better = [(loss, place) for place, loss in enumerate(known) if loss is not None and loss < self._loss]
             if not better or not np.isfinite(self._loss):
                 break
-            mask = neighbours[min(better)[1]]
-        self._queue = [neighbour for neighbour, loss in zip(neighbours, known, strict=True) if loss is None]
+            mask = near[min(better)[1]]
+        self._queue = [neighbour for neighbour, loss in zip(near, known, strict=True) if loss is None]
         if not np.isfinite(self._loss):
             self._queue.insert(0, mask)
 
     def _kick(self) -> None:
-        """Stand somewhere new near the best, further away when all is known there; else the queue stays empty."""
+        """Stand somewhere new near the best; where no kick leads anywhere new, go on with the best's neighbours."""
         margin = np.where(self._best(), 1.0, -1.0)
-        for kick in KICKS:
-            kicked = self._space.decode(margin + self._random.normal(0, kick, (NUM_KICKS, len(margin))))
-            for mask in kicked[self._space.feasible(kicked)]:
-                if mask.tobytes() not in self._losses:
-                    self._move(mask)
-                    return
+        noise = np.repeat(KICKS, NUM_KICKS)[:, None] * self._random.normal(size=(len(KICKS) * NUM_KICKS, len(margin)))
+        kicked = self._space.decode(margin + noise)
+        kicked = kicked[self._space.feasible(kicked)]
+        kicked = kicked[[mask.tobytes() not in self._losses for mask in kicked]]
+        if len(kicked):
+            self._move(kicked[int(self._model.predict(kicked).argmin())])
+        elif not self._queue:
+            self._move(self._best())
 
-    def _neighbours(self, mask: Bools) -> Bools:
-        """All feasible neighbours (n, bits), the most promising first."""
-        near = neighbours(self._space, mask)
-        return np.asarray(near[np.argsort(near @ self._slopes(), kind="stable")])
 
-    def _slopes(self) -> Floats:
-        """Linear effect of each value on the loss, by ridge regression on the better half of what is known."""
-        losses = np.array(list(self._losses.values()))
-        masks = np.frombuffer(b"".join(self._losses), dtype=bool).reshape(len(losses), -1).astype(np.float64)
-        better = losses <= np.median(losses)
-        x = masks[better] - masks[better].mean(axis=0)
-        y = losses[better] - losses[better].mean()
-        return np.asarray(np.linalg.solve(x.T @ x + RIDGE * np.eye(x.shape[1]), x.T @ y))
+class Polished:
+    """An optimizer for the first part of the evaluations, then the polish, which learns from its masks too."""
+
+    def __init__(
+        self, first: MaskOptimizer, space: Space, options: PolishOptions, *, seed: int, evaluations: int
+    ) -> None:
+        self._first = first
+        self.population = min(max(first.population, LEAST_POPULATION), evaluations)
+        self._polish = Polish(space, seed=seed)
+        self._num_first = min(options.first * evaluations, options.most_first)
+        self._seen: set[bytes] = set()
+        self._num_told = 0
+        self._polishing = False
+
+    def ask(self, num: int) -> Bools:
+        """From the first optimizer, then from the polish; none when the polish finds nothing new."""
+        # A small space runs out of new masks before the first part is spent.
+        self._polishing |= len(self._seen) >= self._num_first or self._num_told >= 2 * self._num_first
+        if not self._polishing:
+            masks = self._first.ask(num)
+            if len(masks) or not self._seen:
+                return masks
+            self._polishing = True
+        return self._polish.ask(num)
+
+    def tell(self, masks: Bools, losses: Floats) -> None:
+        """The polish learns from all."""
+        self._num_told += len(masks)
+        if self._polishing:
+            self._polish.tell(masks, losses)
+        else:
+            self._seen.update(mask.tobytes() for mask in masks)
+            self._first.tell(masks, losses)
+            self._polish.learn(masks, losses)

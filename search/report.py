@@ -9,10 +9,10 @@ import jinja2
 from plotly.offline import get_plotlyjs
 
 from finegpr.storage import sha256, write_bytes
-from search import figures, report_text, share_figures
+from search import explain_figures, explain_text, figures, report_text, search_figures, share_figures
 from search.compare import ArmSummary
 from search.figures import Figure
-from search.report_data import Effect, ReportData
+from search.report_data import Effect, ReportData, Spread
 from search.report_text import markdown_summary
 
 __all__ = ["ReportData", "markdown_summary", "render", "write_report"]
@@ -44,6 +44,10 @@ def render(data: ReportData) -> str:
         chips=report_text.chips,
         agreement=report_text.mean_agreement,
         duration=report_text.duration,
+        fixed_values=explain_text.fixed_values,
+        worst_first=explain_text.worst_first,
+        checks_summary=explain_text.checks_summary,
+        settled=explain_text.settled,
     )
     drawn = _figures(data)
     return environment.get_template(TEMPLATE).render(
@@ -56,9 +60,10 @@ def render(data: ReportData) -> str:
         metrics=report_text.metrics_of(data),
         rows=report_text.result_rows(data),
         effects=_by_quantity(data.effects),
+        spreads=_by_attribute(data.spreads),
         figures=drawn,
         specs={key: figure.spec for key, figure in drawn.items()},
-        max_effects=figures.MAX_EFFECTS,
+        max_effects=explain_figures.MAX_EFFECTS,
         max_quarantine_rows=MAX_QUARANTINE_ROWS,
         total_seconds=sum(stage.seconds for stage in data.stages),
         nonce=sha256(data.to_json())[:32],
@@ -87,8 +92,23 @@ def _figures(data: ReportData) -> dict[str, Figure]:
         for each in data.rank_agreements
     ]
     found += [
-        figures.effects(effects, key=f"effects/{quantity}", attributes=data.main_choice.attributes)
+        explain_figures.effects(effects, key=f"effects/{quantity}", attributes=data.main_choice.attributes)
         for quantity, effects in _by_quantity(data.effects).items()
+    ]
+    found += [
+        explain_figures.distances(
+            spreads, key=f"distances/{name}", attributes=data.main_choice.attributes, target=data.target.title
+        )
+        for name, spreads in _by_attribute(data.spreads).items()
+    ]
+    found += [
+        explain_figures.importance(data.importances, key="importance"),
+        explain_figures.contour(data.contour, key="contour") if data.contour and data.importances else None,
+        explain_figures.shifts(data.shifts, key="shifts"),
+        search_figures.rounds(data.rounds, key="rounds"),
+        search_figures.best(data.best_subsets, key="best", attributes=data.main_choice.attributes),
+        search_figures.distribution(data.main_choice, key="distribution"),
+        search_figures.slices(data.slices, key="slices", objective=data.main),
     ]
     return {figure.key: figure for figure in found if figure is not None}
 
@@ -104,4 +124,11 @@ def _by_quantity(effects: tuple[Effect, ...]) -> dict[str, list[Effect]]:
     grouped: dict[str, list[Effect]] = {}
     for effect in effects:
         grouped.setdefault(effect.quantity, []).append(effect)
+    return grouped
+
+
+def _by_attribute(spreads: tuple[Spread, ...]) -> dict[str, list[Spread]]:
+    grouped: dict[str, list[Spread]] = {}
+    for spread in spreads:
+        grouped.setdefault(spread.attribute, []).append(spread)
     return grouped

@@ -132,14 +132,136 @@ class StyleShare:
 
 @dataclass(frozen=True, kw_only=True)
 class Effect:
-    """How ``quantity`` changes when one value is in, other attributes as they are, with an interval if known."""
+    """What one value does to ``quantity``, with its 95 % interval over people, if known.
+
+    ``effect`` is None where nothing would be left to score. ``allowed`` is False where the budget or the bounds forbid
+    the change: then all images of what is left are scored as if they were enough.
+    """
 
     quantity: str
     attribute: str
     value: str
-    effect: float
+    effect: float | None
     low: float | None
     high: float | None
+    allowed: bool = True
+
+    @property
+    def holds_zero(self) -> bool | None:
+        """Whether the interval holds 0; None without an interval."""
+        return None if self.low is None or self.high is None else self.low <= 0 <= self.high
+
+
+@dataclass(frozen=True, kw_only=True)
+class Importance:
+    """Mean absolute SHAP value of one attribute for ``quantity``, over the source's images.
+
+    In the quantity's unit, or, where ``relative``, of its logarithm: 0.1 is a change by about a tenth.
+    """
+
+    quantity: str
+    attribute: str
+    importance: float
+    relative: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """Distances to the target of the ``num_images`` measured images with one value: percentiles 5, 25, 50, 75, 95."""
+
+    attribute: str
+    level: Literal["image", "identity"]
+    value: str
+    num_images: int
+    percentiles: tuple[float, float, float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contour:
+    """Mean ``quantity`` (rows, columns) of the images with one value of each of two attributes; None without any."""
+
+    quantity: str
+    row_attribute: str
+    column_attribute: str
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    means: tuple[tuple[float | None, ...], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One health check: its verdict, why in one sentence, and the figure that it rests on."""
+
+    name: str
+    verdict: Literal["ok", "warn", "fail"]
+    sentence: str
+    figure: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdentityShift:
+    """How an identity attribute's shares of images moved from the source to the chosen manifest.
+
+    ``low``, ``high``: the central 95 % of each share when as many people are drawn at random. ``total_variation`` is
+    half the sum of absolute differences; ``by_chance`` its 95th percentile when drawn at random.
+    """
+
+    attribute: str
+    values: tuple[str, ...]
+    source: tuple[float, ...]
+    manifest: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    total_variation: float
+    by_chance: float
+
+    @property
+    def vanished(self) -> tuple[str, ...]:
+        """Values that the source has and the manifest has not."""
+        shares = zip(self.values, self.source, self.manifest, strict=True)
+        return tuple(value for value, source, manifest in shares if source > 0 and manifest == 0)
+
+    @property
+    def removed(self) -> tuple[str, ...]:
+        """Vanished values that drawing people at random would nearly always keep."""
+        return tuple(value for value in self.vanished if self.low[self.values.index(value)] > 0)
+
+    @property
+    def beyond_chance(self) -> bool:
+        """Whether the shift is larger than 95 % of those by drawing people at random."""
+        return self.total_variation > self.by_chance
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """One round of adaptive measuring: the share of images measured by then, and what was decided on them.
+
+    ``expected_regret`` and ``certainty`` are as in ``search.adaptive.Decision``; ``overlap`` is the Jaccard index of
+    the round's subset with the last round's, mean over attributes.
+    """
+
+    share: float
+    expected_regret: float
+    certainty: float
+    overlap: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankedSubset:
+    """One of the best subsets of a search: its score, and its values by attribute."""
+
+    score: float
+    values: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slice:
+    """Scores of a search's trials with one value in, and out: percentiles 5, 25, 50, 75, 95; None without trials."""
+
+    attribute: str
+    value: str
+    inside: tuple[float, float, float, float, float] | None
+    outside: tuple[float, float, float, float, float] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +309,9 @@ class Provenance:
 class ReportData:
     """Everything a report says. ``main`` names the objective of the choice that the report is about.
 
-    ``budget`` is the number of images every arm trains on; ``notes`` are further warnings, one sentence each.
+    ``budget`` is the number of images every arm trains on; ``notes`` are further warnings, one sentence each. What a
+    run did not look into is empty or None. ``best_subsets`` and ``slices`` are of the main choice's search;
+    ``rounds_ended`` says why adaptive measuring stopped.
     """
 
     source: Dataset
@@ -205,6 +329,15 @@ class ReportData:
     stages: tuple[StageCost, ...]
     provenance: Provenance
     notes: tuple[str, ...] = ()
+    importances: tuple[Importance, ...] = ()
+    spreads: tuple[Spread, ...] = ()
+    contour: Contour | None = None
+    checks: tuple[Check, ...] = ()
+    shifts: tuple[IdentityShift, ...] = ()
+    rounds: tuple[Round, ...] = ()
+    rounds_ended: str | None = None
+    best_subsets: tuple[RankedSubset, ...] = ()
+    slices: tuple[Slice, ...] = ()
 
     def __post_init__(self) -> None:
         names = [choice.objective for choice in self.choices]

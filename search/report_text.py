@@ -278,6 +278,7 @@ def warnings(data: ReportData) -> tuple[str, ...]:
     choice = data.main_choice
     if choice.beats_random is False:
         found.append(f"The chosen subset's {choice.objective} is no better than a random subset's: the search failed.")
+    found += [f"{check.name}: {check.sentence}" for check in data.checks if check.verdict == "fail"]
     untrained = [weights.name for weights in data.provenance.weights if not weights.trained]
     if untrained:
         found.append(f"Untrained weights: {'; '.join(untrained)}. Distances compare random features.")

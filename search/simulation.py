@@ -19,13 +19,18 @@ TARGET = "target"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Simulation:
-    """``cell_means`` (C, S) are the true mean sketches; the target was drawn from the cells of ``planted``."""
+    """``cell_means`` (C, S) are the true mean sketches; the target was drawn from the cells of ``planted``.
+
+    With identity-level attributes, ``groups`` of people differ by ``group_effects`` (G, S), of mean 0 over people.
+    """
 
     cells: Cells
     identity: Ints
     measurements: Measurements
     cell_means: Floats
     planted: Subset
+    groups: Cells | None = None
+    group_effects: Floats | None = None
 
 
 def simulate(
@@ -39,12 +44,14 @@ def simulate(
     noise: float = 0.5,
     num_target: int = 200,
     measured: float = 1.0,
+    identity_sizes: tuple[int, ...] = (),
 ) -> Simulation:
     """Every identity has one image in every cell of a full grid of ``sizes``; the first attribute is circular.
 
     A cell's mean is the sum of main effects, of variance 1 - ``interactions`` together, and of an effect of its own.
     ``identities_per_cell`` people are measured in a share ``measured`` of the cells. The target shows other people in
-    the cells of a planted product subset, about half of each attribute's values.
+    the cells of a planted product subset, about half of each attribute's values. ``identity_sizes`` are the numbers of
+    values of identity-level attributes, whose effects add up to a variance of 1.
     """
     random = np.random.default_rng(seed)
     attributes = tuple(_attribute(place, size) for place, size in enumerate(sizes))
@@ -64,12 +71,16 @@ def simulate(
     )
     chosen = [np.sort(random.permutation(size)[: max(1, size // 2)]) for size in sizes]
     in_target = np.flatnonzero(np.all([np.isin(codes[:, a], kept) for a, kept in enumerate(chosen)], axis=0))
+    people = _People(identity_sizes, num_identities, num_coordinates, np.random.default_rng((seed, 1)))
     target = means[random.choice(in_target, num_target)] + noise * random.normal(size=(num_target, num_coordinates))
     seen = np.sort(random.permutation(num_cells)[: round(measured * num_cells)])
     row = np.sort(
         np.concatenate([random.permutation(num_identities)[:identities_per_cell] * num_cells + cell for cell in seen])
     )
     sketch = means[of_row[row]] + noise * random.normal(size=(len(row), num_coordinates))
+    if identity_sizes:
+        target += people.effects[people.planted_groups(num_target)]
+        sketch += people.effects[people.group[identity[row] - 1]]
     return Simulation(
         cells=cells,
         identity=identity,
@@ -78,10 +89,46 @@ def simulate(
         planted=Subset(
             {
                 attribute.name: [attribute.values[code] for code in kept]
-                for attribute, kept in zip(attributes, chosen, strict=True)
+                for attribute, kept in zip((*attributes, *people.attributes), (*chosen, *people.chosen), strict=True)
             }
         ),
+        groups=people.groups(identity) if identity_sizes else None,
+        group_effects=people.effects if identity_sizes else None,
     )
+
+
+class _People:
+    """Identity-level attributes of people 1 .. ``num``, each value as frequent as any other of its attribute."""
+
+    def __init__(self, sizes: tuple[int, ...], num: int, num_coordinates: int, random: np.random.Generator) -> None:
+        self.attributes = tuple(
+            Attribute(name=f"person{place}", values=tuple(f"value{code}" for code in range(size)), level="identity")
+            for place, size in enumerate(sizes)
+        )
+        codes = np.array([random.permutation(num) % size for size in sizes], dtype=np.int16).reshape(len(sizes), num).T
+        self.codes, group = np.unique(codes, axis=0, return_inverse=True)
+        self.group = group.reshape(-1)
+        effects = np.zeros((len(self.codes), num_coordinates))
+        for place, size in enumerate(sizes):
+            effects += random.normal(size=(size, num_coordinates))[self.codes[:, place]] / np.sqrt(len(sizes))
+        self.effects = effects - effects[self.group].mean(axis=0)
+        self.chosen = [np.sort(random.permutation(size)[: max(1, size // 2)]) for size in sizes]
+        self._random = random
+
+    def planted_groups(self, num: int) -> Ints:
+        """Groups (num,) of people drawn from those whose every value is planted."""
+        planted = np.all([np.isin(self.codes[:, place], kept) for place, kept in enumerate(self.chosen)], axis=0)
+        return np.asarray(self._random.choice(self.group[planted[self.group]], num))
+
+    def groups(self, identity: Ints) -> Cells:
+        """The cells of the identity-level attributes, for rows of these people."""
+        of_row = self.group[identity - 1]
+        return Cells(
+            attributes=self.attributes,
+            codes=self.codes,
+            of_row=of_row,
+            images=np.bincount(of_row, minlength=len(self.codes)).astype(np.int64),
+        )
 
 
 def _attribute(place: int, size: int) -> Attribute:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from finegpr.attributes import Attribute
-from search.embedding import Samples
+from search.samples import Samples
 
 if TYPE_CHECKING:
     from finegpr.catalog import Cells
@@ -78,17 +78,37 @@ class SurrogateReport:
         return float(means[0]), float(means[1])
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Model:
+    """A fitted function of value codes (C, A): ``predict`` gives (C, q), ``explain`` its SHAP values (C, A + 1, q).
+
+    Along the second axis ``explain`` has each attribute's part, then the mean of the cells that were fitted; the sum is
+    the prediction.
+    """
+
+    predict: Predict
+    explain: Predict
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Surrogate:
-    """A fitted surrogate with its validation."""
+    """A fitted surrogate with its validation. ``positive`` (q,) quantities are modelled by their logarithm."""
 
     names: tuple[str, ...]
     report: SurrogateReport
-    predict: Predict
+    positive: Bools
+    model: Model
 
     def predict_cells(self, codes: Codes) -> Floats:
         """Value codes (C, A) -> predicted means (C, q), in the units of the samples."""
-        return self.predict(codes)
+        return _unlog(self.model.predict(codes), self.positive)
+
+    def shap_values(self, codes: Codes) -> Floats:
+        """Value codes (C, A) -> SHAP values (C, A + 1, q), see ``Model``; of the logarithm where ``positive``.
+
+        Exact for the ridge, whose attributes add up; of the trees, along their paths (Lundberg et al. 2020).
+        """
+        return self.model.explain(codes)
 
 
 def fit_surrogate(cells: "Cells", samples: Samples, *, seed: int) -> Surrogate:
@@ -99,10 +119,15 @@ def fit_surrogate(cells: "Cells", samples: Samples, *, seed: int) -> Surrogate:
     measured = samples.num_identities > 0
     positive = np.asarray((samples.values > 0).all(axis=0))
     scores, warnings = _validate(cells, samples, positive, seed)
-    report = _report(scores, warnings, measured)
+    return fit_reported(cells, samples, _report(scores, warnings, measured))
+
+
+def fit_reported(cells: "Cells", samples: Samples, report: SurrogateReport) -> Surrogate:
+    """Fit on the measured cells what an earlier validation advises: the trees where it trusts them, else the ridge."""
+    positive = np.asarray((samples.values > 0).all(axis=0))
     fit = _fit_trees if report.trusted else _fit_ridge
-    predict = _fit(fit, cells, samples, measured, positive)
-    return Surrogate(names=samples.names, report=report, predict=lambda codes: _unlog(predict(codes), positive))
+    model = _fit(fit, cells, samples, samples.num_identities > 0, positive)
+    return Surrogate(names=samples.names, report=report, positive=positive, model=model)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -172,7 +197,9 @@ def _held_out(split: str, cells: "Cells", folds: Sequence[_Fold], positive: Bool
     """Predict the held-out cells of every fold, and score all folds together."""
     truth = np.concatenate([_log(fold.test.means[fold.held], positive) for fold in folds])
     predicted = [
-        np.concatenate([_fit(fit, cells, fold.train, fold.seen, positive)(cells.codes[fold.held]) for fold in folds])
+        np.concatenate(
+            [_fit(fit, cells, fold.train, fold.seen, positive).predict(cells.codes[fold.held]) for fold in folds]
+        )
         for fit in (_fit_trees, _fit_ridge)
     ]
     noise = np.concatenate([_noise(fold.test, positive)[fold.held] for fold in folds])
@@ -224,43 +251,70 @@ def _report(scores: list[SplitScore], warnings: list[str], measured: Bools) -> S
     return replace(report, warnings=(*warnings, *beaten, advice))
 
 
-FitStandardised = Callable[[tuple[Attribute, ...], Codes, Floats, Floats], Predict]
+FitStandardised = Callable[[tuple[Attribute, ...], Codes, Floats, Floats], Model]
 
 
-def _fit(fit: FitStandardised, cells: "Cells", samples: Samples, seen: Bools, positive: Bools) -> Predict:
+def _fit(fit: FitStandardised, cells: "Cells", samples: Samples, seen: Bools, positive: Bools) -> Model:
     """Fit the means of cells ``seen`` (logarithms where ``positive``), standardised, weighted by identities."""
     weights = samples.num_identities[seen].astype(np.float64)
     values = _log(samples.means[seen], positive)
     centre = np.average(values, axis=0, weights=weights)
     spread = values.std(axis=0)
     spread[spread <= 1e-12 * np.abs(centre) + 1e-300] = 1.0
-    predict = fit(cells.attributes, cells.codes[seen], (values - centre) / spread, weights / weights.mean())
-    return lambda new: predict(new) * spread + centre
+    model = fit(cells.attributes, cells.codes[seen], (values - centre) / spread, weights / weights.mean())
+
+    def explain(new: Codes) -> Floats:
+        parts: Floats = model.explain(new) * spread
+        parts[:, -1] += centre
+        return parts
+
+    return Model(predict=lambda new: model.predict(new) * spread + centre, explain=explain)
 
 
-def _fit_ridge(attributes: tuple[Attribute, ...], codes: Codes, values: Floats, weights: Floats) -> Predict:
+def _fit_ridge(attributes: tuple[Attribute, ...], codes: Codes, values: Floats, weights: Floats) -> Model:
     """Ridge regression on one indicator per value; ``RIDGE`` counts as that many cells at zero."""
     x = _indicators(attributes, codes)
     root = np.sqrt(weights)[:, None]
     gram = (x * root).T @ (x * root) + RIDGE * np.eye(x.shape[1])
     coefficients = np.linalg.solve(gram, (x * root).T @ (values * root))
-    return lambda new: np.asarray(_indicators(attributes, new) @ coefficients)
+
+    def explain(new: Codes) -> Floats:
+        parts = np.empty((len(new), len(attributes) + 1, values.shape[1]))
+        parts[:, -1] = coefficients[0]
+        start = 1
+        for place, attribute in enumerate(attributes):
+            of_value = coefficients[start : start + len(attribute.values)]
+            mean = np.average(of_value[codes[:, place]], axis=0, weights=weights)
+            parts[:, place] = of_value[new[:, place]] - mean
+            parts[:, -1] += mean
+            start += len(attribute.values)
+        return parts
+
+    return Model(predict=lambda new: np.asarray(_indicators(attributes, new) @ coefficients), explain=explain)
 
 
-def _fit_trees(attributes: tuple[Attribute, ...], codes: Codes, values: Floats, weights: Floats) -> Predict:
+def _fit_trees(attributes: tuple[Attribute, ...], codes: Codes, values: Floats, weights: Floats) -> Model:
     import xgboost  # half a second, which --help should not take
 
     ridge = _fit_ridge(attributes, codes, values, weights)
     features = _features(attributes, codes)
-    residuals = values - ridge(codes)
+    residuals = values - ridge.predict(codes)
     data = xgboost.QuantileDMatrix(features, label=residuals, weight=weights, nthread=1)
     boosters = xgboost.train({**TREES, "base_score": 0.0}, data, num_boost_round=NUM_TREES)
 
     def predict(new: Codes) -> Floats:
         trees = boosters.inplace_predict(_features(attributes, new)).reshape(len(new), -1)
-        return np.asarray(ridge(new) + trees, dtype=np.float64)
+        return np.asarray(ridge.predict(new) + trees, dtype=np.float64)
 
-    return predict
+    def explain(new: Codes) -> Floats:
+        columns = xgboost.DMatrix(_features(attributes, new), nthread=1)
+        parts = boosters.predict(columns, pred_contribs=True).reshape(len(new), values.shape[1], -1)
+        widths = [2 if attribute.circular else len(attribute.values) for attribute in attributes]
+        starts = np.cumsum([0, *widths])  # the last one is of the trees' mean
+        of_attribute = np.add.reduceat(parts, starts, axis=2).transpose(0, 2, 1)
+        return np.asarray(ridge.explain(new) + of_attribute, dtype=np.float64)
+
+    return Model(predict=predict, explain=explain)
 
 
 def _indicators(attributes: tuple[Attribute, ...], codes: Codes) -> Floats:

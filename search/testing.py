@@ -1,4 +1,4 @@
-"""The contract of optimizers, as checks that every registered optimizer must pass."""
+"""The contracts of optimizers and objectives, as checks that every registered one must pass."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -8,12 +8,15 @@ import numpy as np
 import numpy.typing as npt
 
 from finegpr.subset import Subset
+from search.baselines import random_masks
 from search.journal import JOURNAL
-from search.loop import PENALTY, SearchResult, search
-from search.optimizer import MakeOptimizer, Proposal
+from search.loop import PENALTY, Evaluate, SearchResult, search
+from search.objectives import Objective
+from search.optimizer import MakeOptimizer, Optimizer, Proposal
 from search.space import Floats, Space
 
 Check = Callable[[MakeOptimizer, Space, Path], None]
+ObjectiveCheck = Callable[[Objective, Space], None]
 EVALUATIONS = 120
 
 
@@ -43,11 +46,35 @@ def run(make: MakeOptimizer, space: Space, folder: Path, **changes: Any) -> Sear
     return search(space, objective, optimizer, folder, **options)
 
 
+class Recorder:
+    """An optimizer that remembers what another one was asked for, proposed and was told."""
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self.asks: list[tuple[int, list[Proposal]]] = []
+        self.tells: list[list[tuple[Proposal, float]]] = []
+        self._optimizer = optimizer
+
+    @property
+    def population(self) -> int:
+        """The other's."""
+        return self._optimizer.population
+
+    def ask(self, num: int) -> list[Proposal]:
+        """The other's proposals."""
+        self.asks.append((num, self._optimizer.ask(num)))
+        return list(self.asks[-1][1])
+
+    def tell(self, scored: Sequence[tuple[Proposal, float]]) -> None:
+        """To the other."""
+        self.tells.append(list(scored))
+        self._optimizer.tell(scored)
+
+
 def proposes_subsets_of_the_space(make: MakeOptimizer, space: Space, folder: Path) -> None:
     """Every proposal names every attribute, with known values, and ids are never used twice."""
     history = run(make, space, folder).history
     for trial in history:
-        assert set(trial.subset.values) == {attribute.name for attribute in space.attributes}
+        assert set(trial.subset.values) == {attribute.name for attribute in space.attributes} | set(space.fixed)
         space.mask(trial.subset)
     assert len({trial.proposal for trial in history}) == len(history)
 
@@ -76,6 +103,52 @@ def spends_no_evaluation_twice(make: MakeOptimizer, space: Space, folder: Path) 
 
     result = run(make, space, folder, evaluate=evaluate)
     assert len(seen) == len(set(seen)) == result.num_evaluations <= EVALUATIONS
+
+
+def keeps_to_the_budget(make: MakeOptimizer, space: Space, folder: Path) -> None:
+    """Every evaluated subset holds the budget and its bounds, for few evaluations as for many."""
+    for evaluations in (1, 7, EVALUATIONS):
+        evaluated: list[Subset] = []
+        objective = TableObjective(space, np.arange(space.num_bits) % 3 == 0)
+
+        def evaluate(
+            subsets: list[Subset], evaluated: list[Subset] = evaluated, score: Evaluate = objective.score
+        ) -> Floats:
+            evaluated.extend(subsets)
+            return score(subsets)
+
+        run(make, space, folder / str(evaluations), evaluate=evaluate, evaluations=evaluations)
+        assert 1 <= len(evaluated) <= evaluations
+        assert space.feasible(np.stack([space.mask(subset) for subset in evaluated])).all()
+
+
+def is_told_what_it_asked(make: MakeOptimizer, space: Space, folder: Path) -> None:
+    """Every proposal is told once, in the order of the ask; never more were proposed than asked for."""
+    recorders: list[Recorder] = []
+
+    def record(space: Space, *, seed: int, evaluations: int) -> Recorder:
+        recorders.append(Recorder(make(space, seed=seed, evaluations=evaluations)))
+        return recorders[-1]
+
+    result = run(record, space, folder)
+    asks = [proposals for _, proposals in recorders[0].asks if proposals]
+    assert asks == [[proposal for proposal, _ in told] for told in recorders[0].tells]
+    assert all(len(proposals) <= num for num, proposals in recorders[0].asks)
+    assert [trial.loss for trial in result.history] == [loss for told in recorders[0].tells for _, loss in told]
+
+
+def refuses_other_tells(make: MakeOptimizer, space: Space, folder: Path) -> None:  # noqa: ARG001
+    """A proposal told twice, left out or out of order is a ValueError, not a wrong search."""
+    optimizer = make(space, seed=0, evaluations=EVALUATIONS)
+    proposals = optimizer.ask(optimizer.population)
+    scored = [(proposal, 1.0) for proposal in proposals]
+    for wrong in (scored[:-1], [*scored, scored[-1]], [(Proposal(id=10**6, subset=proposals[0].subset), 1.0)]):
+        try:
+            optimizer.tell(wrong)
+        except ValueError:
+            continue
+        raise AssertionError(f"{len(wrong)} losses were accepted for {len(scored)} proposals")
+    optimizer.tell(scored)
 
 
 def survives_failures(make: MakeOptimizer, space: Space, folder: Path) -> None:
@@ -132,6 +205,45 @@ def accepts_equal_losses(make: MakeOptimizer, space: Space, folder: Path) -> Non
             optimizer.tell([(proposal, constant) for proposal in proposals])
 
 
+def scores_each_subset(objective: Objective, space: Space) -> None:
+    """One finite score each, for any number of subsets; the names and the direction are said."""
+    assert objective.name
+    assert objective.unit
+    assert isinstance(objective.higher_is_better, bool)
+    for subsets in ([], _random_subsets(space)[:1], _random_subsets(space)):
+        scores = objective.score(subsets)
+        assert scores.shape == (len(subsets),)
+        assert scores.dtype == np.float64
+        assert np.isfinite(scores).all()
+    assert np.ptp(scores) > 0
+
+
+def scores_alone_as_together(objective: Objective, space: Space) -> None:
+    """A score depends neither on the other subsets of the batch nor on their order, and is the same every time."""
+    subsets = _random_subsets(space)
+    scores = objective.score(subsets)
+    np.testing.assert_allclose(objective.score(subsets[::-1])[::-1], scores, rtol=1e-9, atol=1e-12)
+    alone = np.concatenate([objective.score([subset]) for subset in subsets])
+    np.testing.assert_allclose(alone, scores, rtol=1e-9, atol=1e-12)
+    np.testing.assert_array_equal(objective.score(subsets), scores)
+
+
+def gives_no_score_outside_the_budget(objective: Objective, space: Space) -> None:
+    """A subset that does not hold the images of the budget scores NaN, and does not disturb the others."""
+    small = np.zeros(space.num_bits, dtype=bool)
+    small[[block.start for block in space.blocks]] = True
+    assert not space.feasible(small[None])[0]
+    subsets = _random_subsets(space)[:3]
+    scores = objective.score([subsets[0], space.subset(small), *subsets[1:]])
+    assert np.isnan(scores[1])
+    np.testing.assert_allclose(np.delete(scores, 1), objective.score(subsets), rtol=1e-9, atol=1e-12)
+
+
+def _random_subsets(space: Space) -> list[Subset]:
+    masks = np.unique(random_masks(space, 20, seed=0), axis=0)
+    return [space.subset(mask) for mask in masks[space.feasible(masks)]]
+
+
 CHECKS: Mapping[str, Check] = {
     check.__name__: check
     for check in (
@@ -139,9 +251,15 @@ CHECKS: Mapping[str, Check] = {
         respects_ask,
         follows_its_seed,
         spends_no_evaluation_twice,
+        keeps_to_the_budget,
+        is_told_what_it_asked,
+        refuses_other_tells,
         survives_failures,
         survives_duplicates,
         resumes,
         accepts_equal_losses,
     )
+}
+OBJECTIVE_CHECKS: Mapping[str, ObjectiveCheck] = {
+    check.__name__: check for check in (scores_each_subset, scores_alone_as_together, gives_no_score_outside_the_budget)
 }

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from finegpr.mixture import choice_from_record
 from finegpr.subset import Subset
 
 Status = Literal["scored", "duplicate", "failed", "infeasible"]
@@ -42,7 +43,7 @@ class Trial:
             "status": self.status,
             "score": self.score,
             "loss": self.loss,
-            "subset": {name: sorted(chosen) for name, chosen in self.subset.values.items()},
+            "subset": self.subset.to_record(),
         }
 
     @classmethod
@@ -57,7 +58,9 @@ class Trial:
             raise ValueError(f"status should be one of {', '.join(get_args(Status))}, got {record['status']!r}")
         if type(record["loss"]) is not float or not isinstance(record["score"], float | None):
             raise ValueError(f"score and loss should be numbers, got {record['score']!r} and {record['loss']!r}")
-        return cls(**{**record, "subset": Subset(record["subset"])})
+        if not isinstance(record["subset"], dict):
+            raise ValueError(f"subset should be an object, got {record['subset']!r}")
+        return cls(**{**record, "subset": choice_from_record(record["subset"])})
 
 
 _FIELDS = frozenset(Trial.__dataclass_fields__)

@@ -8,13 +8,21 @@ from finegpr.subset import Subset
 from search.compare import agreements, rank_agreement, summarise
 from search.report_data import (
     AttributeShares,
+    Check,
     Choice,
+    Contour,
     Dataset,
     Effect,
+    IdentityShift,
+    Importance,
     Provenance,
     Quarantined,
+    RankedSubset,
     ReportData,
+    Round,
     SampleRow,
+    Slice,
+    Spread,
     StageCost,
     StyleShare,
     Thumbnail,
@@ -114,7 +122,97 @@ def report_data(*, num_trials=400, seeds=(0, 1, 2), warning=""):
             quarantine=(Quarantined(path=f"0007/0007_c03_w01_l02_p01{warning}.jpg", reason="truncated"),),
         ),
         notes=(warning,) if warning else (),
+        **_explanation(random, choices[0], warning),
     )
+
+
+def _explanation(random, main, warning):
+    """The fields that say why, and how far to trust it."""
+    image_level = [attribute for attribute in main.attributes if attribute.level == "image"]
+    names = [attribute.name for attribute in image_level]
+    weights = sorted(random.random(len(names)), reverse=True)
+    bits = [(attribute.name, value) for attribute in main.attributes for value in attribute.values]
+    return {
+        "importances": tuple(
+            Importance(quantity=quantity, attribute=name, importance=scale * weight, relative=True)
+            for quantity, scale in (("D_total", 0.1), ("style", 0.13), ("content", 0.04))
+            for name, weight in zip(names, weights, strict=True)
+        ),
+        "spreads": tuple(
+            Spread(
+                attribute=attribute.name,
+                level=attribute.level,
+                value=value,
+                num_images=300,
+                percentiles=tuple((3 + random.normal(0, 0.3) + np.array([-0.8, -0.3, 0.0, 0.4, 1.1])).tolist()),
+            )
+            for attribute in main.attributes
+            for value in attribute.values
+        ),
+        "contour": Contour(
+            quantity="D_total",
+            row_attribute="weather",
+            column_attribute="illumination",
+            rows=ATTRIBUTES[1].values,
+            columns=ATTRIBUTES[2].values,
+            means=tuple(
+                tuple(None if row == column == 3 else float(3 * np.exp(0.3 * random.normal())) for column in range(7))
+                for row in range(7)
+            ),
+        ),
+        "checks": (
+            Check(name="Search", verdict="ok", sentence=f"It went well.{warning}", figure="12 of 12"),
+            Check(name="Size of the choice", verdict="warn", sentence="It lies at a bound.", figure="8.2 %"),
+            Check(name="People", verdict="fail", sentence="Not one chosen image shows hair short.", figure="0.40"),
+        ),
+        "shifts": tuple(
+            IdentityShift(
+                attribute=attribute.name,
+                values=attribute.values,
+                source=attribute.source,
+                manifest=(*attribute.manifest[:-1], 0.0) if attribute.name == "hair" else attribute.manifest,
+                low=tuple(0.9 * share for share in attribute.source),
+                high=tuple(1.1 * share for share in attribute.source),
+                total_variation=0.03,
+                by_chance=0.05,
+            )
+            for attribute in main.attributes
+            if attribute.level == "identity"
+        ),
+        "rounds": tuple(
+            Round(
+                share=0.1 + 0.02 * turn,
+                expected_regret=0.2 / (1 + turn),
+                certainty=turn / 8,
+                overlap=min(1.0, 0.4 + turn / 8),
+            )
+            for turn in range(8)
+        ),
+        "rounds_ended": "the subset is the same for 3 more rounds",
+        "best_subsets": tuple(
+            RankedSubset(
+                score=0.02 + 0.001 * rank,
+                values={
+                    attribute.name: tuple(
+                        value
+                        for value, inside in zip(attribute.values, attribute.chosen, strict=True)
+                        if inside != (random.random() < 0.15)
+                    )
+                    for attribute in image_level
+                },
+            )
+            for rank in range(20)
+        ),
+        "slices": tuple(
+            Slice(
+                attribute=name,
+                value=value,
+                inside=(0.02, 0.03, 0.04, 0.05, 0.08),
+                outside=None if value == "wild3" else (0.03, 0.04, 0.05, 0.07, 0.09),
+            )
+            for name, value in bits
+        ),
+    }
 
 
 def _results(random, seeds, warning):
@@ -183,14 +281,16 @@ def _effects(random, warning):
                 wanted = value in TRUE.get(attribute.name, ())
                 effect = float(random.normal(-0.012 if wanted else 0.004, 0.004))
                 name = value + (warning if value == "wild3" else "")
+                known = value != "short"
                 found.append(
                     Effect(
                         quantity=quantity,
                         attribute=attribute.name,
                         value=name,
-                        effect=effect,
-                        low=effect - 0.003,
-                        high=effect + 0.003,
+                        effect=effect if known else None,
+                        low=effect - 0.003 if known else None,
+                        high=effect + 0.003 if known else None,
+                        allowed=value not in ("short", "foggy"),
                     )
                 )
     return tuple(found)

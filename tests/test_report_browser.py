@@ -172,6 +172,49 @@ def test_report_draws_everything_offline_and_fits_the_width(browser, report, tmp
     assert shot.stat().st_size > 20_000
 
 
+OVERLAPS = """
+[...document.querySelectorAll('.plot')].flatMap((plot) => ['xtick', 'ytick'].flatMap((kind) => {
+  const texts = [...plot.querySelectorAll(`.${kind} text`)];
+  const turned = texts.some((text) => /rotate\\((?!0)/.test(text.getAttribute('transform') ?? ''));
+  const boxes = turned ? [] : texts.map((text) => text.getBoundingClientRect());
+  const over = (one, two) => Math.min(one.right, two.right) - Math.max(one.left, two.left) > 3
+    && Math.min(one.bottom, two.bottom) - Math.max(one.top, two.top) > 4;
+  const bad = boxes.filter((box, at) => boxes.slice(at + 1).some((other) => over(box, other))).length;
+  return bad ? [`${plot.dataset.figure} ${kind}: ${bad}`] : [];
+})).join('; ')
+"""
+EMPTY = """
+[...document.querySelectorAll('.plot')].filter((plot) => !plot.querySelector('.trace, .hm, .point, .points'))
+  .map((plot) => plot.dataset.figure).join('; ')
+"""
+
+
+@pytest.mark.parametrize("width", [1200, 400])
+def test_no_figure_is_empty_and_no_labels_overlap(browser, report, width):
+    browser.open(report, width=width)
+    browser.evaluate("document.querySelectorAll('details').forEach((e) => { e.open = true; })")
+    browser.wait("[...document.querySelectorAll('.plot')].every((e) => e.dataset.drawn === 'yes')")
+    keys = browser.evaluate("[...document.querySelectorAll('.plot')].map((e) => e.dataset.figure)")
+    assert {"importance", "contour", "shifts", "rounds", "best", "distribution", "slices"} <= set(keys)
+    assert browser.evaluate(EMPTY) == ""
+    assert browser.evaluate(OVERLAPS) == ""
+    rows = "document.querySelectorAll('[data-figure=\"distances/viewpoint\"] .ytick').length"
+    assert browser.evaluate(rows) == 36, "a label for every row"
+    wide = "[...document.querySelectorAll('body *')].filter((e) => e.getBoundingClientRect().right > innerWidth + 1)"
+    assert browser.evaluate(f"{wide}.map((e) => e.tagName).join()") == ""
+    browser.evaluate("document.querySelectorAll('.ytick text').forEach((e) => { e.style.fontSize = '60px'; })")
+    assert "distances/viewpoint ytick" in browser.evaluate(OVERLAPS), "overlaps are seen"
+
+
+def test_print_is_dark_on_light_without_what_only_a_screen_can_do(browser, report):
+    browser.open(report, width=800, dark=True)
+    browser.call("Emulation.setEmulatedMedia", media="print")
+    assert browser.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert browser.evaluate("getComputedStyle(document.body).color") == "rgb(0, 0, 0)"
+    assert browser.evaluate("getComputedStyle(document.querySelector('nav')).display") == "none"
+    browser.call("Emulation.setEmulatedMedia", media="")
+
+
 def test_closed_parts_draw_when_opened_and_the_figures_follow_a_change_of_scheme(browser, report):
     browser.open(report, width=1200)
     browser.evaluate("document.querySelectorAll('details').forEach((e) => { e.open = true; })")

@@ -20,7 +20,7 @@ from scipy import spatial
 from finegpr.perceptual import ALPHA, BETA, LAYER_WEIGHT
 from search.baselines import enumerate_masks
 from search.loop import regret, search
-from search.objectives import OBJECTIVES, make_objective
+from search.objectives import QUADRATIC, make_objective
 from search.optimizer import make_optimizer
 from search.simulation import TARGET, Simulation, simulate
 from search.space import Budget, Space
@@ -37,7 +37,8 @@ SIZES = (
     (6, 4, 4, 3),
     (7, 7, 4),
 )
-OPTIMIZERS = ("swarm", "pso", "random")
+OBJECTIVES = ("mean_distance", "mmd_linear", "mmd_rbf")
+OPTIMIZERS = ("swarm", "numpy_swarm+polish", "pso", "random")
 BUDGET = {"identities": 10, "least": 0.08, "most": 0.3}
 IMAGES_SHARE = 0.08
 
@@ -140,7 +141,7 @@ def run_space(seed: int, budgets: list[int]) -> Outcome:
     space = Space(simulation.cells, simulation.identity, Budget(images=images, **BUDGET), seed=seed)
     objectives = [
         make_objective(name, space, simulation.measurements, simulation.identity, target=TARGET, scale="standardised")
-        for name in OBJECTIVES
+        for name in QUADRATIC
     ]
     grams = cell_grams(simulation)
     scores = score_all(space, list(grams.values()))
@@ -189,7 +190,7 @@ def main() -> None:
         "| --- | --- | --- | --- | --- | --- |",
     ]
     regrets = [outcome.regrets for outcome in outcomes]
-    for objective in OBJECTIVES:
+    for objective in QUADRATIC:
         for evaluations, name in product(arguments.evaluations, OPTIMIZERS):
             values = np.array([row[objective, evaluations, name] for row in regrets])
             found = int((values < 1e-9).sum())

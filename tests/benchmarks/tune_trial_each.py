@@ -77,6 +77,7 @@ def tune_trials(ray: Any, objective: CellObjective, result: SearchResult, num_tr
             return {}
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            del iteration, trials, trial, info
             ends.append(time.perf_counter())
 
     started = time.perf_counter()
@@ -104,20 +105,21 @@ def main() -> None:
     with ray_session(RayConfig(num_cpus=2)) as ray:
         startup, per_trial = tune_trials(ray, objective, result, given.trials)
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    trials = result.num_evaluations
+    trials, proposals = result.num_evaluations, len(result.history)
+    all_trials = startup + per_trial * trials
     text = f"""# A whole search against one Ray Tune trial for every subset
 
 `python tests/benchmarks/tune_trial_each.py --trials {given.trials} --evaluations {given.evaluations}`, commit {commit},
-{time.strftime("%Y-%m-%d")}, {len(os.sched_getaffinity(0))} cores of {platform.machine()}, load {os.getloadavg()[0]:.1f}.
+{time.strftime("%Y-%m-%d")}, {os.cpu_count()} cores of {platform.machine()}, load {os.getloadavg()[0]:.1f}.
 
 | what | seconds |
 | --- | --- |
-| the whole search in one process, {trials} new subsets of {len(result.history)} proposals, journal written | {seconds:.1f} |
+| one process, {trials} new subsets of {proposals} proposals, with its journal | {seconds:.1f} |
 | one Tune trial, actors reused, two at a time (mean of {given.trials - 1} after the first) | {per_trial:.3f} |
 | start of Tune until its first trial has ended | {startup:.1f} |
-| all {trials} as Tune trials, **extrapolated** from {given.trials} | {startup + per_trial * trials:.0f} |
+| all {trials} as Tune trials, **extrapolated** from {given.trials} | {all_trials:.0f} |
 
-**{(startup + per_trial * trials) / seconds:.0f} times** as long. So a surrogate search is one trial of a sweep, not
+**{all_trials / seconds:.0f} times** as long. So a surrogate search is one trial of a sweep, not
 ten thousand trials; a trial per subset is for real trainings.
 """
     given.output.write_text(text)

@@ -43,6 +43,78 @@ def test_expected_shares_are_the_mean_of_many_draws(budget: int, identities: int
         assert expected.sum() == pytest.approx(1)
 
 
+def make_groups(of_identity: list[int], identity: np.ndarray) -> Cells:
+    """Groups of identities 1, 2, ... by one identity-level attribute; -1 is unknown."""
+    attribute = Attribute(name="gender", values=("male", "female", "other"), level="identity")
+    of_row = np.array(of_identity)[identity - 1]
+    return Cells(
+        attributes=(attribute,),
+        codes=np.arange(3, dtype=np.int16)[:, None],
+        of_row=of_row,
+        images=np.bincount(of_row[of_row >= 0], minlength=3),
+    )
+
+
+@pytest.mark.parametrize(("budget", "identities"), [(17, None), (3, None), (14, 3), (11, 4)])
+def test_expected_shares_of_groups_are_the_mean_of_many_draws(budget: int, identities: int | None) -> None:
+    cells, identity = make_cells(UNEVEN)
+    groups = make_groups([0, 1, 1, 0, 2, 2], identity)
+    sampler = Sampler(cells, identity, budget=budget, identities=identities, seed=3, groups=groups)
+    for chosen in (["male", "female", "other"], ["male", "other"]):
+        subset = Subset({"gender": chosen, "weather": ["w0", "w2", "w3"]})
+        cell_mask = cells.mask(Subset({"weather": ["w0", "w2", "w3"]}))[None]
+        group_mask = groups.mask(Subset({"gender": chosen}))[None]
+        if not sampler.feasible(cell_mask, group_mask)[0]:
+            with pytest.raises(InputError, match="expected at least"):
+                sampler.draw(subset, seed=0)
+            continue
+        counts = []
+        for seed in range(500):
+            rows = sampler.draw(subset, seed=seed)
+            of_cell = np.bincount(cells.of_row[rows], minlength=4)
+            counts.append(np.concatenate([of_cell, np.bincount(groups.of_row[rows], minlength=3)]))
+        expected = sampler.expected_shares(cell_mask, group_mask)[0]
+        error = np.std(counts, axis=0) / np.sqrt(len(counts))
+        np.testing.assert_array_less(np.abs(np.mean(counts, axis=0) - expected * budget), 4 * error + 1e-9)
+        assert expected[4:][~group_mask[0]].sum() == 0
+
+
+def test_groups_of_people_act_like_cells_of_their_own() -> None:
+    """Leaving a group out is the same as leaving its people's rows out of the catalog."""
+    random = np.random.default_rng(1)
+    cells, identity = make_cells(random.integers(0, 4, (30, 12)))
+    groups = make_groups(random.integers(0, 3, 30).tolist(), identity)
+    masks = random.random((40, 12)) < 0.6
+    for budget, identities in ((50, 10), (60, None)):
+        options = {"budget": budget, "identities": identities, "seed": 0}
+        whole = Sampler(cells, identity, groups=groups, **options)
+        for chosen in ([True, True, True], [False, True, True], [True, False, False]):
+            inside = np.append(chosen, False)[groups.of_row]
+            less = Sampler(cells, np.where(inside, identity, -1), **options)
+            # The priority is by identity: it must not depend on who is left out.
+            kept = np.unique(identity[inside]) - 1
+            less._priority = np.argsort(np.argsort(whole._priority[kept]))
+            group_masks = np.tile(chosen, (len(masks), 1))
+            np.testing.assert_array_equal(whole.images(masks, group_masks), less.images(masks))
+            np.testing.assert_array_equal(whole.feasible(masks, group_masks), less.feasible(masks))
+            np.testing.assert_array_equal(whole.num_identities(masks, group_masks), less.num_identities(masks))
+            shares, feasible = whole.expect(masks, group_masks)
+            np.testing.assert_allclose(shares[:, :12], less.expected_shares(masks), atol=1e-12)
+            np.testing.assert_array_equal(feasible, less.feasible(masks))
+    np.testing.assert_array_equal(whole.images(masks), whole.images(masks, np.ones((40, 3), dtype=bool)))
+
+
+def test_people_of_unknown_group_are_never_drawn_and_of_two_groups_refused() -> None:
+    cells, identity = make_cells(np.full((4, 2), 5))
+    sampler = Sampler(cells, identity, budget=30, identities=None, seed=0, groups=make_groups([0, -1, 1, 1], identity))
+    assert set(identity[sampler.draw(np.ones(2, dtype=bool), seed=0)]) == {1, 3, 4}
+    np.testing.assert_array_equal(sampler.people_of_group, [1, 2, 0])
+    groups = make_groups([0, 0, 1, 1], identity)
+    groups.of_row[np.flatnonzero(identity == 3)[0]] = 0
+    with pytest.raises(InputError, match="identity 3 has images of several groups of gender"):
+        Sampler(cells, identity, budget=30, identities=None, seed=0, groups=groups)
+
+
 def test_expected_shares_of_many_masks_equal_those_of_each() -> None:
     random = np.random.default_rng(1)
     cells, identity = make_cells(random.integers(0, 4, (30, 12)))

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from finegpr.errors import InputError
-from search.embedding import Samples, embed_distance, embed_linear, embed_rbf
+from search.embedding import embed_distance, embed_linear, embed_rbf
+from search.samples import Samples
 from search.simulation import TARGET, Simulation, simulate
 
 OPTIONS = {"target": TARGET, "scale": "standardised"}

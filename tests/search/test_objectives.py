@@ -3,13 +3,13 @@ import pytest
 
 from finegpr.errors import ConfigError
 from search.baselines import enumerate_masks
-from search.objectives import OBJECTIVES, make_objective
+from search.objectives import OBJECTIVES, QUADRATIC, make_objective
 from search.simulation import TARGET, Simulation, simulate
-from search.space import Budget, Space
+from search.space import Budget, Space, SpaceConfig
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_a_score_is_the_embedding_at_the_expected_shares_of_the_manifest(
+def test_a_score_is_the_form_at_the_expected_shares_of_the_manifest(
     name: str, simulation: Simulation, space: Space
 ) -> None:
     objective = make_objective(
@@ -19,7 +19,7 @@ def test_a_score_is_the_embedding_at_the_expected_shares_of_the_manifest(
     scores = objective.score([space.subset(mask) for mask in masks])
     np.testing.assert_array_equal(scores, objective.score_masks(masks))
     shares = np.stack([space.sampler.expected_shares(space.cells.mask(space.subset(mask))[None])[0] for mask in masks])
-    np.testing.assert_allclose(scores, objective.embedding.score(shares))
+    np.testing.assert_allclose(scores, objective.form.score(shares))
     assert objective.report is None
     assert objective.score([]).shape == (0,)
 
@@ -49,7 +49,7 @@ def test_a_subset_outside_the_budget_has_no_score(simulation: Simulation, space:
     assert np.isnan(objective.score_masks(mask)).all()
 
 
-@pytest.mark.parametrize("name", ["mmd_linear", "mmd_rbf"])
+@pytest.mark.parametrize("name", ["mmd_linear", "mmd_rbf", "mmd_posterior", "frechet", "attribute_shares"])
 def test_matching_objectives_find_the_planted_cells(name: str) -> None:
     """With the size free, the best of all subsets is nearly the target's own; the mean distance has no such memory."""
     simulation = simulate((6, 4, 4), seed=5, interactions=0.1, num_target=2000)
@@ -80,12 +80,55 @@ def test_unmeasured_cells_are_filled_and_ranked_nearly_alike(name: str) -> None:
             name, space, simulation.measurements, simulation.identity, target=TARGET, scale="standardised"
         )
         scores.append(objective.score_masks(masks))
-    assert objective.embedding.plug_in
-    assert objective.report is not None
-    assert objective.report.num_unmeasured == 64
+    if name == "attribute_shares":  # the attributes of unmeasured cells are known
+        assert objective.report is None
+    else:
+        assert objective.report is not None
+        assert objective.report.num_unmeasured == 64
     assert np.corrcoef(scores[0].argsort().argsort(), scores[1].argsort().argsort())[0, 1] > 0.8
 
 
 def test_an_unknown_objective_is_refused(simulation: Simulation, space: Space) -> None:
-    with pytest.raises(ConfigError, match="no objective 'fid'; known: mean_distance, mmd_linear, mmd_rbf"):
+    with pytest.raises(ConfigError, match=f"no objective 'fid'; known: {', '.join(OBJECTIVES)}"):
         make_objective("fid", space, simulation.measurements, simulation.identity, target=TARGET, scale="paper")
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_an_objective_says_what_it_is(name: str, simulation: Simulation, space: Space) -> None:
+    kind = OBJECTIVES[name]
+    assert kind.unit
+    assert kind.cost
+    objective = make_objective(
+        name, space, simulation.measurements, simulation.identity, target=TARGET, scale="standardised"
+    )
+    assert (objective.unit, objective.higher_is_better) == (kind.unit, kind.higher_is_better)
+    assert bool(objective.estimate) == (name == "attribute_shares")
+    if kind.quadratic:
+        assert objective.embedding is objective.form
+        assert kind.correction == "unbiased"
+    else:
+        with pytest.raises(ConfigError, match=f"{name} is no quadratic form.*expected {', '.join(QUADRATIC)}"):
+            _ = objective.embedding
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_the_same_measurements_give_the_same_scores(name: str, simulation: Simulation, space: Space) -> None:
+    masks = space.decode(np.random.default_rng(3).normal(size=(20, space.num_bits)))
+    first, second = (
+        make_objective(
+            name, space, simulation.measurements, simulation.identity, target=TARGET, scale="standardised"
+        ).score_masks(masks)
+        for _ in range(2)
+    )
+    np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize("name", sorted(set(OBJECTIVES) - set(QUADRATIC)))
+def test_people_are_chosen_by_quadratic_objectives_only(name: str) -> None:
+    simulation = simulate((4, 3), seed=0, identity_sizes=(2,), num_identities=30)
+    config = SpaceConfig(identity_attributes=tuple(attribute.name for attribute in simulation.groups.attributes))
+    space = Space(
+        simulation.cells, simulation.identity, Budget(images=24), seed=0, config=config, groups=simulation.groups
+    )
+    with pytest.raises(ConfigError, match=f"objective {name} does not see who is in the images"):
+        make_objective(name, space, simulation.measurements, simulation.identity, target=TARGET, scale="standardised")

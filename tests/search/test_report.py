@@ -14,15 +14,26 @@ import plotly.graph_objects as go
 import pytest
 from PIL import Image
 
-from finegpr.errors import StateError, WriteError
-from search import figures, report_text
+from finegpr.errors import InputError, StateError, WriteError
+from search import explain_figures, figures, report_text, search_figures
 from search.compare import summarise
-from search.figures_png import write_png
+from search.figures_png import write_distances_png, write_importance_png, write_png
 from search.report import ReportData, markdown_summary, render, write_report
 from search.report_data import AttributeShares, Thumbnail
 from search.report_text import headline, result_table, tiles, verdict, warnings
 
 report_data = runpy.run_path(str(Path(__file__).parents[1] / "report_example.py"))["report_data"]
+EMPTY = {
+    "importances": (),
+    "spreads": (),
+    "contour": None,
+    "checks": (),
+    "shifts": (),
+    "rounds": (),
+    "rounds_ended": None,
+    "best_subsets": (),
+    "slices": (),
+}
 CANARY = "<script>document.title='pwned'</script>|&\"'"
 
 
@@ -163,6 +174,7 @@ def test_warnings_name_each_weakness(data):
         "D_total on held-out value pairs",
         "5 arms",
         "not FineGPR",
+        "People: Not one chosen image shows hair short.",
     ):
         assert words in text
     assert "no better than a random" not in text
@@ -172,6 +184,7 @@ def test_warnings_name_each_weakness(data):
         with_choice(data, num_failed=0),
         surrogate=(),
         rank_agreements=(),
+        checks=(),
         choices=tuple(dataclasses.replace(choice, num_failed=0) for choice in data.choices),
         source=dataclasses.replace(data.source, rendered=False),
         provenance=dataclasses.replace(data.provenance, weights=()),
@@ -254,12 +267,21 @@ def test_failed_trainings_are_counted_in_the_table(data):
 
 def test_a_run_without_training_or_truth_still_reports():
     bare = dataclasses.replace(
-        report_data(seeds=()), samples=(), surrogate=(), style_shares=(), effects=(), rank_agreements=(), stages=()
+        report_data(seeds=()),
+        samples=(),
+        surrogate=(),
+        style_shares=(),
+        effects=(),
+        rank_agreements=(),
+        stages=(),
+        **EMPTY,
     )
     bare = with_choice(bare, agreements=(), history=(), random_history=(), random_score=None, known_best=None)
     page = render(bare)
     assert "No training was compared" in page
-    assert 'id="effects"' not in page
+    for section in ("why", "health", "people", "images", "surrogate"):
+        assert f'id="{section}"' in render(report_data())
+        assert f'id="{section}"' not in page
     assert "| target" not in markdown_summary(bare)
 
 
@@ -284,3 +306,77 @@ def test_png_shows_arms_and_search(data, tmp_path):
             assert read.format == "PNG"
             assert read.width == width
             assert len(read.convert("RGB").getcolors(1 << 20)) > 50
+
+
+def test_report_data_from_before_the_explanation_are_still_read(data):
+    loaded = json.loads(data.to_json())
+    for name in EMPTY:
+        del loaded[name]
+    assert ReportData.from_json(json.dumps(loaded)) == dataclasses.replace(data, **EMPTY)
+
+
+def test_effects_are_the_largest_in_order_and_what_cannot_change_is_named(data):
+    found = [each for each in data.effects if each.quantity == "mmd_rbf"]
+    figure = explain_figures.effects(found, key="effects", attributes=data.main_choice.attributes)
+    bar = figure.spec["data"][0]
+    known = sorted((each.effect for each in found if each.effect is not None), key=abs)
+    assert bar["x"] == sorted(known[-explain_figures.MAX_EFFECTS :])
+    assert [round(each, 9) for each in bar["error_x"]["array"]] == [0.003] * len(bar["x"])
+    assert "hair short" not in bar["y"]
+    assert "The last value of its attribute, which cannot go: hair short." in render(data)
+    hatched = [name for name, shape in zip(bar["y"], bar["marker"]["pattern"]["shape"], strict=True) if shape]
+    assert hatched == ["weather foggy"]
+    assert "Hatched: the budget" in render(data)
+    alone = [each for each in found if each.effect is None]
+    assert explain_figures.effects(alone, key="effects", attributes=()) is None
+
+
+def test_the_distribution_of_scores_is_the_empirical_one(data):
+    choice = data.main_choice
+    search, random = search_figures.distribution(choice, key="distribution").spec["data"]
+    scores = np.sort([score for score in choice.history if score is not None])
+    assert search["x"] == scores.tolist()
+    np.testing.assert_allclose(search["y"], 100 * np.searchsorted(scores, scores, side="right") / len(scores))
+    assert len(random["x"]) == len(choice.random_history)
+
+
+def test_boxes_are_drawn_from_percentiles_and_coloured_by_the_choice(data):
+    spreads = [each for each in data.spreads if each.attribute == "weather"]
+    figure = explain_figures.distances(
+        spreads, key="distances", attributes=data.main_choice.attributes, target="MiniMarket"
+    )
+    chosen, rest = figure.spec["data"]
+    assert chosen["y"] == ["overcast", "foggy", "neutral"]
+    assert len(rest["y"]) == 4
+    foggy = next(each for each in spreads if each.value == "foggy")
+    assert tuple(chosen[part][1] for part in ("lowerfence", "q1", "median", "q3", "upperfence")) == foggy.percentiles
+
+
+def test_the_best_subsets_fill_a_square_where_a_value_is_in(data):
+    figure = search_figures.best(data.best_subsets, key="best", attributes=data.main_choice.attributes)
+    heatmap = figure.spec["data"][0]
+    row = next(place for place, name in enumerate(heatmap["y"]) if name.startswith("weather foggy"))
+    assert heatmap["z"][row] == [float("foggy" in each.values["weather"]) for each in data.best_subsets]
+    assert heatmap["y"][row].endswith("\N{BLACK LEFT-POINTING SMALL TRIANGLE}")
+
+
+def test_importances_come_largest_first_as_percentages(data):
+    figure = explain_figures.importance(data.importances, key="importance")
+    bars, style, content = figure.spec["data"]
+    assert bars["x"] == sorted(bars["x"])
+    assert figure.spec["layout"]["yaxis"]["categoryarray"] == bars["y"]
+    of_total = {each.attribute: 100 * each.importance for each in data.importances if each.quantity == "D_total"}
+    assert dict(zip(bars["y"], bars["x"], strict=True)) == of_total
+    assert (style["name"], content["name"]) == ("style", "content")
+
+
+def test_pngs_of_importances_and_distances(data, tmp_path):
+    bare = dataclasses.replace(data, importances=(), spreads=())
+    for write, name in ((write_importance_png, "importances"), (write_distances_png, "distances")):
+        path = tmp_path / f"{name}.png"
+        write(data, path)
+        with Image.open(path) as read:
+            assert read.format == "PNG"
+            assert len(read.convert("RGB").getcolors(1 << 20)) > 50
+        with pytest.raises(InputError, match=name):
+            write(bare, path)

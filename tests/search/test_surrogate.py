@@ -7,7 +7,7 @@ import pytest
 
 from finegpr.attributes import Attribute
 from finegpr.catalog import Cells
-from search.embedding import Samples
+from search.samples import Samples
 from search.surrogate import fit_surrogate
 
 

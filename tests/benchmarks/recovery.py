@@ -1,0 +1,374 @@
+"""Whether an objective finds a target's own conditions again, with and without the gap between renderer and camera.
+
+MiniGPR is the source. The targets of planted conditions show other people: photographs of MiniMarket, with its cameras
+and streets (gap), or more images of the source's own renderer (no gap). What the search chooses is compared with what
+was planted.
+
+    python tests/benchmarks/recovery.py --world FOLDER [--targets 20] [--evaluations 4000]
+
+The world is rendered and measured in FOLDER, and what was chosen is kept there: an interrupted run goes on. What was to
+be decided was decided on targets 100 to 111, not on those reported.
+"""
+
+import argparse
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from finegpr.attributes import SCENE, VIEWPOINT
+from finegpr.catalog import Catalog
+from finegpr.measure import MeasureConfig, measure
+from finegpr.measurements import Measurements
+from finegpr.render.camera import SOURCE_RIG
+from finegpr.render.minigpr import MiniGPRConfig, render_minigpr
+from finegpr.render.minimarket import MiniMarketConfig, render_minimarket
+from finegpr.render.person import make_person
+from finegpr.render.picture import Shot, render_one
+from finegpr.render.world import code, deal, write_jpeg
+from finegpr.storage import read_json, sha256, write_atomic, write_json
+from finegpr.subset import Subset
+from search import attribute_classifier
+from search.attribute_classifier import Classifier
+from search.compare import agreements, t_interval, value_shares
+from search.loop import search
+from search.objectives import make_objective
+from search.optimizer import make_optimizer
+from search.space import Budget, Space
+
+ATTRIBUTES = ("viewpoint", "weather", "illumination")
+SIZES = ((12, 1, 1), (12, 2, 2), (6, 3, 3), (4, 2, 2), (6, 1, 4))  # planted values of each, in turn over the targets
+NUM_PEOPLE, PHOTOS_EACH = 60, 2
+SOURCE = MiniGPRConfig(images_per_identity=60, viewpoints=30)
+MEASURE = MeasureConfig(height=64, width=32, weights="random", images_per_shard=500)
+
+
+def planted_values(source: Catalog, number: int) -> dict[str, list[str]]:
+    """The values that target ``number`` shows, by attribute; every condition of a single one, or mixed."""
+    cells = source.cells(ATTRIBUTES)
+    random = np.random.default_rng(number)
+    return {
+        attribute.name: [
+            attribute.values[value]
+            for value in sorted(random.permutation(np.unique(cells.codes[:, column]))[:size].tolist())
+        ]
+        for (column, attribute), size in zip(enumerate(cells.attributes), SIZES[number % len(SIZES)], strict=True)
+    }
+
+
+def render_with_gap(planted: dict[str, list[str]], number: int, folder: Path) -> Catalog:
+    """MiniMarket's unlabelled photos: other people, other streets, another rig, six cameras."""
+    photos = MiniMarketConfig(
+        seed=number,
+        distribution=planted,
+        num_train=NUM_PEOPLE * PHOTOS_EACH,
+        train_identities=NUM_PEOPLE,
+        validation_identities=1,
+        test_identities=1,
+        num_distractors=0,
+        num_junk=0,
+    )
+    render_minimarket(photos, folder)
+    return Catalog.index(folder, layout="market1501").part("train")
+
+
+def render_without_gap(planted: dict[str, list[str]], number: int, folder: Path) -> Catalog:
+    """The same distribution by the source's own renderer: other people only."""
+    random = np.random.default_rng((number, 31))
+    hands = deal([planted[name] for name in ATTRIBUTES], NUM_PEOPLE, PHOTOS_EACH, random)
+    for who, hand in enumerate(hands, start=1):
+        person = make_person(10_000 + number, "minigpr", who)
+        (folder / f"{who:04d}").mkdir(parents=True, exist_ok=True)
+        for viewpoint, weather, illumination in hand:
+            scene = SCENE.values[int(random.integers(len(SCENE.values)))]
+            codes = zip((*ATTRIBUTES, "scene"), "cwlp", (viewpoint, weather, illumination, scene), strict=True)
+            name = "_".join(f"{letter}{code(attribute, value):02d}" for attribute, letter, value in codes)
+            path = folder / f"{who:04d}" / f"{who:04d}_{name}.jpg"
+            if path.exists():
+                continue
+            shot = Shot(
+                viewpoint=VIEWPOINT.degrees(viewpoint),
+                weather=weather,
+                illumination=illumination,
+                scene=scene,
+                seed=(
+                    10_000 + number,
+                    32,
+                    who,
+                    *(code(*pair) for pair in zip(ATTRIBUTES, (viewpoint, weather, illumination), strict=True)),
+                ),
+            )
+            image, _, _ = render_one(person, shot, SOURCE_RIG, height=SOURCE.height, width=SOURCE.width)
+            write_jpeg(path, image, SOURCE.quality)
+    return Catalog.index(folder, layout="finegpr")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class World:
+    """The source, and the measurement of it against planted targets, with (``gap7``) and without a gap (``none7``)."""
+
+    source: Catalog
+    measurements: Measurements
+    planted: dict[int, dict[str, list[str]]]
+
+
+def make_world(folder: Path, numbers: range) -> World:
+    """Render and measure what is not there yet."""
+    render_minigpr(SOURCE, folder / "source")
+    source = Catalog.index(folder / "source", layout="finegpr")
+    planted = {number: planted_values(source, number) for number in numbers}
+    targets = {}
+    for number, values in planted.items():
+        targets[f"gap{number}"] = render_with_gap(values, number, folder / f"gap{number}")
+        targets[f"none{number}"] = render_without_gap(values, number, folder / f"none{number}")
+    cells = source.cells(ATTRIBUTES)
+    measured = measure(MEASURE, source, targets, folder / f"measured{numbers.start}-{len(numbers)}", cells=cells)
+    return World(source=source, measurements=measured, planted=planted)
+
+
+OBJECTIVES = (
+    ("mean_distance", "standardised"),
+    ("mmd_linear", "paper"),
+    ("mmd_linear", "standardised"),
+    ("mmd_rbf", "standardised"),
+    ("frechet", "standardised"),
+    ("mmd_posterior", "standardised"),
+    ("attribute_shares", "standardised"),
+)
+REFERENCE = "mmd_rbf, standardised"
+KINDS = {"gap": "camera gap", "none": "no gap"}
+BUDGET = Budget(images=100, least=0.02, most=0.3)
+STATISTICS = ("total_variation", "jaccard")
+Row = dict[str, float]  # of one attribute: each statistic, and by chance
+
+
+def train_once() -> None:
+    """Classifiers do not depend on the target, so that one training serves all of them here."""
+    train, trained = attribute_classifier.fit_classifier, dict[str, Classifier]()
+
+    def fit(x: np.ndarray, labels: np.ndarray, num_values: int) -> Classifier:
+        key = sha256(x[:8].tobytes() + labels.tobytes())
+        if key not in trained:
+            trained[key] = train(x, labels, num_values)
+        return trained[key]
+
+    attribute_classifier.fit_classifier = fit
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Choice:
+    """The best subset of one search, and whether the planted one, which the search did not find, scores better."""
+
+    subset: Subset
+    missed: bool
+
+
+def choose(world: World, space: Space, objective: tuple[str, str], kind: str, number: int, evaluations: int) -> Choice:
+    """What the swarm finds."""
+    name, scale = objective
+    identity = world.source.frame["identity"].to_numpy(dtype=np.int64)
+    scored = make_objective(name, space, world.measurements, identity, target=f"{kind}{number}", scale=scale)
+    optimizer = make_optimizer("swarm", space, seed=0, evaluations=evaluations)
+    with tempfile.TemporaryDirectory() as folder:
+        subset = search(space, scored, optimizer, Path(folder), evaluations=evaluations, config={}, num_random=0).subset
+    found, planted = scored.score([subset, Subset(world.planted[number])])
+    return Choice(subset=subset, missed=bool(planted < found - 1e-9 * abs(found)))
+
+
+def judge(space: Space, subset: Subset, planted: Mapping[str, list[str]]) -> dict[str, Row]:
+    """Per attribute, the statistics of the manifest's expected shares against the planted ones, and by chance: over all
+    sets of values alike."""
+    attributes, codes = space.cells.attributes, space.cells.codes
+    shares = space.expected_shares(space.mask(subset)[None])[0]
+    true = {
+        attribute.name: np.array([value in planted[attribute.name] for value in attribute.values], dtype=float)
+        for attribute in attributes
+    }
+    found = agreements(
+        subset,
+        attributes,
+        chosen=value_shares(codes, shares, attributes),
+        source=value_shares(codes, space.cells.images.astype(float), attributes),
+        true={name: row / row.sum() for name, row in true.items()},
+    )
+    return {
+        each.attribute: {
+            "total_variation": each.total_variation.value,
+            "total_variation by chance": each.total_variation.any_size,
+            "total_variation of everything": each.total_variation.everything,
+            "jaccard": each.jaccard.value,
+            "jaccard by chance": each.jaccard.any_size,
+            "jaccard of everything": each.jaccard.everything,
+        }
+        for each in found
+    }
+
+
+Judged = dict[tuple[str, str], list[dict[str, Row]]]  # by kind and objective, one per target
+
+
+def play(world: World, cache: Path, evaluations: int) -> tuple[Judged, dict[tuple[str, str], list[bool]]]:
+    """Judgements, and on which targets the search missed the planted subset."""
+    space = Space.of(world.source, BUDGET, seed=0, attributes=ATTRIBUTES)
+    judged: Judged = {}
+    missed: dict[tuple[str, str], list[bool]] = {}
+    for number, planted in world.planted.items():
+        for kind in KINDS:
+            for objective in OBJECTIVES:
+                path = cache / f"{kind}{number}-{'-'.join(objective)}-{evaluations}.json"
+                if not path.exists():
+                    choice = choose(world, space, objective, kind, number, evaluations)
+                    values = {name: sorted(chosen) for name, chosen in choice.subset.values.items()}
+                    path.parent.mkdir(exist_ok=True)
+                    write_json(path, {"subset": values, "missed": choice.missed})
+                record = read_json(path)
+                row = judge(space, Subset(record["subset"]), planted)
+                key = kind, ", ".join(objective)
+                judged.setdefault(key, []).append(row)
+                missed.setdefault(key, []).append(record["missed"])
+                print(path.stem, {name: round(each["total_variation"], 2) for name, each in row.items()}, flush=True)
+    return judged, missed
+
+
+def over_attributes(rows: list[dict[str, Row]], statistic: str) -> np.ndarray:
+    """The statistic of each target and attribute, (targets, attributes)."""
+    return np.array([[row[name][statistic] for name in ATTRIBUTES] for row in rows])
+
+
+def table(judged: Judged, missed: Mapping[tuple[str, str], list[bool]], kind: str) -> list[str]:
+    names = [name for of_kind, name in judged if of_kind == kind]
+    head = [f"{short} {name}" for short in ("TV", "Jaccard") for name in ATTRIBUTES]
+    lines = [
+        f"| {KINDS[kind]} | {' | '.join(head)} | TV less than of `mmd_rbf` by (95 %) | nearer on | planted scores better on |",
+        f"|{' --- |' * (len(head) + 4)}",
+    ]
+    reference = over_attributes(judged[kind, REFERENCE], "total_variation").mean(axis=1)
+    rows = [(name, judged[kind, name], "") for name in names]
+    for label in (" by chance", " of everything"):
+        rows.append((label.replace(" by chance", "random sets of values").strip(), judged[kind, REFERENCE], label))
+    for name, judgements, suffix in rows:
+        means = [over_attributes(judgements, statistic + suffix).mean(axis=0) for statistic in STATISTICS]
+        values = over_attributes(judgements, "total_variation" + suffix).mean(axis=1)
+        cells = [f"{value:.2f}" for mean in means for value in mean]
+        if name == REFERENCE:
+            cells += ["-", "-"]
+        else:
+            gain = t_interval((reference - values).tolist())
+            cells += [
+                f"{gain.mean:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})",
+                f"{int((values < reference - 1e-9).sum())} of {len(values)}",
+            ]
+        cells.append("-" if suffix else f"{sum(missed[kind, name])} of {len(values)}")
+        lines.append(f"| {name.replace('of everything', 'everything')} | {' | '.join(cells)} |")
+    return lines
+
+
+def draw(judged: Judged, path: Path) -> None:
+    figure = Figure(figsize=(9.5, 3.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, len(ATTRIBUTES), sharey=True)
+    names = [name for kind, name in judged if kind == "gap"]
+    for column, (panel, attribute) in enumerate(zip(panels, ATTRIBUTES, strict=True)):
+        for offset, (kind, colour) in enumerate(zip(KINDS, ("#1c2126", "#0069b4"), strict=True)):
+            values = [over_attributes(judged[kind, name], "total_variation")[:, column] for name in names]
+            places = np.arange(len(names)) + 0.36 * offset - 0.18
+            panel.barh(places, [each.mean() for each in values], height=0.34, color=colour, label=KINDS[kind])
+            errors = [each.std(ddof=1) / np.sqrt(len(each)) for each in values]
+            panel.errorbar([each.mean() for each in values], places, xerr=errors, fmt="none", ecolor="#8a949e")
+        chance = over_attributes(judged["gap", REFERENCE], "total_variation by chance")[:, column].mean()
+        panel.axvline(chance, color="#8a949e", linestyle="--", linewidth=1, label="random sets of values")
+        panel.set_title(attribute, fontsize=9, loc="left")
+        panel.set_xlabel("TV to the planted shares")
+        panel.set_yticks(range(len(names)), names)
+        panel.spines[["top", "right"]].set_visible(False)
+    panels[0].invert_yaxis()
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=3, frameon=False, fontsize=8)
+    write_atomic(path, lambda temporary: figure.savefig(temporary, dpi=110, format="png"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--world", type=Path, required=True)
+    parser.add_argument("--targets", type=int, default=22)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--evaluations", type=int, default=4000)
+    parser.add_argument("--output", type=Path, default=Path("results/recovery.md"))
+    arguments = parser.parse_args()
+    started = time.monotonic()
+    train_once()
+    world = make_world(arguments.world, range(arguments.first_seed, arguments.first_seed + arguments.targets))
+    judged, missed = play(world, arguments.world / "chosen", arguments.evaluations)
+    sizes = ", ".join(" x ".join(map(str, size)) for size in SIZES)
+    lines = [
+        *HEAD.format(
+            targets=arguments.targets, sizes=sizes, evaluations=f"{arguments.evaluations:,}", images=len(world.source)
+        ).split("\n")
+    ]
+    for kind in KINDS:
+        lines += ["", *table(judged, missed, kind)]
+    command = f"--world FOLDER --targets {arguments.targets} --evaluations {arguments.evaluations}"
+    seconds = time.monotonic() - started
+    lines += [
+        "",
+        *NOTES.split("\n"),
+        "",
+        f"`python tests/benchmarks/recovery.py {command}`, {time.strftime('%Y-%m-%d')}, one of {os.cpu_count()} cores "
+        f"of {platform.machine()}, {seconds:.0f} s in this run (what was chosen before is read again).",
+        "",
+    ]
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    arguments.output.write_text("\n".join(lines))
+    draw(judged, arguments.output.with_suffix(".png"))
+    print("\n".join(lines))
+
+
+HEAD = """# Recovery of planted conditions
+
+{images:,} MiniGPR images of 100 people in 588 cells; {targets} targets of 120 images of 60 other people. The numbers
+of their viewpoints x weathers x illuminations are, in turn, {sizes}. Each is
+photographed once by MiniMarket's cameras in other streets (camera gap), and once by the source's own renderer (no gap).
+Random VGG-19 weights, 64x32. The swarm scores {evaluations} subsets;
+100 images are trained on, of subsets that hold 2 to 30 % of the source. TV: total variation between the manifest's
+shares and the planted ones, 0 the same and 1 disjoint; Jaccard: of the sets of values, 1 the same. Means over targets;
+intervals are paired over targets, of the mean over the three attributes. Random sets of values are of any size.
+Where the planted subset scores better than the one found, the search failed and not the objective."""
+
+NOTES = """Under the gap the searches hardly ever failed, and both robust forms are nearer than `mmd_rbf`; weather and
+illumination remain wrong on many targets all the same, and viewpoints on most. Without the gap they do not lose, but
+the swarm misses the planted subset of `mmd_rbf` on many targets, so that their lead there is not the objective's alone:
+the last column says on how many.
+
+## How the two robust forms were chosen
+
+On targets 100 to 111 of either kind, by throwaway code, 1,000 evaluations (* 1,500); TV as above, mean over attributes.
+
+| form | gap | no gap |
+| --- | --- | --- |
+| `mmd_rbf` (with 1,500 evaluations: 0.66, 0.30) | 0.66 | 0.38 |
+| target moved back by 30 % of the gap between the means of source and target * | 0.67 | 0.43 |
+| by 60 % * | 0.68 | 0.57 |
+| by all of it * | 0.71 | 0.63 |
+| only by what lies outside the 3 leading directions between cells * | 0.64 | 0.43 |
+| each term whitened by the covariance within cells | 0.59 | 0.32 |
+| the same, directions weighed by between-cell against within-cell variance | 0.63 | 0.33 |
+| each term's sketch divided by its length (cosine kernel) | 0.59 | 0.41 |
+| mean posteriors of attribute classifiers (`mmd_posterior`; without altered copies) | 0.41 | 0.21 |
+| attribute shares by EM, total variation (`attribute_shares`; without altered copies) | 0.39 | 0.10 |
+| the same, squared distance | 0.39 | 0.10 |
+| `mmd_rbf` and attribute shares, in equal parts | 0.42 | 0.10 |
+| the same, 1 to 3 | 0.39 | - |
+
+The estimates themselves, TV to the planted shares with and without gap: mean posterior 0.42, 0.26; EM 0.41, 0.13; EM
+of calibrated posteriors 0.44, 0.14; confusion matrix 0.46, 0.18; EM with altered copies (noise, differences between
+images, contrast of a term) 0.40, 0.14. Moving the target by what no mixture of cells explains changed nothing: most of
+the gap lies along what attributes do too. That part no form here can tell from another illumination."""
+
+if __name__ == "__main__":
+    main()

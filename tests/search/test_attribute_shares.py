@@ -1,0 +1,178 @@
+import numpy as np
+import pytest
+from scipy import optimize
+
+from finegpr.errors import InputError
+from search.attribute_classifier import NUM_FOLDS, fit_classifier, jittered, read_attributes, softmax
+from search.attribute_shares import bbse_shares, em_shares, make_attribute_shares
+from search.calibration import calibrate, fit_temperature, reliability
+from search.compare import total_variation
+from search.posterior import embed_posterior
+from search.simulation import TARGET, Simulation, simulate
+
+OPTIONS = {"target": TARGET, "scale": "standardised"}
+
+
+@pytest.fixture(scope="module")
+def world() -> Simulation:
+    """96 cells of 10 people each; the target shows half of every attribute's values."""
+    return simulate((6, 4, 4), seed=3, interactions=0.1, identities_per_cell=10, num_target=1500, noise=1.0)
+
+
+def posteriors_of(random: np.random.Generator, shares: np.ndarray, num: int) -> tuple[np.ndarray, np.ndarray]:
+    """Exact posteriors under a uniform prior of three Gaussian classes in a plane, and the classes, drawn by shares."""
+    centres = np.array([[0.0, 0.0], [1.5, 0.0], [0.0, 1.5]])
+    labels = random.choice(3, size=num, p=shares)
+    x = centres[labels] + random.normal(size=(num, 2))
+    return softmax(-0.5 * np.square(x[:, None] - centres).sum(axis=2)), labels
+
+
+def test_em_is_the_maximum_of_the_likelihood() -> None:
+    """sum_i log sum_k q_k f_k(x_i), over the simplex, by a general optimiser."""
+    prior = np.array([0.5, 0.3, 0.2])
+    uniform, _ = posteriors_of(np.random.default_rng(0), np.array([0.1, 0.2, 0.7]), 400)
+    posteriors = uniform * prior
+    posteriors /= posteriors.sum(axis=1, keepdims=True)
+
+    def loss(logits: np.ndarray) -> float:
+        return -float(np.log((posteriors / prior) @ softmax(logits[None])[0]).mean())
+
+    best = softmax(optimize.minimize(loss, np.zeros(3), tol=1e-10).x[None])[0]
+    np.testing.assert_allclose(em_shares(posteriors, prior), best, atol=2e-3)
+
+
+def test_both_corrections_find_shifted_shares_and_the_mean_posterior_does_not() -> None:
+    random = np.random.default_rng(1)
+    prior, shares = np.full(3, 1 / 3), np.array([0.05, 0.15, 0.8])
+    source, labels = posteriors_of(random, prior, 20_000)
+    target, _ = posteriors_of(random, shares, 20_000)
+    confusion = np.stack([source[labels == value].mean(axis=0) for value in range(3)], axis=1)
+    assert total_variation(target.mean(axis=0), shares) > 0.15
+    assert total_variation(em_shares(target, prior), shares) < 0.02
+    assert total_variation(bbse_shares(target.mean(axis=0), confusion), shares) < 0.02
+
+
+def test_bbse_inverts_the_confusion_matrix_and_stays_a_distribution() -> None:
+    confusion = np.array([[0.8, 0.1, 0.2], [0.1, 0.7, 0.2], [0.1, 0.2, 0.6]])
+    shares = np.array([0.0, 0.25, 0.75])
+    np.testing.assert_allclose(bbse_shares(confusion @ shares, confusion), shares, atol=1e-6)
+    outside = bbse_shares(np.array([0.98, 0.01, 0.01]), confusion)
+    np.testing.assert_allclose(outside, [1, 0, 0], atol=1e-3)
+
+
+def test_the_classifier_is_at_its_minimum() -> None:
+    """The gradient vanishes there: the posteriors' residuals balance the ridge."""
+    random = np.random.default_rng(2)
+    labels = random.integers(3, size=300)
+    x = random.normal(size=(300, 4)) + 0.7 * np.eye(3, 4)[labels]
+    classifier = fit_classifier(x, labels, 3, ridge=0.05)
+    residual = softmax(classifier.logits(x)) - np.eye(3)[labels]
+    np.testing.assert_allclose(x.T @ residual / 300, -0.05 * classifier.weights, atol=1e-4)
+    np.testing.assert_allclose(residual.mean(axis=0), 0, atol=1e-4)
+
+
+def test_temperature_undoes_a_known_one() -> None:
+    random = np.random.default_rng(3)
+    posteriors, labels = posteriors_of(random, np.full(3, 1 / 3), 20_000)
+    logits = np.log(posteriors) * 2.5  # too sure
+    assert fit_temperature(logits, labels) == pytest.approx(2.5, rel=0.05)
+    half = np.arange(len(labels)) % 2 == 0
+    calibration = calibrate(logits, labels, half)
+    assert calibration.ece_before > 0.1
+    assert calibration.ece_after < 0.02
+    assert sum(each.num for each in calibration.reliability_after) == (~half).sum()
+    assert calibration.accuracy == (posteriors[~half].argmax(axis=1) == labels[~half]).mean()
+
+
+def test_calibration_error_by_hand() -> None:
+    """Two of confidence 0.9 of which one is right, two of 0.6 of which both are: (2 x 0.4 + 2 x 0.4) / 4."""
+    probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.4, 0.6]])
+    ece, bins = reliability(probabilities, np.array([0, 1, 0, 1]))
+    assert ece == pytest.approx(0.4)
+    assert [(each.num, each.accuracy) for each in bins] == [(2, 1.0), (2, 0.5)]
+    assert [each.confidence for each in bins] == pytest.approx([0.6, 0.9])
+
+
+def test_copies_are_changed_by_term_and_leave_the_mean() -> None:
+    x = np.random.default_rng(0).normal(size=(4000, 6))
+    blocks = [slice(0, 2), slice(2, 6)]
+    changed = jittered(x, blocks, np.random.default_rng(1))
+    np.testing.assert_allclose(changed.mean(axis=0), 0, atol=0.1)
+    # noise 0.09, difference of two images 0.18 on average, contrast exp(2 x 0.09)
+    np.testing.assert_allclose(changed.var(axis=0), 1.27 * np.exp(2 * 0.09), rtol=0.1)
+    np.testing.assert_array_equal(jittered(x, blocks, np.random.default_rng(1)), changed)
+
+
+def test_people_read_by_a_classifier_were_not_in_its_training(world: Simulation) -> None:
+    readings = read_attributes(world.measurements, world.cells, world.identity, **OPTIONS)
+    folds = [set(readings.person[readings.fold == fold]) for fold in range(NUM_FOLDS)]
+    assert sum(map(len, folds)) == len(set().union(*folds)) == 12
+    for reading in readings.attributes:
+        accuracy = (reading.of_source.argmax(axis=1) == reading.labels).mean()
+        assert accuracy > 2 / len(reading.values)
+        assert [logits.shape for logits in reading.of_target] == [(1500, len(reading.seen))] * NUM_FOLDS
+
+
+def test_a_reading_of_shuffled_labels_is_blind(world: Simulation) -> None:
+    """Cells dealt out at random: nothing to be read, so accuracy on people left out is that of guessing."""
+    order = np.random.default_rng(0).permutation(len(world.cells.of_row))
+    cells = type(world.cells)(
+        attributes=world.cells.attributes,
+        codes=world.cells.codes,
+        of_row=world.cells.of_row[order],
+        images=world.cells.images,
+    )
+    readings = read_attributes(world.measurements, cells, world.identity, **OPTIONS)
+    for reading in readings.attributes:
+        accuracy = (reading.of_source.argmax(axis=1) == reading.labels).mean()
+        assert accuracy == pytest.approx(1 / len(reading.values), abs=0.06)
+
+
+def test_estimated_shares_are_near_the_planted_ones(world: Simulation) -> None:
+    form, report = make_attribute_shares(world.measurements, world.cells, world.identity, **OPTIONS, seed=0)
+    assert report is None
+    for estimate, attribute in zip(form.estimate, world.cells.attributes, strict=True):
+        true = np.array([value in world.planted.values[attribute.name] for value in attribute.values], dtype=float)
+        true /= true.sum()
+        assert total_variation(np.array(estimate.shares), true) < 0.15
+        assert total_variation(np.array(estimate.uncorrected), true) > total_variation(np.array(estimate.shares), true)
+        for row in (estimate.shares, estimate.by_confusion, estimate.uncorrected, estimate.source):
+            assert sum(row) == pytest.approx(1)
+        assert 0 <= estimate.calibration.ece_after <= 1
+    planted = world.cells.mask(world.planted)
+    at_planted, at_all = form.score(np.stack([planted / planted.sum(), np.full(96, 1 / 96)]))
+    assert at_planted < 0.4 < at_all
+
+
+def test_the_score_is_the_sum_of_total_variations(world: Simulation) -> None:
+    form, _ = make_attribute_shares(world.measurements, world.cells, world.identity, **OPTIONS, seed=0)
+    shares = np.random.default_rng(0).dirichlet(np.ones(96), size=5)
+    for p, score in zip(shares, form.score(shares), strict=True):
+        expected = 0.0
+        for column, estimate in enumerate(form.estimate):
+            marginal = np.bincount(world.cells.codes[:, column], weights=p, minlength=len(estimate.values))
+            expected += total_variation(marginal, np.array(estimate.shares))
+        assert score == pytest.approx(expected)
+
+
+def test_mean_posteriors_meet_at_the_planted_cells(world: Simulation) -> None:
+    embedding = embed_posterior(world.measurements, world.cells, world.identity, **OPTIONS)
+    readings = read_attributes(world.measurements, world.cells, world.identity, **OPTIONS)
+    source = np.concatenate([softmax(each.of_source) for each in readings.attributes], axis=1)
+    target = np.concatenate(
+        [np.mean([softmax(logits).mean(axis=0) for logits in each.of_target], axis=0) for each in readings.attributes]
+    )
+    shares = np.random.default_rng(0).dirichlet(np.full(96, 0.2), size=5)
+    uncorrected = embedding.score(shares) + np.square(shares) @ (embedding.variance / embedding.num_identities)
+    for p, score in zip(shares, uncorrected, strict=True):
+        mean = (p / 10)[readings.cell] @ source
+        assert score == pytest.approx(np.square(mean - target).sum(), abs=1e-6)
+    planted = world.cells.mask(world.planted)
+    at_planted, at_all = embedding.score(np.stack([planted / planted.sum(), np.full(96, 1 / 96)]))
+    assert at_planted < 0.1 * at_all
+
+
+def test_too_few_people_are_refused() -> None:
+    simulation = simulate((3, 3), seed=0, num_identities=2, identities_per_cell=2)
+    with pytest.raises(InputError, match="expected at least 3 measured people, got 2"):
+        read_attributes(simulation.measurements, simulation.cells, simulation.identity, **OPTIONS)

@@ -1,0 +1,15 @@
+import pytest
+
+from search.objectives import OBJECTIVES, make_objective
+from search.simulation import TARGET, Simulation
+from search.space import Space
+from search.testing import OBJECTIVE_CHECKS
+
+
+@pytest.mark.parametrize("check", OBJECTIVE_CHECKS)
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_contract(name: str, check: str, space: Space, simulation: Simulation) -> None:
+    objective = make_objective(
+        name, space, simulation.measurements, simulation.identity, target=TARGET, scale="standardised"
+    )
+    OBJECTIVE_CHECKS[check](objective, space)
