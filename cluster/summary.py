@@ -37,9 +37,11 @@ from search.explain import (
 from search.fairness import identity_shifts
 from search.health import Evidence, run_checks
 from search.landscape import best_subsets, slices
+from search.pareto import pareto_front
 from search.report import write_report
 from search.report_data import (
     Choice,
+    Compromise,
     Dataset,
     Importance,
     Provenance,
@@ -52,6 +54,7 @@ from search.report_data import (
     Thumbnail,
     Weights,
 )
+from search.subset_diff import describe, searched
 
 REPORT, REPORT_DATA, RESULTS = "report.html", "report.json", "results.json"
 SAMPLES = 14
@@ -155,8 +158,19 @@ def explanation(run: Run, choice: Choice) -> dict[str, Any]:
         "rounds": rounds,
         "rounds_ended": rounds_ended,
         "best_subsets": best_subsets(result.history, higher_is_better=objective.higher_is_better),
+        "front": _front(run, main),
         "slices": slices(result.history, run.space),
     }
+
+
+def _front(run: Run, main: str) -> tuple[Compromise, ...]:
+    """The trials of the main search that none beats in both score and number of images."""
+    points = pareto_front(run.searches[main].history, run.space, higher_is_better=run.objectives[main].higher_is_better)
+    attributes = searched(run.space)
+    return tuple(
+        Compromise(score=point.score, num_images=point.num_images, words=describe(point.subset, attributes))
+        for point in points
+    )
 
 
 def _style_shares(run: Run) -> tuple[StyleShare, ...]:

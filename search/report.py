@@ -108,6 +108,7 @@ def _figures(data: ReportData) -> dict[str, Figure]:
         search_figures.rounds(data.rounds, key="rounds"),
         search_figures.best(data.best_subsets, key="best", attributes=data.main_choice.attributes),
         search_figures.distribution(data.main_choice, key="distribution"),
+        search_figures.front(data.front, data.main_choice, key="front"),
         search_figures.slices(data.slices, key="slices", objective=data.main),
     ]
     return {figure.key: figure for figure in found if figure is not None}

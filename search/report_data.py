@@ -265,6 +265,15 @@ class Slice:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Compromise:
+    """A subset of the Pareto front: none has both a better score and fewer images. ``words`` say what it holds."""
+
+    score: float
+    num_images: int
+    words: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class StageCost:
     """What one stage took. ``status``: done now, resumed half-way, or skipped because it was already finished."""
 
@@ -310,7 +319,7 @@ class ReportData:
     """Everything a report says. ``main`` names the objective of the choice that the report is about.
 
     ``budget`` is the number of images every arm trains on; ``notes`` are further warnings, one sentence each. What a
-    run did not look into is empty or None. ``best_subsets`` and ``slices`` are of the main choice's search;
+    run did not look into is empty or None. ``best_subsets``, ``front`` and ``slices`` are of the main choice's search;
     ``rounds_ended`` says why adaptive measuring stopped.
     """
 
@@ -337,6 +346,7 @@ class ReportData:
     rounds: tuple[Round, ...] = ()
     rounds_ended: str | None = None
     best_subsets: tuple[RankedSubset, ...] = ()
+    front: tuple[Compromise, ...] = ()
     slices: tuple[Slice, ...] = ()
 
     def __post_init__(self) -> None:

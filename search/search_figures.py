@@ -7,7 +7,7 @@ import numpy as np
 
 from search.explain_figures import BOX_PIXELS, box, chosen_values
 from search.figures import ACCENT, INK, LINE, REST, Figure, axis, label, layout, rows, thinned
-from search.report_data import AttributeShares, Choice, RankedSubset, Round, Slice
+from search.report_data import AttributeShares, Choice, Compromise, RankedSubset, Round, Slice
 
 
 def distribution(choice: Choice, *, key: str) -> Figure | None:
@@ -49,6 +49,47 @@ def _steps(scores: Sequence[float], name: str, colour: str, dash: str) -> dict[s
         "line": {"color": colour, "width": 2, "dash": dash, "shape": "hv"},
         "hovertemplate": f"%{{y:.0f}} % up to %{{x:.4g}}<extra>{name}</extra>",
     }
+
+
+def front(found: Sequence[Compromise], choice: Choice, *, key: str) -> Figure | None:
+    """Scores of the Pareto front against the images of its subsets (Optuna's Pareto front); none of a single subset."""
+    if len(found) < 2:
+        return None
+    images = [each.num_images for each in found]
+    data = [
+        {
+            "type": "scatter",
+            "mode": "lines+markers",
+            "name": "front",
+            "x": images,
+            "y": [each.score for each in found],
+            "text": [each.words for each in found],
+            "line": {"color": ACCENT, "width": 2, "shape": "hv"},
+            "marker": {"color": ACCENT, "size": 6},
+            "hovertemplate": "%{x:,} images, %{y:.4g}<br>%{text}<extra></extra>",
+        },
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "name": "the choice",
+            "x": [choice.num_images],
+            "y": [choice.score],
+            "marker": {"color": INK, "size": 11, "symbol": "diamond"},
+            "hovertemplate": "the choice: %{x:,} images, %{y:.4g}<extra></extra>",
+        },
+    ]
+    return Figure(
+        key=key,
+        title=f"{choice.objective}: score of the best subset of so many images",
+        height=280,
+        spec={
+            "data": data,
+            "layout": layout(
+                xaxis=axis("images in the subset", zeroline=False, nticks=6),
+                yaxis=axis(label(choice.objective), zeroline=False, nticks=6),
+            ),
+        },
+    )
 
 
 def slices(found: Sequence[Slice], *, key: str, objective: str) -> Figure | None:

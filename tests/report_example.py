@@ -10,6 +10,7 @@ from search.report_data import (
     AttributeShares,
     Check,
     Choice,
+    Compromise,
     Contour,
     Dataset,
     Effect,
@@ -202,6 +203,10 @@ def _explanation(random, main, warning):
                 },
             )
             for rank in range(20)
+        ),
+        "front": tuple(
+            Compromise(score=0.2 - 0.00002 * images, num_images=images, words=f"any weather, {images} images")
+            for images in (900, 1500, 2600, 5200)
         ),
         "slices": tuple(
             Slice(

@@ -130,9 +130,8 @@ def problem_of(seed: int, folder: Path) -> Problem:
             )
     objective = objective_of(seed)
     embedding = objective.embedding
-    table = np.column_stack(
-        [embedding.coordinates, embedding.linear, embedding.variance / embedding.num_identities]
-    ).reshape(36, -1)
+    own = embedding.variance / embedding.num_identities - embedding.beyond_rank
+    table = np.column_stack([embedding.coordinates, embedding.linear, own]).reshape(36, -1)
     masks = random_masks(space, NUM_RANDOM, seed=seed)
     problem = Problem(space=space, sums=table, constant=embedding.constant, random_median=0.0)
     scores = problem.score(masks)

@@ -214,11 +214,11 @@ def judge(space: Space, subset: Subset, planted: Mapping[str, list[str]]) -> dic
 Judged = dict[tuple[str, str], list[dict[str, Row]]]  # by kind and objective, one per target
 
 
-def play(world: World, cache: Path, evaluations: int) -> tuple[Judged, dict[tuple[str, str], list[bool]]]:
-    """Judgements, and on which targets the search missed the planted subset."""
+def play(world: World, cache: Path, evaluations: int) -> tuple[Judged, Judged]:
+    """Judgements of what was found, and of the best known: the planted subset where it scores better."""
     space = Space.of(world.source, BUDGET, seed=0, attributes=ATTRIBUTES)
     judged: Judged = {}
-    missed: dict[tuple[str, str], list[bool]] = {}
+    best: Judged = {}
     for number, planted in world.planted.items():
         for kind in KINDS:
             for objective in OBJECTIVES:
@@ -232,9 +232,9 @@ def play(world: World, cache: Path, evaluations: int) -> tuple[Judged, dict[tupl
                 row = judge(space, Subset(record["subset"]), planted)
                 key = kind, ", ".join(objective)
                 judged.setdefault(key, []).append(row)
-                missed.setdefault(key, []).append(record["missed"])
+                best.setdefault(key, []).append(judge(space, Subset(planted), planted) if record["missed"] else row)
                 print(path.stem, {name: round(each["total_variation"], 2) for name, each in row.items()}, flush=True)
-    return judged, missed
+    return judged, best
 
 
 def over_attributes(rows: list[dict[str, Row]], statistic: str) -> np.ndarray:
@@ -242,32 +242,38 @@ def over_attributes(rows: list[dict[str, Row]], statistic: str) -> np.ndarray:
     return np.array([[row[name][statistic] for name in ATTRIBUTES] for row in rows])
 
 
-def table(judged: Judged, missed: Mapping[tuple[str, str], list[bool]], kind: str) -> list[str]:
+def mean_variation(rows: list[dict[str, Row]], suffix: str = "") -> np.ndarray:
+    """Total variation, mean over attributes, (targets,)."""
+    return over_attributes(rows, "total_variation" + suffix).mean(axis=1)
+
+
+def table(judged: Judged, best: Judged, kind: str) -> list[str]:
     names = [name for of_kind, name in judged if of_kind == kind]
     head = [f"{short} {name}" for short in ("TV", "Jaccard") for name in ATTRIBUTES]
-    lines = [
-        f"| {KINDS[kind]} | {' | '.join(head)} | TV less than of `mmd_rbf` by (95 %) | nearer on | planted scores better on |",
-        f"|{' --- |' * (len(head) + 4)}",
-    ]
-    reference = over_attributes(judged[kind, REFERENCE], "total_variation").mean(axis=1)
+    more = ["TV less than of `mmd_rbf` by (95 %)", "nearer on", "search failed on", "less by, had it not failed (95 %)"]
+    lines = [f"| {' | '.join([KINDS[kind], *head, *more])} |", f"|{' --- |' * (1 + len(head) + len(more))}"]
+    reference = mean_variation(judged[kind, REFERENCE])
     rows = [(name, judged[kind, name], "") for name in names]
     for label in (" by chance", " of everything"):
         rows.append((label.replace(" by chance", "random sets of values").strip(), judged[kind, REFERENCE], label))
     for name, judgements, suffix in rows:
         means = [over_attributes(judgements, statistic + suffix).mean(axis=0) for statistic in STATISTICS]
-        values = over_attributes(judgements, "total_variation" + suffix).mean(axis=1)
+        values = mean_variation(judgements, suffix)
         cells = [f"{value:.2f}" for mean in means for value in mean]
-        if name == REFERENCE:
+        cells += [shown_gain(reference - values), f"{int((values < reference - 1e-9).sum())} of {len(values)}"]
+        if suffix:
             cells += ["-", "-"]
         else:
-            gain = t_interval((reference - values).tolist())
-            cells += [
-                f"{gain.mean:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})",
-                f"{int((values < reference - 1e-9).sum())} of {len(values)}",
-            ]
-        cells.append("-" if suffix else f"{sum(missed[kind, name])} of {len(values)}")
+            failed = [found is not known for found, known in zip(judged[kind, name], best[kind, name], strict=True)]
+            gain = mean_variation(best[kind, REFERENCE]) - mean_variation(best[kind, name])
+            cells += [f"{sum(failed)} of {len(failed)}", shown_gain(gain)]
         lines.append(f"| {name.replace('of everything', 'everything')} | {' | '.join(cells)} |")
     return lines
+
+
+def shown_gain(gain: np.ndarray) -> str:
+    estimate = t_interval(gain.tolist())
+    return f"{estimate.mean:+.3f} ({estimate.low:+.3f} to {estimate.high:+.3f})" if gain.any() else "-"
 
 
 def draw(judged: Judged, path: Path) -> None:
@@ -304,7 +310,7 @@ def main() -> None:
     started = time.monotonic()
     train_once()
     world = make_world(arguments.world, range(arguments.first_seed, arguments.first_seed + arguments.targets))
-    judged, missed = play(world, arguments.world / "chosen", arguments.evaluations)
+    judged, best = play(world, arguments.world / "chosen", arguments.evaluations)
     sizes = ", ".join(" x ".join(map(str, size)) for size in SIZES)
     lines = [
         *HEAD.format(
@@ -312,7 +318,7 @@ def main() -> None:
         ).split("\n")
     ]
     for kind in KINDS:
-        lines += ["", *table(judged, missed, kind)]
+        lines += ["", *table(judged, best, kind)]
     command = f"--world FOLDER --targets {arguments.targets} --evaluations {arguments.evaluations}"
     seconds = time.monotonic() - started
     lines += [
@@ -338,12 +344,14 @@ Random VGG-19 weights, 64x32. The swarm scores {evaluations} subsets;
 100 images are trained on, of subsets that hold 2 to 30 % of the source. TV: total variation between the manifest's
 shares and the planted ones, 0 the same and 1 disjoint; Jaccard: of the sets of values, 1 the same. Means over targets;
 intervals are paired over targets, of the mean over the three attributes. Random sets of values are of any size.
-Where the planted subset scores better than the one found, the search failed and not the objective."""
+Where the planted subset scores better than the one found, the search failed and not the objective; the last column
+takes the planted one there."""
 
-NOTES = """Under the gap the searches hardly ever failed, and both robust forms are nearer than `mmd_rbf`; weather and
-illumination remain wrong on many targets all the same, and viewpoints on most. Without the gap they do not lose, but
-the swarm misses the planted subset of `mmd_rbf` on many targets, so that their lead there is not the objective's alone:
-the last column says on how many.
+NOTES = """Under the gap both robust forms are nearer than `mmd_rbf`; weather and illumination remain wrong
+on many targets all the same, and viewpoints on most. Without the gap they do not lose; most of their lead there is the
+search's, which misses the planted subset of `mmd_rbf` on 10 of 22 targets. Where that one does not score better, as
+under the gap, the search may have missed the best subset unseen: 2,000 evaluations gave other subsets on many targets,
+but no other verdict.
 
 ## How the two robust forms were chosen
 
