@@ -20,7 +20,7 @@ from scipy import spatial
 from finegpr.perceptual import ALPHA, BETA, LAYER_WEIGHT
 from search.baselines import enumerate_masks
 from search.loop import regret, search
-from search.objectives import QUADRATIC, make_objective
+from search.objectives import make_objective
 from search.optimizer import make_optimizer
 from search.simulation import TARGET, Simulation, simulate
 from search.space import Budget, Space
@@ -141,7 +141,7 @@ def run_space(seed: int, budgets: list[int]) -> Outcome:
     space = Space(simulation.cells, simulation.identity, Budget(images=images, **BUDGET), seed=seed)
     objectives = [
         make_objective(name, space, simulation.measurements, simulation.identity, target=TARGET, scale="standardised")
-        for name in QUADRATIC
+        for name in OBJECTIVES
     ]
     grams = cell_grams(simulation)
     scores = score_all(space, list(grams.values()))
@@ -190,7 +190,7 @@ def main() -> None:
         "| --- | --- | --- | --- | --- | --- |",
     ]
     regrets = [outcome.regrets for outcome in outcomes]
-    for objective in QUADRATIC:
+    for objective in OBJECTIVES:
         for evaluations, name in product(arguments.evaluations, OPTIMIZERS):
             values = np.array([row[objective, evaluations, name] for row in regrets])
             found = int((values < 1e-9).sum())
