@@ -160,9 +160,14 @@ class Search(Verb):
     measurements: Path = Path("measurements")
     target: str | None = None
     """Which of the measured targets; not needed when there is one."""
+    validation: Path | None = None
+    """A labelled target's catalog: objective=training searches by short trainings, scored on its validation part; after
+    a search by any other objective the best subsets are trained (check.top=5 check.random=5 check.seeds=[0])."""
+    serial: bool = False
+    """Trainings in this process, without Ray."""
     output: Path = Path("search")
     set: tuple[str, ...] = ()
-    """Settings, such as objective=mmd_rbf evaluations=2000 budget.images=20000 seed=1."""
+    """Settings, such as objective=mmd_rbf evaluations=2000 budget.images=20000 seed=1 training.train.recipe=quick."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +183,7 @@ class Sweep(Verb):
     """Which of the measured targets; by default all."""
     output: Path = Path("sweep")
     set: tuple[str, ...] = ()
-    """Lists objectives scales alphas betas layer_weights images identities bounds seeds optimizers; evaluations=300."""
+    """Lists: objectives scales alphas betas layer_weights images identities bounds seeds optimizers; sample=2000."""
     serial: bool = False
     """Without Ray: one process, the reference."""
     fresh: bool = False

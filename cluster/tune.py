@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,26 @@ def run_trials(
     storage: Path,
     tick: Tick,
 ) -> None:
-    """Run every trial; each commits its own result to disk and is safe to run twice.
+    """Run every trial by ``run_trial``. Raises AostError with the first failure's reason."""
+    lost = try_trials(ray, trials, run_trial, cpus=cpus, gpus=gpus, storage=storage, tick=tick)
+    if lost:
+        raise AostError(f"{len(lost)} of {len(trials)} training trials failed; the first: {lost[0]}")
 
-    A trial lost with its node is run again at most twice. Raises AostError with the first failure's reason.
+
+def try_trials(
+    ray: Any,
+    trials: Sequence[dict[str, Any]],
+    run: Callable[[dict[str, Any]], dict[str, float]],
+    *,
+    cpus: float,
+    gpus: float,
+    storage: Path,
+    tick: Tick,
+) -> list[str]:
+    """``run`` every trial; each commits its own result to disk and is safe to run twice. A trial has a ``label``.
+
+    A trial lost with its process or node is run again at most twice. Returns why trials were lost for good, in one line
+    each. Raises an AostError that ``run`` raised, and ConfigError when the cluster lacks the CPUs or GPUs.
     """
     from ray import tune
 
@@ -50,7 +67,7 @@ def run_trials(
         def step(self) -> dict[str, Any]:
             # An error of ours would come again however often Ray tried; a lost node would not.
             try:
-                return {**run_trial(self._trial), "done": True}
+                return {**run(self._trial), "done": True}
             except AostError as error:
                 return {"error": str(error), "exit_code": error.exit_code, "done": True}
 
@@ -87,10 +104,11 @@ def run_trials(
         result = results[number]
         if result.metrics and "error" in result.metrics:
             raise _with_code(result.metrics["error"], result.metrics["exit_code"])
-    if results.errors:
-        reason = str(results.errors[0]).strip().splitlines()[-1]
-        raise AostError(f"{len(results.errors)} of {len(trials)} training trials failed; the first: {reason}")
-    shutil.rmtree(storage, ignore_errors=True)
+    lost = [str(error).strip().splitlines()[-1] for error in results.errors]
+    if not lost:
+        # What Tune wrote of a lost trial may say why.
+        shutil.rmtree(storage, ignore_errors=True)
+    return lost
 
 
 def _with_code(message: str, exit_code: int) -> AostError:

@@ -226,16 +226,9 @@ def _measure_adaptively(
 
 
 def search(verb: cli.Search) -> dict[str, Any]:
-    from cluster.searching import SearchVerbConfig, search_measured
+    from cluster.train_search import search_verb
 
-    config = validate(SearchVerbConfig, override({}, verb.set), "--set")
-    measurements = read_measurements(verb.measurements)
-    target = _only_target(measurements, verb.target)
-    source = Catalog.read(verb.catalog)
-    with locked(verb.output):
-        result = search_measured(config, source, measurements, target=target, folder=verb.output)
-    say(f"{config.objective}: {result.score:.6g} -> {verb.output / 'subset.json'}")
-    return {"subset": str(verb.output / "subset.json"), "score": result.score}
+    return search_verb(verb)
 
 
 def sweep(verb: cli.Sweep) -> dict[str, Any]:
@@ -282,7 +275,7 @@ def _selected(verb: cli.Select, catalog: Catalog) -> NDArray[np.int64]:
         raise ConfigError("a --selector goes by --measurements, and takes no --subset")
     measurements = read_measurements(verb.measurements)
     budget = Budget(images=verb.images, identities=verb.identities)
-    target = _only_target(measurements, verb.target)
+    target = only_target(measurements, verb.target)
     return selected(verb.selector, catalog, measurements, budget, target=target, scale="standardised", seed=verb.seed)
 
 
@@ -294,7 +287,8 @@ def read_subset(path: Path) -> Subset:
         raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'not text'}") from None
 
 
-def _only_target(measurements: Measurements, target: str | None) -> str:
+def only_target(measurements: Measurements, target: str | None) -> str:
+    """The target that was named, or the only one. Raises ConfigError where there are several."""
     known = sorted(measurements.terms)
     if target is None and len(known) > 1:
         raise ConfigError(f"these measurements have several targets; choose one by --target: {', '.join(known)}")

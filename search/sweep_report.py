@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from search.figures import Figure
 from search.report_text import Tile, counted, duration, percent
 from search.space import Budget
 from search.sweep import AXES, Ground, SweepConfig
+from search.sweep_figures import value_label
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +31,7 @@ MAX_ERRORS = 30
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What a sweep took: ``seconds`` of one core in all, for so many searches of a grid, ``chunk`` at a time."""
+    """What a sweep took: ``seconds`` of the processor in all, for so many searches of a grid, ``chunk`` at a time."""
 
     seconds: float
     num_searches: int
@@ -51,7 +53,7 @@ class Stability:
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """One reason why searches failed, how many, and the settings of the first."""
+    """One reason why searches failed, whatever its numbers: the words and settings of the first, and how many."""
 
     error: str
     num: int
@@ -73,12 +75,14 @@ def render(frame: "pd.DataFrame", *, config: SweepConfig, ground: Ground, cost: 
         lstrip_blocks=True,
     )
     environment.filters.update(percent=percent, counted=counted, duration=duration, number=report_text.number)
-    axes = {field: [_label(value) for value in getattr(config, name)] for field, name in AXES.items()}
+    axes = {field: [value_label(value) for value in getattr(config, name)] for field, name in AXES.items()}
+    varied = [name for name, values in axes.items() if len(values) > 1]
     labelled = _labelled(frame)
     shares = chosen_shares(frame, config, ground)
+    pairs = sweep_figures.pairs(axes)
     gains = [
         figure
-        for number, (first, second) in enumerate(sweep_figures.pairs(axes)[:MAX_GAINS])
+        for number, (first, second) in enumerate(pairs[:MAX_GAINS])
         if (figure := sweep_figures.gains(labelled, first, second, axes, key=f"gain/{number}")) is not None
     ]
     stable = [
@@ -101,7 +105,7 @@ def render(frame: "pd.DataFrame", *, config: SweepConfig, ground: Ground, cost: 
         axes={name.replace("_", " "): values for name, values in axes.items()},
         best=_best(frame),
         stabilities=_stabilities(frame, shares, _values(config, ground)),
-        failures=_failures(labelled[frame["error"].notna()]),
+        failures=_failures(labelled[frame["error"].notna()], varied),
         num_failed=int(frame["error"].notna().sum()),
         figures=drawn,
         specs={key: figure.spec for key, figure in drawn.items()},
@@ -112,6 +116,8 @@ def render(frame: "pd.DataFrame", *, config: SweepConfig, ground: Ground, cost: 
         cost=cost,
         config=config,
         max_errors=MAX_ERRORS,
+        max_fronts=sweep_figures.MAX_FRONTS,
+        num_pairs=len(pairs),
         always=ALWAYS,
         never=NEVER,
         nonce=canonical_hash(config.model_dump(mode="json"))[:32],
@@ -129,7 +135,10 @@ def chosen_shares(
     values = _values(config, ground)
     found: dict[str, dict[str, dict[str, list[float]]]] = {}
     whole = frame[frame["subset"].notna()]
-    for (target, objective), keys in whole.groupby(["target", "objective"], sort=False)["subset"]:
+    for target, objective in product(config.targets, config.objectives):
+        keys = whole.loc[(whole["target"] == target) & (whole["objective"] == objective), "subset"]
+        if keys.empty:
+            continue
         counts = keys.value_counts()
         subsets: list[Subset] = [choice_from_json(key) for key in counts.index]
         of = {
@@ -139,7 +148,7 @@ def chosen_shares(
             ]
             for attribute, names in values.items()
         }
-        found.setdefault(str(target), {})[str(objective)] = of
+        found.setdefault(target, {})[objective] = of
     return found
 
 
@@ -149,25 +158,14 @@ def _values(config: SweepConfig, ground: Ground) -> dict[str, tuple[str, ...]]:
     return {attribute.name: values for attribute, values in zip(space.attributes, space.values, strict=True)}
 
 
-def _label(value: object) -> str:
-    """A value of an axis as text."""
-    if value is None:
-        return "all"
-    if isinstance(value, tuple):
-        return " ".join(f"{each:g}" for each in value)
-    if isinstance(value, float):
-        return f"{value:g}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
-
-
 def _labelled(frame: "pd.DataFrame") -> "pd.DataFrame":
     """A column of text for every axis, and the gain."""
     columns = {
-        name: [_label(value) for value in frame[name].astype(object).where(frame[name].notna(), None)]
+        name: [value_label(value) for value in frame[name].astype(object).where(frame[name].notna(), None)]
         for name in AXES
         if name != "bounds"
     }
-    bounds = [_label(pair) for pair in zip(frame["least"].tolist(), frame["most"].tolist(), strict=True)]
+    bounds = [value_label(pair) for pair in zip(frame["least"].tolist(), frame["most"].tolist(), strict=True)]
     return frame[["gain", "error"]].assign(**columns, bounds=bounds)
 
 
@@ -197,16 +195,17 @@ def _lead(frame: "pd.DataFrame", cost: Cost) -> str:
 def _tiles(frame: "pd.DataFrame", cost: Cost) -> list[Tile]:
     medians = frame.groupby("objective")["gain"].median().dropna().sort_values(ascending=False)
     failed = int(frame["error"].notna().sum())
-    scored = int(frame["num_evaluations"].fillna(0).sum())
+    scored = frame["num_evaluations"].dropna()
+    each = f"{scored.mean():,.0f} a search" if len(scored) else "no search got a score"
     leader = str(medians.index[0]) if len(medians) else report_text.NONE
     detail = f"median {_gain(float(medians.iloc[0]))}" if len(medians) else "no search got a score"
     clear = bool(len(medians) and medians.iloc[0] > 0)
     return [
         Tile(question="Searches", answer=f"{len(frame):,}", detail=f"{failed:,} failed"),
         Tile(question="Largest gain by", answer=leader, detail=detail, clear=clear),
-        Tile(question="Subsets scored", answer=f"{scored:,}", detail=f"{scored / max(len(frame), 1):,.0f} a search"),
+        Tile(question="Subsets scored", answer=f"{int(scored.sum()):,}", detail=each),
         Tile(
-            question="One core's time",
+            question="Processor time",
             answer=duration(cost.seconds),
             detail=f"{1000 * cost.seconds / max(len(frame), 1):,.0f} ms a search",
         ),
@@ -250,12 +249,13 @@ def _stabilities(
     return found
 
 
-def _failures(failed: "pd.DataFrame") -> list[Failure]:
+def _failures(failed: "pd.DataFrame", varied: Sequence[str]) -> list[Failure]:
     found = []
-    for error, part in failed.groupby("error", sort=False):
+    kinds = failed["error"].str.replace(r"\d+", "0", regex=True)
+    for _, part in failed.groupby(kinds, sort=False):
         first = part.iloc[0]
-        example = ", ".join(f"{name.replace('_', ' ')} {first[name]}" for name in AXES)
-        found.append(Failure(error=str(error), num=len(part), example=example))
+        example = ", ".join(f"{name.replace('_', ' ')} {first[name]}" for name in varied)
+        found.append(Failure(error=str(first["error"]), num=len(part), example=example))
     return sorted(found, key=lambda failure: -failure.num)
 
 

@@ -1,0 +1,237 @@
+"""Trainings as trials of Ray Tune, and the verb. Those of the first tests are a stub (``stub_training.py``)."""
+
+import json
+import os
+import runpy
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from cluster import cli
+from cluster.runtime import RayConfig, ray_session
+from cluster.train_search import LATE, TuneTrainings, run_watched
+from finegpr.errors import ConfigError
+from finegpr.storage import write_bytes
+from finegpr.subset import Subset
+from search.journal import JOURNAL
+from search.loop import search
+from search.optimizer import make_optimizer
+from search.training import TrainingConfig, run_training, training_objective
+
+STUB = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "stub_training.py")))
+
+
+@pytest.fixture(scope="module")
+def ray():
+    with ray_session(RayConfig(num_cpus=2)) as session:
+        yield session
+
+
+def objective(folder, run):
+    config = TrainingConfig(train=STUB.train_config(), rungs=(0.5, 1.0))
+    return training_objective(config, STUB.space(), STUB.source(), STUB.target(), seed=0, folder=folder, run=run)
+
+
+def run_search(folder, run):
+    scored_by = objective(folder, run)
+    options = {"population": 6}
+    optimizer = make_optimizer("numpy_swarm", scored_by.space, seed=1, evaluations=7, options=options)
+    return search(
+        scored_by.space, scored_by, optimizer, folder, evaluations=7, config=scored_by.settings(), num_random=0
+    )
+
+
+def in_turn(fit):
+    def run(trainings):
+        for training in trainings:
+            run_training(training, fit=fit)
+
+    return run
+
+
+def on_tune(ray, folder, fit, *, timeout_seconds=None, gpus=0.0):
+    return TuneTrainings(ray, cpus=1.0, gpus=gpus, storage=folder, timeout_seconds=timeout_seconds, fit=fit)
+
+
+def test_the_journal_through_tune_is_that_of_the_serial_loop(ray, tmp_path):
+    stub_fit, log = STUB.stub_fit, str(tmp_path / "processes")
+
+    def fit(config, train, **more):
+        with open(log, "a") as stream:  # noqa: PTH123 (runs in another process, without this module)
+            stream.write(f"{os.getpid()}\n")
+        return stub_fit(config, train, **more)
+
+    serial = run_search(tmp_path / "serial", in_turn(stub_fit))
+    tuned = run_search(tmp_path / "tuned", on_tune(ray, tmp_path / "tuned", fit))
+    assert tuned == serial
+    assert serial.num_generations > 1
+    assert (tmp_path / "tuned" / JOURNAL).read_bytes() == (tmp_path / "serial" / JOURNAL).read_bytes()
+    processes = Path(log).read_text().split()
+    assert str(os.getpid()) not in processes
+    assert len(set(processes)) < len(processes)  # actors were used again
+    assert not list((tmp_path / "tuned").glob(".tune-*"))
+
+
+def test_trainings_that_hang_die_or_raise(ray, tmp_path):
+    stub_fit, sleep, leave, died = STUB.stub_fit, time.sleep, os._exit, tmp_path / "died"
+
+    def fit(config, train, **more):
+        colours = set(train.frame["colour"])
+        if colours == {"red"}:
+            sleep(1e6)
+        if colours == {"green"} and not died.exists():
+            died.touch()
+            leave(1)
+        if colours == {"grey"}:
+            raise ValueError("no such image")
+        return stub_fit(config, train, **more)
+
+    scored_by = objective(tmp_path, on_tune(ray, tmp_path, fit, timeout_seconds=5))
+    subsets = [Subset({"colour": [colour]}) for colour in ("red", "green", "grey", "blue")]
+    config = scored_by.config.train
+    scored_by.run([written(scored_by, subset, config) for subset in subsets])
+    results = [scored_by.training(subset, config).result() for subset in subsets]
+    assert [result.failure for result in results] == ["took more than 5 s", None, "ValueError: no such image", None]
+    assert died.exists()
+    assert [result.mean_ap is None for result in results] == [True, False, True, False]
+
+
+@pytest.mark.slow
+def test_a_training_that_always_kills_its_process_fails(ray, tmp_path):
+    leave = os._exit
+
+    def fit(*_, **__):
+        leave(1)
+
+    scored_by = objective(tmp_path, on_tune(ray, tmp_path, fit))
+    subset = Subset({"colour": ["red"]})
+    assert not scored_by.score([subset]) > 0
+    assert scored_by.failure(subset).startswith("lost with its process 3 times: ")
+
+
+def written(scored_by, subset, config):
+    """A training whose manifest is there."""
+    training = scored_by.training(subset, config)
+    scored_by.source.take(scored_by.space.sampler.draw(subset, seed=0)).write(training.manifest)
+    return training
+
+
+def test_an_error_that_befalls_every_training_keeps_its_kind(ray, tmp_path):
+    error = ConfigError("device cuda was asked for")
+
+    def fit(*_, **__):
+        raise error
+
+    with pytest.raises(ConfigError, match="device cuda"):
+        objective(tmp_path, on_tune(ray, tmp_path, fit)).score([Subset({"colour": ["red"]})])
+
+
+def test_a_cluster_that_lacks_what_a_training_needs_is_named_at_once(ray, tmp_path):
+    started = time.monotonic()
+    with pytest.raises(ConfigError, match="needs 3 CPU, the cluster has 2"):
+        TuneTrainings(ray, cpus=3.0, gpus=0.0, storage=tmp_path, timeout_seconds=None)
+    gpus = ray.cluster_resources().get("GPU", 0.0) + 1
+    with pytest.raises(ConfigError, match=f"needs {gpus:g} GPU"):
+        on_tune(ray, tmp_path, STUB.stub_fit, gpus=gpus)
+    assert time.monotonic() - started < 30
+
+
+def test_a_training_in_time_is_left_alone(tmp_path):
+    scored_by = objective(tmp_path, in_turn(STUB.stub_fit))
+    subset = Subset({"colour": ["red"]})
+    scored_by.score([subset])
+    training = scored_by.training(subset, scored_by.config.train)
+    write_bytes(training.work / LATE, b"5")  # the watchdog fired while the result was being written
+    assert run_watched(training, fit=STUB.stub_fit, timeout_seconds=5) == training.result()
+    assert training.result().failure is None
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Catalogs of a tiny rendered source and target, and the measurements of one against the other."""
+    folder = tmp_path_factory.mktemp("world")
+    source = ["num_identities=4", "images_per_identity=12", 'viewpoints=["0deg","90deg"]', "height=48", "width=24"]
+    target = ["num_train=4", "train_identities=2", "validation_identities=2", "test_identities=1", "height=48"]
+    target += ["width=24", "num_distractors=0", "num_junk=0"]
+    settings = [f"source.{each}" for each in source] + [f"target.{each}" for each in target]
+    small = ["weights=random", "height=32", "width=32", "basis_images=8", "style_coordinates=2"]
+    measured = ["--output", f"{folder}/measurements", "--set", *small, "content_coordinates=4"]
+    commands = [
+        ["render", "--output", f"{folder}/world", "--set", *settings],
+        ["index", f"{folder}/world/source", "--output", f"{folder}/source.parquet"],
+        ["index", f"{folder}/world/target", "--layout", "market1501", "--output", f"{folder}/market.parquet"],
+        ["measure", f"{folder}/source.parquet", "--targets", f"{folder}/market.parquet", "--serial", *measured],
+    ]
+    for command in commands:
+        assert cli.run(command) == 0
+    return folder
+
+
+BUDGET = ["budget.images=12", "budget.identities=4"]
+TRAIN = ["training.train.recipe=quick", "training.train.steps=2", "training.train.batch_size=8"]
+
+
+def aost(capsys, world, *arguments, code=0):
+    command = ["search", str(world / "source.parquet"), "--measurements", str(world / "measurements"), "--json"]
+    assert cli.run([*command, *arguments]) == code, capsys.readouterr().err
+    shown = capsys.readouterr()
+    return json.loads(shown.out.splitlines()[-1]), shown.err
+
+
+@pytest.mark.usefixtures("ray")
+def test_true_trainings_through_the_command_line(world, tmp_path, capsys):
+    validation = ["--validation", str(world / "market.parquet")]
+    settings = [*BUDGET, *TRAIN, "objective=training", "optimizer=random", "evaluations=3"]
+    journals = []
+    for name, serial in (("tune", []), ("serial", ["--serial"])):
+        output = tmp_path / name
+        found, said = aost(capsys, world, *validation, *serial, "--output", str(output), "--set", *settings)
+        assert 0 < found["score"] <= 1
+        assert "3 trainings, 48 images through the network" in said
+        assert Subset.from_json((output / "subset.json").read_text()).values
+        journals.append((output / JOURNAL).read_bytes())
+    assert journals[0] == journals[1]
+
+
+def test_a_budget_of_gpu_seconds_bounds_the_search(world, tmp_path, capsys):
+    settings = [*BUDGET, *TRAIN, "objective=training", "optimizer=random", "evaluations=9"]
+    cost = ["training.seconds_per_image=0.5", "training.gpu_seconds=17"]  # 2 steps of 8 images cost 8 s
+    command = ["--validation", str(world / "market.parquet"), "--serial", "--output", str(tmp_path)]
+    _, said = aost(capsys, world, *command, "--set", *settings, *cost)
+    assert "gpu_seconds pays for 2 of 9 subsets" in said
+    assert "2 trainings, 32 images through the network, 16 GPU-seconds by the cost model" in said
+
+
+def test_the_best_of_a_surrogate_are_trained(world, tmp_path, capsys):
+    chosen = ["evaluations=30", "check.top=2", "check.random=2"]
+    command = ["--validation", str(world / "market.parquet"), "--serial", "--output", str(tmp_path)]
+    found, said = aost(capsys, world, *command, "--set", *BUDGET, *TRAIN, *chosen)
+    ranking = json.loads((tmp_path / "true-ranking.json").read_text())
+    assert found["best"] == ranking["trained"][0]["arm"]
+    assert found["mAP"] == max(each["mAP"] for each in ranking["trained"])
+    assert {each["arm"] for each in ranking["trained"]} == {"top 1", "top 2", "random 1", "random 2"}
+    assert "mmd_rbf against training: Spearman" in said
+    best = Subset.from_json((tmp_path / "subset-trained.json").read_text())
+    assert best.to_record() == ranking["trained"][0]["subset"]
+
+
+@pytest.mark.usefixtures("ray")
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--set", *BUDGET, "objective=training"], "name it by --validation"),
+        (["--set", *BUDGET, *TRAIN], "name it by --validation"),
+        (["--validation", "market", "--set", *BUDGET], "say which by"),
+        (["--validation", "market", "--set", *BUDGET, *TRAIN, "objective=training", "scale=paper"], "scale has no"),
+        (["--validation", "market", "--set", *BUDGET, *TRAIN, "training.rungs=[0.5,1]"], "rungs is for"),
+        (["--validation", "market", "--serial", "--set", *BUDGET, *TRAIN, "training.timeout_seconds=5"], "--serial"),
+        (["--validation", "source", "--serial", "--set", *BUDGET, *TRAIN, "objective=training"], "validation_query"),
+        (["--validation", "market", "--set", *BUDGET, *TRAIN, "objective=training", "training.gpus=99"], "99 GPU"),
+    ],
+)
+def test_settings_without_meaning_are_refused(world, tmp_path, capsys, arguments, reason):
+    arguments = [str(world / f"{each}.parquet") if each in ("market", "source") else each for each in arguments]
+    found, _ = aost(capsys, world, "--output", str(tmp_path), *arguments, code=2)
+    assert reason in found["error"]
