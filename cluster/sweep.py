@@ -26,7 +26,7 @@ from cluster.progress import Tick, progress, say
 from cluster.runtime import RayConfig, announce, ray_session, require_resources
 from cluster.stages import differences
 from cluster.strict_yaml import override, validate
-from cluster.tune import MAX_FAILURES
+from cluster.tune import MAX_FAILURES, with_code
 from finegpr.catalog import Catalog
 from finegpr.errors import AostError, ConfigError, StateError
 from finegpr.measure import read_measurements
@@ -270,11 +270,10 @@ def _search_with_tune(
             failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
         ),
     ).fit()
-    kinds = {kind.exit_code: kind for kind in AostError.__subclasses__()}
     for number in range(len(results)):
         metrics = results[number].metrics
         if metrics and "error" in metrics:
-            raise kinds.get(metrics["exit_code"], AostError)(metrics["error"])
+            raise with_code(metrics["error"], metrics["exit_code"])
     if results.errors:
         reason = str(results.errors[0]).strip().splitlines()[-1]
         raise AostError(f"{len(results.errors)} of {len(pending)} chunks failed; the first: {reason}")

@@ -103,7 +103,7 @@ def try_trials(
     for number in range(len(results)):
         result = results[number]
         if result.metrics and "error" in result.metrics:
-            raise _with_code(result.metrics["error"], result.metrics["exit_code"])
+            raise with_code(result.metrics["error"], result.metrics["exit_code"])
     lost = [str(error).strip().splitlines()[-1] for error in results.errors]
     if not lost:
         # What Tune wrote of a lost trial may say why.
@@ -111,7 +111,7 @@ def try_trials(
     return lost
 
 
-def _with_code(message: str, exit_code: int) -> AostError:
+def with_code(message: str, exit_code: int) -> AostError:
     """The error that a worker process had, by its exit code."""
     kinds = {kind.exit_code: kind for kind in AostError.__subclasses__()}
     return kinds.get(exit_code, AostError)(message)
