@@ -334,7 +334,12 @@ def _parse(arguments: list[str]) -> Verb:
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of ``aost``; exits with the codes that README lists."""
-    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+    code = run(sys.argv[1:] if arguments is None else arguments)
+    if code in (EXIT_TERMINATED, EXIT_INTERRUPTED):
+        # Nothing of ours is left to do, and what Ray does at an exit takes seconds.
+        sys.stdout.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, JsonValue, model_validator
 
+from cluster.loggers import Logger
 from cluster.runtime import RayConfig
 from cluster.strict_yaml import validate
 from finegpr.config import Config
@@ -73,7 +74,8 @@ class RunConfig(Config):
     ``fairness`` refuses manifests from which people of some value have all but gone.
     ``keep`` names the arm whose model is trained through Ray Train, by ``workers`` processes. Without ``arms``, the
     search's objective is compared with random and everything. ``train`` takes a ``recipe`` and changes to it. With
-    ``adaptive``, no more of the source is measured than the choice by one objective needs.
+    ``adaptive``, no more of the source is measured than the choice by one objective needs. ``loggers`` show trainings
+    elsewhere while they run on Ray.
     """
 
     name: str
@@ -97,6 +99,7 @@ class RunConfig(Config):
     train: TrainConfig
     workers: Annotated[int, Field(ge=1)] = 1
     gpu: bool = False
+    loggers: tuple[Logger, ...] = ("tensorboard",)
     ray: RayConfig = RayConfig()
 
     @model_validator(mode="after")

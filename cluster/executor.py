@@ -1,6 +1,7 @@
 """Where heavy stages run: in this process, or on Ray. Both give the same numbers; ``run.py`` does not know which."""
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -10,11 +11,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.loggers import Logger, make_loggers
 from cluster.progress import Tick, say
 from cluster.runtime import RayConfig, announce, ray_session
 from cluster.trial import MODEL, run_trial
 from finegpr.catalog import Catalog, Cells
 from finegpr.device import resolve_device
+from finegpr.errors import AostError
 from finegpr.measure import MeasureConfig, measure, pending_shards, prepare, read_measurements
 from finegpr.measurements import Measurements
 from finegpr.reid.config import TrainConfig
@@ -43,7 +46,10 @@ class Executor(Protocol):
 
     def measure(self, config: MeasureConfig, job: MeasureJob, tick: Tick) -> Measurements: ...
 
-    def train(self, trials: Sequence[dict[str, Any]], storage: Path, tick: Tick) -> None: ...
+    def train(
+        self, trials: Sequence[dict[str, Any]], output: Path, tick: Tick, *, loggers: Sequence[Logger] = ()
+    ) -> None:
+        """Run the trials; ``output`` is the run's folder, where loggers write."""
 
     def fit_on_workers(self, trial: dict[str, Any]) -> None:
         """Train one trial's model on the configured workers; where there are none, leave it to ``train``."""
@@ -62,8 +68,10 @@ class SerialExecutor:
             say(f"  no GPU here: measuring on the CPU, {config.threads} thread{'s' if config.threads > 1 else ''}")
         return measure(config, job.source, job.targets, job.folder, cells=job.cells, batches=job.batches, progress=tick)
 
-    def train(self, trials: Sequence[dict[str, Any]], storage: Path, tick: Tick) -> None:
-        del storage
+    def train(
+        self, trials: Sequence[dict[str, Any]], output: Path, tick: Tick, *, loggers: Sequence[Logger] = ()
+    ) -> None:
+        del output, loggers
         for done, trial in enumerate(trials):
             tick(done, len(trials), trial["label"])
             run_trial(trial)
@@ -114,25 +122,37 @@ class RayExecutor:
             measure_pending(self._ray, config, job.folder, job.source_path, job.source.root, pending, count)
         return read_measurements(job.folder)
 
-    def train(self, trials: Sequence[dict[str, Any]], storage: Path, tick: Tick) -> None:
-        from cluster.tune import run_trials
+    def train(
+        self, trials: Sequence[dict[str, Any]], output: Path, tick: Tick, *, loggers: Sequence[Logger] = ()
+    ) -> None:
+        from cluster.tune import TuneRun
 
-        if trials:
-            threads = TrainConfig.model_validate_json(trials[0]["config"]).threads
-            gpus = 1.0 if self._use_gpu else 0.0
-            run_trials(self._ray, trials, cpus=float(threads), gpus=gpus, storage=storage, tick=tick)
+        if not trials:
+            return
+        run = TuneRun(
+            self._ray,
+            lambda: run_trial,
+            what="a training trial",
+            cpus=float(TrainConfig.model_validate_json(trials[0]["config"]).threads),
+            gpus=1.0 if self._use_gpu else 0.0,
+            storage=output / "train" / f".tune-{time.time_ns()}",
+            loggers=make_loggers(loggers, output),
+        )
+        with run:
+            lost = [reason for reason in run(trials, tick) if reason is not None]
+        if lost:
+            raise AostError(f"{len(lost)} of {len(trials)} training trials failed; the first: {lost[0]}")
 
     def fit_on_workers(self, trial: dict[str, Any]) -> None:
-        from cluster.train import fit_with_ray_train
+        from cluster.train import fit_on_workers
 
         say(f"  {trial['label']}: Ray Train, {self._num_workers} worker{'s' if self._num_workers > 1 else ''}")
-        fit_with_ray_train(
-            self._ray,
+        fit_on_workers(
             TrainConfig.model_validate_json(trial["config"]),
-            Path(trial["manifest"]),
-            root=trial["source_root"],
+            Catalog.read(Path(trial["manifest"]), root=trial["source_root"]),
             output=Path(trial["folder"]) / MODEL,
             seed=trial["seed"],
+            ray=self._ray,
             num_workers=self._num_workers,
             use_gpu=self._use_gpu,
         )

@@ -287,7 +287,7 @@ def _manifest(run: Run, arm: Arm, *, seed: int) -> Catalog:
 
 def train(run: Run) -> None:
     """Train every arm with every seed, and score it on the target."""
-    config, root = run.config, run.folder.root
+    config = run.config
     weights = find_weights(config.train.model, config.train.weights).sha256
     kept = (config.keep, config.seeds[0])
     stages: list[Stage] = []
@@ -334,7 +334,7 @@ def train(run: Run) -> None:
             run.executor.fit_on_workers(trial)
             trial["seconds"] = time.monotonic() - started
     with progress("training", "trials") as tick:
-        run.executor.train(pending, root / "train" / f".tune-{time.time_ns()}", tick)
+        run.executor.train(pending, run.folder.root, tick, loggers=config.loggers)
     for trial, stage in zip(run.trials, stages, strict=True):
         if trial in pending:
             stage.reload()

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from math import floor
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -59,8 +60,11 @@ def ray_session(config: RayConfig) -> Iterator[Any]:
             with own_signals():
                 ray.init(address="local", num_cpus=config.num_cpus, _temp_dir=folder, **options)
             yield ray
-        finally:
+        except Exception:
             ray.shutdown()
+            raise
+        # After a signal there are seconds to leave in, and Ray takes some; its processes end with this one.
+        ray.shutdown()
 
 
 @contextmanager
@@ -103,18 +107,39 @@ def _joined(ray: Any, address: str) -> Iterator[None]:
         raise ConfigError(f"ray.address {address!r} cannot be joined ({reason}); leave it out to run here") from None
     try:
         yield
-    finally:
+    except Exception:
         ray.shutdown()
+        raise
+    ray.shutdown()
 
 
-def require_resources(ray: Any, *, cpus: float, gpus: float, what: str) -> None:
-    """Raise ConfigError at once when the whole cluster has fewer CPUs or GPUs than ``what`` needs."""
+def require_resources(ray: Any, *, cpus: float, gpus: float, what: str, count: int = 1, beside: float = 0.0) -> None:
+    """Raise ConfigError at once when the cluster, were it idle, had no room for ``what``: ``count`` pieces of work,
+    each of them on one node, and ``beside`` them so many CPUs. Ray would wait for ever."""
     offered = ray.cluster_resources()
-    for name, needed in (("CPU", cpus), ("GPU", gpus)):
+    for name, needed in (("CPU", count * cpus + beside), ("GPU", count * gpus)):
         if needed > offered.get(name, 0.0):
             raise ConfigError(
-                f"{what} needs {needed:g} {name}, the cluster has {offered.get(name, 0.0):g}; ask for fewer workers"
+                f"{what} needs {needed:g} {name}, the cluster has {offered.get(name, 0.0):g}; "
+                "ask for fewer workers or threads"
             )
+    places = count_places(ray, cpus=cpus, gpus=gpus)
+    if places < count:
+        nodes = ", ".join(f"{node.get('CPU', 0):g} CPU and {node.get('GPU', 0):g} GPU" for node in _nodes(ray))
+        raise ConfigError(
+            f"{what} needs {count} times {cpus:g} CPU and {gpus:g} GPU, each on one node, and there is room for "
+            f"{places} (nodes: {nodes}); ask for fewer workers or threads"
+        )
+
+
+def count_places(ray: Any, *, cpus: float, gpus: float) -> int:
+    """How many pieces of work of this size the cluster had room for, were it idle; each lies on one node."""
+    needed = [(name, amount) for name, amount in (("CPU", cpus), ("GPU", gpus)) if amount > 0]
+    return sum(min(floor(node.get(name, 0.0) / amount + 1e-9) for name, amount in needed) for node in _nodes(ray))
+
+
+def _nodes(ray: Any) -> list[dict[str, float]]:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 @contextmanager

@@ -10,7 +10,6 @@ A sweep's folder holds, in the order of writing:
     sweep.html              the report
 """
 
-import os
 import shutil
 import time
 from collections.abc import Callable
@@ -23,10 +22,9 @@ import pyarrow as pa
 
 from cluster import cli
 from cluster.progress import Tick, progress, say
-from cluster.runtime import RayConfig, announce, ray_session, require_resources
+from cluster.runtime import RayConfig, announce, ray_session
 from cluster.stages import differences
 from cluster.strict_yaml import override, validate
-from cluster.tune import MAX_FAILURES, with_code
 from finegpr.catalog import Catalog
 from finegpr.errors import AostError, ConfigError, StateError
 from finegpr.measure import read_measurements
@@ -209,71 +207,26 @@ def _search_with_tune(
 
     Raises the first error of ours that a chunk had; a chunk that is lost with its node is done again at most twice.
     """
-    from ray import tune
+    from cluster.tune import Report, TuneRun, Work
 
-    require_resources(ray, cpus=1, gpus=0, what="a chunk of searches")
     chunks = replace(chunks, folder=chunks.folder.resolve())
+    done_before = len(chunks) - len(pending)
 
-    class _Trial(tune.Trainable):
-        def setup(self, config: dict[str, Any], ground: Ground | None = None) -> None:
-            assert ground is not None
-            self._sweeper = Sweeper(chunks.config, ground)
-            self._number = int(config["chunk"])
+    def make_work() -> Work:
+        sweeper = Sweeper(chunks.config, ground)
 
-        def reset_config(self, new_config: dict[str, Any]) -> bool:
-            self._number = int(new_config["chunk"])
-            return True
-
-        def save_checkpoint(self, checkpoint_dir: str) -> None:
-            """Nothing: a chunk is short, and the marker of a finished one is on the disk."""
-
-        def load_checkpoint(self, checkpoint: Any) -> None:
-            """Nothing, see ``save_checkpoint``."""
-
-        def step(self) -> dict[str, Any]:
-            # An error of ours would come again however often Ray tried; a lost node would not.
-            try:
-                chunks.do(self._number, self._sweeper)
-            except AostError as error:
-                return {"error": str(error), "exit_code": error.exit_code, "done": True}
-            return {"done": True}
-
-    class _Ticks(tune.Callback):
-        def __init__(self, tick: Tick) -> None:
-            self._tick = tick
-            self._done = len(chunks) - len(pending)
-
-        def __getstate__(self) -> dict[str, Any]:
-            """Nothing: Tune saves its callbacks to the disk, and a bar on a terminal cannot be saved."""
+        def work(trial: dict[str, Any], report: Report) -> dict[str, Any]:
+            del report
+            chunks.do(trial["chunk"], sweeper)
             return {}
 
-        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            del iteration, trials, trial, info
-            self._done += 1
-            self._tick(self._done, len(chunks))
+        return work
 
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    # Tune's own handler would turn Ctrl-C into an ordinary end, with chunks missing.
-    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
-    # Tune writes down the state of all trials again and again; ours is in the chunks.
-    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")
     shutil.rmtree(storage, ignore_errors=True)
-    results = tune.Tuner(
-        tune.with_resources(tune.with_parameters(_Trial, ground=ground), {"cpu": 1}),
-        param_space={"chunk": tune.grid_search(pending)},
-        tune_config=tune.TuneConfig(reuse_actors=True),
-        run_config=tune.RunConfig(
-            name="chunks",
-            storage_path=str(storage.resolve()),
-            verbose=0,
-            callbacks=[_Ticks(tick)],
-            failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
-        ),
-    ).fit()
-    for number in range(len(results)):
-        metrics = results[number].metrics
-        if metrics and "error" in metrics:
-            raise with_code(metrics["error"], metrics["exit_code"])
-    if results.errors:
-        reason = str(results.errors[0]).strip().splitlines()[-1]
-        raise AostError(f"{len(results.errors)} of {len(pending)} chunks failed; the first: {reason}")
+    with TuneRun(ray, make_work, what="a chunk of searches", cpus=1, gpus=0, storage=storage) as run:
+        trials = [{"label": f"chunk {number}", "chunk": number} for number in pending]
+        lost = [
+            reason for reason in run(trials, lambda done, _, __="": tick(done_before + done, len(chunks))) if reason
+        ]
+    if lost:
+        raise AostError(f"{len(lost)} of {len(pending)} chunks failed; the first: {lost[0]}")

@@ -1,29 +1,24 @@
 """The verb ``search`` where true trainings decide: in the search itself, or over the best subsets of a surrogate's."""
 
-import os
-import shutil
-import threading
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import Field
 
 from cluster import cli
 from cluster.config import train_config
+from cluster.loggers import require_installed
 from cluster.progress import Tick, progress, say
-from cluster.runtime import RayConfig, announce, ray_session, require_resources
+from cluster.runtime import RayConfig, announce, ray_session
 from cluster.searching import SUBSET, SearchVerbConfig, search_measured
 from cluster.strict_yaml import override, validate
-from cluster.tune import MAX_FAILURES, try_trials
+from cluster.trainings import TrainingVerbConfig, TuneTrainings
 from cluster.verbs import only_target
 from finegpr.catalog import Catalog
 from finegpr.errors import ConfigError
 from finegpr.measure import read_measurements
-from finegpr.reid.train import fit
 from finegpr.storage import locked, write_bytes, write_json
 from search.loop import Generation, SearchResult
 from search.loop import search as search_space
@@ -32,31 +27,12 @@ from search.objectives import make_objective
 from search.optimizer import make_optimizer
 from search.space import Space
 from search.subset_diff import describe, searched
-from search.training import (
-    Fit,
-    RunAll,
-    Training,
-    TrainingConfig,
-    TrainingObjective,
-    TrainingResult,
-    run_in_turn,
-    run_training,
-    training_objective,
-)
+from search.training import RunAll, TrainingObjective, run_in_turn, training_objective
 from search.true_ranking import CheckConfig, TrueRanking, rank_by_training
 
 TRAINING = "training"
 TRUE_RANKING = "true-ranking.json"
 BEST_TRAINED = "subset-trained.json"
-LATE = "late"
-
-
-class TrainingVerbConfig(TrainingConfig):
-    """A training objective and where it runs: ``gpus`` of each training, whole or a fraction, and after how many
-    seconds one counts as failed (None: never)."""
-
-    gpus: float = Field(default=0, ge=0)
-    timeout_seconds: float | None = Field(default=None, gt=0)
 
 
 class TrainedSearchConfig(SearchVerbConfig):
@@ -64,70 +40,6 @@ class TrainedSearchConfig(SearchVerbConfig):
 
     training: TrainingVerbConfig | None = None
     check: CheckConfig | None = None
-
-
-class TuneTrainings:
-    """Runs trainings as trials of Ray Tune, as many at a time as the cluster has room for.
-
-    ``storage`` is for Tune's own files; the caller is its only writer. Raises ConfigError at once when the cluster has
-    fewer CPUs or GPUs than one training asks for.
-    """
-
-    def __init__(
-        self, ray: Any, *, cpus: float, gpus: float, storage: Path, timeout_seconds: float | None, fit: Fit = fit
-    ) -> None:
-        require_resources(ray, cpus=cpus, gpus=gpus, what="a training trial")
-        for left_behind in storage.glob(".tune-*"):
-            shutil.rmtree(left_behind, ignore_errors=True)
-        self._ray, self._cpus, self._gpus, self._storage = ray, cpus, gpus, storage
-        self._timeout_seconds, self._fit = timeout_seconds, fit
-
-    def __call__(self, trainings: Sequence[Training]) -> None:
-        fit, timeout_seconds = self._fit, self._timeout_seconds
-
-        def run(trial: dict[str, Any]) -> dict[str, float]:
-            run_watched(trial["training"], fit=fit, timeout_seconds=timeout_seconds)
-            return {}
-
-        lost = try_trials(
-            self._ray,
-            [{"label": training.label, "training": training} for training in trainings],
-            run,
-            cpus=self._cpus,
-            gpus=self._gpus,
-            storage=self._storage / f".tune-{time.time_ns()}",
-            tick=_no_tick,
-        )
-        for training in trainings:
-            if lost and training.result() is None:
-                failure = f"lost with its process {MAX_FAILURES + 1} times: {lost[0]}"
-                training.commit(TrainingResult(mean_ap=None, failure=failure))
-
-
-def _no_tick(done: int, total: int, note: str = "") -> None:
-    """A generation is short beside the search, whose own progress is shown."""
-
-
-def run_watched(training: Training, *, fit: Fit, timeout_seconds: float | None) -> TrainingResult:
-    """``run_training`` in a process of its own, which is ended when the time is up: nothing else stops a training that
-    hangs. Run again, as Tune does, such a training is committed as failed."""
-    late = training.work / LATE
-    if late.exists() and training.result() is None:
-        training.commit(TrainingResult(mean_ap=None, failure=f"took more than {late.read_text()} s"))
-    if timeout_seconds is None or training.result() is not None:
-        return run_training(training, fit=fit)
-
-    def give_up() -> None:
-        write_bytes(late, f"{timeout_seconds:g}".encode())
-        os._exit(1)
-
-    watchdog = threading.Timer(timeout_seconds, give_up)
-    watchdog.daemon = True
-    watchdog.start()
-    try:
-        return run_training(training, fit=fit)
-    finally:
-        watchdog.cancel()
 
 
 def search_verb(verb: cli.Search) -> dict[str, Any]:
@@ -197,8 +109,10 @@ def _by_training(verb: cli.Search, config: TrainedSearchConfig, source: Catalog)
     assert config.training is not None
     assert verb.validation is not None
     space = _space(config, source)
-    with _trainings(verb, config, config.training, space, source, verb.validation) as objective:
-        result = search_by_training(config, objective, verb.output)
+    with progress("searching by training", "subsets") as tick:
+        shown = _Shown(tick, config.evaluations)
+        with _trainings(verb, config, config.training, space, source, verb.validation, shown.batch) as objective:
+            result = search_by_training(config, objective, verb.output, shown.generation)
     write_bytes(verb.output / SUBSET, (result.subset.to_json() + "\n").encode())
     _tell_spent(objective)
     failed = _failures(objective, [trial.subset for trial in result.history if trial.status == "failed"])
@@ -207,34 +121,50 @@ def _by_training(verb: cli.Search, config: TrainedSearchConfig, source: Catalog)
     return {"subset": str(verb.output / SUBSET), "score": result.score, "failed": failed}
 
 
-def search_by_training(config: TrainedSearchConfig, objective: TrainingObjective, folder: Path) -> SearchResult:
+class _Shown:
+    """What a person sees of a search by training: subsets done, the best, and how far its generation is."""
+
+    def __init__(self, tick: Tick, evaluations: int) -> None:
+        self._tick = tick
+        self._evaluations = evaluations
+        self._done = 0
+        self._best = ""
+
+    def generation(self, generation: Generation) -> None:
+        self._done = generation.num_evaluations
+        self._best = "" if generation.best is None else f"best mAP {generation.best:.1%}"
+        self._tick(self._done, self._evaluations, self._best)
+
+    def batch(self, done: int, total: int, note: str = "") -> None:
+        del note
+        best = f"{self._best}, " if self._best else ""
+        self._tick(self._done, self._evaluations, f"{best}{done} of {total} trainings of this generation")
+
+
+def search_by_training(
+    config: TrainedSearchConfig, objective: TrainingObjective, folder: Path, show: Callable[[Generation], None]
+) -> SearchResult:
     """Search by true trainings; the journal in ``folder`` and the trainings' results make the same call resume."""
     evaluations = objective.affordable(config.evaluations)
     if evaluations < config.evaluations:
         say(f"  gpu_seconds pays for {evaluations} of {config.evaluations} subsets")
-    with progress("searching by training", "subsets") as tick:
-        return search_space(
+    return search_space(
+        objective.space,
+        objective,
+        make_optimizer(
+            config.optimizer,
             objective.space,
-            objective,
-            make_optimizer(
-                config.optimizer,
-                objective.space,
-                seed=config.seed,
-                evaluations=evaluations,
-                options=config.optimizer_options,
-            ),
-            folder,
+            seed=config.seed,
             evaluations=evaluations,
-            # Where trainings run and when they are given up does not belong to what is searched.
-            config={**config.model_dump(mode="json", exclude={"training", "check"}), **objective.settings()},
-            num_random=0,
-            progress=lambda generation: _show(tick, generation, evaluations),
-        )
-
-
-def _show(tick: Tick, generation: Generation, total: int) -> None:
-    best = "" if generation.best is None else f"best mAP {generation.best:.1%}"
-    tick(generation.num_evaluations, total, best)
+            options=config.optimizer_options,
+        ),
+        folder,
+        evaluations=evaluations,
+        # Where trainings run and when they are given up does not belong to what is searched.
+        config={**config.model_dump(mode="json", exclude={"training", "check"}), **objective.settings()},
+        num_random=0,
+        progress=show,
+    )
 
 
 @contextmanager
@@ -245,29 +175,30 @@ def _trainings(
     space: Space,
     source: Catalog,
     validation: Path,
+    tick: Tick | None = None,
 ) -> Iterator[TrainingObjective]:
-    """The training objective, whose trainings run here or, while this lasts, on Ray."""
+    """The training objective, whose trainings run here or, while this lasts, on Ray; ``tick`` is told of a batch."""
 
     def make(run: RunAll) -> TrainingObjective:
-        plain = TrainingConfig.model_validate(training.model_dump(exclude={"gpus", "timeout_seconds"}))
-        target = Catalog.read(validation)
-        return training_objective(plain, space, source, target, seed=config.seed, folder=verb.output, run=run)
+        return training_objective(
+            training.objective_config,
+            space,
+            source,
+            Catalog.read(validation),
+            seed=config.seed,
+            folder=verb.output,
+            run=run,
+        )
 
     if verb.serial:
         say("serial: trainings in this process, without Ray")
         yield make(run_in_turn)
         return
+    require_installed(training.loggers)
     with ray_session(RayConfig()) as ray:
         announce(ray)
-        yield make(
-            TuneTrainings(
-                ray,
-                cpus=float(training.train.threads),
-                gpus=training.gpus,
-                storage=verb.output,
-                timeout_seconds=training.timeout_seconds,
-            )
-        )
+        with TuneTrainings(ray, training, folder=verb.output, tick=tick) as run:
+            yield make(run)
 
 
 def _failures(objective: TrainingObjective, subsets: Sequence[Any]) -> dict[str, str]:
@@ -294,6 +225,3 @@ def _tell_ranking(ranking: TrueRanking, objective: TrainingObjective) -> None:
     else:
         say(f"  {found.objective} against training: Spearman {found.spearman:.2f}, Kendall {found.kendall:.2f}")
     _tell_spent(objective)
-
-
-__all__ = ["TrainedSearchConfig", "TrainingVerbConfig", "TuneTrainings", "search_by_training", "search_verb"]

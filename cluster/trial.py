@@ -1,6 +1,7 @@
 """One training trial, wherever it runs: train on a manifest, score on the target, commit. Safe to run twice."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,20 @@ from finegpr.catalog import Catalog
 from finegpr.reid.config import TrainConfig
 from finegpr.reid.data import ImageStore
 from finegpr.reid.evaluate import evaluate_checkpoint
-from finegpr.reid.train import Diverged, fit
+from finegpr.reid.train import Diverged, Epoch, fit
 from finegpr.storage import read_marker
 
 METRICS = "metrics.json"
 MODEL = "model"
 
 
-def run_trial(trial: dict[str, Any]) -> dict[str, float]:
+def epoch_numbers(epoch: Epoch) -> dict[str, float]:
+    """What a trial reports of one epoch."""
+    numbers = {"epoch": epoch.epoch, "loss": epoch.loss, "accuracy": epoch.accuracy}
+    return {**numbers, "learning_rate": epoch.learning_rate, **(epoch.metrics or {})}
+
+
+def run_trial(trial: dict[str, Any], report: Callable[[dict[str, float]], None] | None = None) -> dict[str, float]:
     """Train, score on the target's test part when it is labelled, and write the finish marker.
 
     ``trial`` is JSON-ready: label, folder, key, config, manifest and source_root, target and target_root, seed, images
@@ -31,7 +38,14 @@ def run_trial(trial: dict[str, Any]) -> dict[str, float]:
     images = ImageStore.open(Path(trial["images"])) if trial["images"] else None
     train = Catalog.read(Path(trial["manifest"]), root=trial["source_root"])
     try:
-        result = fit(config, train, output=folder / MODEL, seed=trial["seed"], images=images)
+        result = fit(
+            config,
+            train,
+            output=folder / MODEL,
+            seed=trial["seed"],
+            images=images,
+            report=None if report is None else lambda epoch: report(epoch_numbers(epoch)),
+        )
     except Diverged as error:
         seconds = trial["seconds"] + time.monotonic() - started
         finish(folder, trial["key"], seconds=seconds, metrics={}, diverged=str(error))

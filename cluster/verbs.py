@@ -316,7 +316,7 @@ def export(verb: cli.Export) -> dict[str, Any]:
 
 
 def train(verb: cli.Train) -> dict[str, Any]:
-    from cluster.train import fit_with_ray_train
+    from cluster.train import fit_on_workers
 
     config = train_config(override({"recipe": verb.recipe}, verb.set), "--set")
     num_steps = config.steps or 0
@@ -326,13 +326,12 @@ def train(verb: cli.Train) -> dict[str, Any]:
             from cluster.runtime import ray_session
 
             with ray_session(RayConfig()) as ray:
-                fit_with_ray_train(
-                    ray,
+                fit_on_workers(
                     config,
-                    verb.manifest,
-                    root=catalog.root,
+                    catalog,
                     output=verb.output,
                     seed=verb.seed,
+                    ray=ray,
                     num_workers=verb.workers,
                     use_gpu=verb.gpu,
                 )

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,9 @@ def truth(train: Catalog) -> float:
     return float(sum(worth[train.frame[attribute.name].cat.codes].mean() for attribute, worth in WORTH.items()))
 
 
-def stub_fit(config: TrainConfig, train: Catalog, *, output: Path, **_: Any) -> FitResult:
+def stub_fit(
+    config: TrainConfig, train: Catalog, *, output: Path, report: Callable[[Epoch], None] | None = None, **_: Any
+) -> FitResult:
     """mAP rises with the epochs towards ``truth``. With STUB_LOG, a line per call there; sleeps for STUB_SECONDS."""
     if log := os.environ.get("STUB_LOG"):
         with Path(log).open("a") as stream:
@@ -68,6 +71,8 @@ def stub_fit(config: TrainConfig, train: Catalog, *, output: Path, **_: Any) -> 
     epochs = config.epochs or 1
     mean_ap = truth(train) * (1 - 0.5**epochs)
     last = Epoch(epoch=epochs, step=epochs, loss=1.0, accuracy=0.0, learning_rate=1.0, metrics={"mAP": mean_ap})
+    if report is not None:
+        report(last)
     return FitResult(
         checkpoint=output / "none",
         history=(last,),

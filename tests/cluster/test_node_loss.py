@@ -1,9 +1,7 @@
 """A node is lost while Ray Data measures: its shards in flight are measured elsewhere, and the rows stay the same."""
 
-import os
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -42,25 +40,6 @@ class Watched(ShardMeter):
         return super().__call__(batch)
 
 
-@pytest.fixture
-def nodes() -> Iterator[tuple[Any, Any, Any]]:
-    """Ray on two nodes of this machine: ray, the cluster, its second node."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_worker_niceness", "0")
-    import ray
-    from ray.cluster_utils import Cluster
-
-    ray.shutdown()
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
-    second = cluster.add_node(num_cpus=2)
-    cluster.wait_for_nodes()
-    ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
-    yield ray, cluster, second
-    ray.shutdown()
-    cluster.shutdown()
-
-
 def begun(folder: Path) -> list[tuple[int, str]]:
     """Shard and node of every beginning, in order."""
     notes = [path.name.split("-")[1:] for path in folder.glob("begun-*")]
@@ -77,6 +56,7 @@ def test_shards_of_a_lost_node_are_measured_elsewhere(
     nodes: tuple[Any, Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ray, cluster, second = nodes
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     world = tmp_path / "world"
     render_minigpr(MiniGPRConfig(num_identities=12, images_per_identity=40, viewpoints=60, height=64, width=32), world)
     source = Catalog.index(world, layout="finegpr")

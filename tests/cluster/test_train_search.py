@@ -3,15 +3,17 @@
 import json
 import os
 import runpy
+import struct
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from tensorboardX.proto.event_pb2 import Event
 
 from cluster import cli
 from cluster.runtime import RayConfig, ray_session
-from cluster.train_search import LATE, TuneTrainings, run_watched
+from cluster.trainings import LATE, TrainingVerbConfig, TuneTrainings, run_watched
 from finegpr.errors import ConfigError
 from finegpr.storage import write_bytes
 from finegpr.subset import Subset
@@ -51,8 +53,9 @@ def in_turn(fit):
     return run
 
 
-def on_tune(ray, folder, fit, *, timeout_seconds=None, gpus=0.0):
-    return TuneTrainings(ray, cpus=1.0, gpus=gpus, storage=folder, timeout_seconds=timeout_seconds, fit=fit)
+def on_tune(ray, folder, fit, **settings):
+    config = TrainingVerbConfig(train=STUB.train_config(), **settings)
+    return TuneTrainings(ray, config, folder=folder, fit=fit)
 
 
 def test_the_journal_through_tune_is_that_of_the_serial_loop(ray, tmp_path):
@@ -64,7 +67,8 @@ def test_the_journal_through_tune_is_that_of_the_serial_loop(ray, tmp_path):
         return stub_fit(config, train, **more)
 
     serial = run_search(tmp_path / "serial", in_turn(stub_fit))
-    tuned = run_search(tmp_path / "tuned", on_tune(ray, tmp_path / "tuned", fit))
+    with on_tune(ray, tmp_path / "tuned", fit) as run:
+        tuned = run_search(tmp_path / "tuned", run)
     assert tuned == serial
     assert serial.num_generations > 1
     assert (tmp_path / "tuned" / JOURNAL).read_bytes() == (tmp_path / "serial" / JOURNAL).read_bytes()
@@ -72,6 +76,26 @@ def test_the_journal_through_tune_is_that_of_the_serial_loop(ray, tmp_path):
     assert str(os.getpid()) not in processes
     assert len(set(processes)) < len(processes)  # actors were used again
     assert not list((tmp_path / "tuned").glob(".tune-*"))
+    runs = [events(folder) for folder in (tmp_path / "tuned" / "tensorboard").iterdir()]
+    assert len(runs) == len(processes)
+    scores = [value for run in runs for name, _, value in run if name == "mAP"]
+    assert max(scores) == pytest.approx(serial.score, abs=1e-6)
+    assert {step for run in runs for name, step, _ in run if name == "loss"} == {4, 8}
+    assert any("red" in text for run in runs for name, _, text in run if name.startswith("trial"))
+
+
+def events(folder):
+    """What TensorBoard reads of one run: (name, step, number or text)."""
+    found = []
+    for path in folder.glob("events.out.tfevents.*"):
+        data = path.read_bytes()
+        while data:
+            (length,) = struct.unpack("<Q", data[:8])
+            event, data = Event.FromString(data[12 : 12 + length]), data[16 + length :]
+            for value in event.summary.value:
+                text = "".join(each.decode() for each in value.tensor.string_val)
+                found.append((value.tag, event.step, text or value.simple_value))
+    return found
 
 
 def test_trainings_that_hang_die_or_raise(ray, tmp_path):
@@ -88,10 +112,11 @@ def test_trainings_that_hang_die_or_raise(ray, tmp_path):
             raise ValueError("no such image")
         return stub_fit(config, train, **more)
 
-    scored_by = objective(tmp_path, on_tune(ray, tmp_path, fit, timeout_seconds=5))
     subsets = [Subset({"colour": [colour]}) for colour in ("red", "green", "grey", "blue")]
-    config = scored_by.config.train
-    scored_by.run([written(scored_by, subset, config) for subset in subsets])
+    with on_tune(ray, tmp_path, fit, timeout_seconds=5) as run:
+        scored_by = objective(tmp_path, run)
+        config = scored_by.config.train
+        scored_by.run([written(scored_by, subset, config) for subset in subsets])
     results = [scored_by.training(subset, config).result() for subset in subsets]
     assert [result.failure for result in results] == ["took more than 5 s", None, "ValueError: no such image", None]
     assert died.exists()
@@ -105,9 +130,10 @@ def test_a_training_that_always_kills_its_process_fails(ray, tmp_path):
     def fit(*_, **__):
         leave(1)
 
-    scored_by = objective(tmp_path, on_tune(ray, tmp_path, fit))
     subset = Subset({"colour": ["red"]})
-    assert not scored_by.score([subset]) > 0
+    with on_tune(ray, tmp_path, fit) as run:
+        scored_by = objective(tmp_path, run)
+        assert not scored_by.score([subset]) > 0
     assert scored_by.failure(subset).startswith("lost with its process 3 times: ")
 
 
@@ -124,14 +150,14 @@ def test_an_error_that_befalls_every_training_keeps_its_kind(ray, tmp_path):
     def fit(*_, **__):
         raise error
 
-    with pytest.raises(ConfigError, match="device cuda"):
-        objective(tmp_path, on_tune(ray, tmp_path, fit)).score([Subset({"colour": ["red"]})])
+    with pytest.raises(ConfigError, match="device cuda"), on_tune(ray, tmp_path, fit) as run:
+        objective(tmp_path, run).score([Subset({"colour": ["red"]})])
 
 
 def test_a_cluster_that_lacks_what_a_training_needs_is_named_at_once(ray, tmp_path):
     started = time.monotonic()
     with pytest.raises(ConfigError, match="needs 3 CPU, the cluster has 2"):
-        TuneTrainings(ray, cpus=3.0, gpus=0.0, storage=tmp_path, timeout_seconds=None)
+        TuneTrainings(ray, TrainingVerbConfig(train=STUB.train_config(threads=3)), folder=tmp_path)
     gpus = ray.cluster_resources().get("GPU", 0.0) + 1
     with pytest.raises(ConfigError, match=f"needs {gpus:g} GPU"):
         on_tune(ray, tmp_path, STUB.stub_fit, gpus=gpus)
