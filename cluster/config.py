@@ -8,6 +8,7 @@ from pydantic import Field, JsonValue, model_validator
 from cluster.loggers import Logger
 from cluster.runtime import RayConfig
 from cluster.strict_yaml import validate
+from cluster.trainings import TrainingVerbConfig
 from finegpr.config import Config
 from finegpr.errors import ConfigError
 from finegpr.measure import MeasureConfig
@@ -22,10 +23,11 @@ from search.objectives import OBJECTIVES
 from search.rounds import RoundsConfig
 from search.selectors import SELECTORS
 from search.space import Budget, SpaceConfig
+from search.true_ranking import CheckConfig
 
 DEFAULT_RECIPE = "paper"
 RANDOM, EVERYTHING, TRUE = "random", "everything", "true_distribution"
-WRONG = "wrong_"
+WRONG, CHECKED, TRAINING = "wrong_", "checked_", "training"
 
 
 class DataConfig(Config):
@@ -64,6 +66,12 @@ class MeasureVerbConfig(MeasureConfig):
         return MeasureConfig.model_validate(self.model_dump(exclude={"adaptive"}))
 
 
+class RunTrainingConfig(TrainingVerbConfig):
+    """The short trainings that score subsets in a run: how, where, and how many subsets the arm ``training`` tries."""
+
+    evaluations: int = Field(default=24, gt=0)
+
+
 class RunConfig(Config):
     """Everything that decides a run's numbers; ``seed`` moves every random choice below it.
 
@@ -76,6 +84,8 @@ class RunConfig(Config):
     search's objective is compared with random and everything. ``train`` takes a ``recipe`` and changes to it. With
     ``adaptive``, no more of the source is measured than the choice by one objective needs. ``loggers`` show trainings
     elsewhere while they run on Ray.
+    With ``training``, the arm ``training`` is searched by short trainings, scored on the target's validation part; with
+    ``check`` too, so are the favourites of every other search, and ``checked_<objective>`` is the best of them.
     """
 
     name: str
@@ -99,6 +109,8 @@ class RunConfig(Config):
     train: TrainConfig
     workers: Annotated[int, Field(ge=1)] = 1
     gpu: bool = False
+    training: RunTrainingConfig | None = None
+    check: CheckConfig | None = None
     loggers: tuple[Logger, ...] = ("tensorboard",)
     ray: RayConfig = RayConfig()
 
@@ -108,11 +120,12 @@ class RunConfig(Config):
             raise ValueError("give either world (rendered data) or source and target (your folders)")
         if self.world is None and (self.source is None or self.target is None):
             raise ValueError("source and target belong together; one of them is missing")
-        reserved = {RANDOM, EVERYTHING, TRUE, *OBJECTIVES, *SELECTORS}
+        reserved = {RANDOM, EVERYTHING, TRUE, TRAINING, *OBJECTIVES, *SELECTORS}
         for name in self.subsets:
-            if name in reserved or name.startswith(WRONG) or not re.fullmatch(r"[A-Za-z0-9_-]{1,60}", name):
+            if name in reserved or name.startswith((WRONG, CHECKED)) or not re.fullmatch(r"[A-Za-z0-9_-]{1,60}", name):
                 raise ValueError(f"subsets: {name!r} should be a new name of letters, digits, - and _")
         known = {*reserved, *self.subsets}
+        known |= {TRAINING, *(CHECKED + objective for objective in self.objectives)}
         unknown = [arm for arm in self.arms if arm not in known and not arm.startswith(WRONG)]
         if unknown:
             raise ValueError(f"unknown arm {unknown[0]!r}; known: {', '.join(sorted(known))}, wrong_<attribute>")
@@ -120,13 +133,22 @@ class RunConfig(Config):
             raise ValueError("arms and seeds should each be named once")
         if not self.objectives:
             raise ValueError(f"arms should name an objective to search by: {', '.join(OBJECTIVES)}")
+        by_training = [arm for arm in self.arms if arm == TRAINING or arm.startswith(CHECKED)]
+        if by_training and self.training is None:
+            raise ValueError(f"arm {by_training[0]} needs short trainings; describe them in training")
+        if self.check is not None and self.training is None:
+            raise ValueError("check trains a search's favourites; say how in training")
+        if self.check is None and (checked := [arm for arm in by_training if arm != TRAINING]):
+            raise ValueError(f"arm {checked[0]} is the best of a check; say by check how many are trained")
+        if self.training is not None and self.check is None and TRAINING not in self.arms:
+            raise ValueError("training is not used: add the arm training, or check")
         if self.keep is not None and self.keep not in self.arms:
             raise ValueError(f"keep: {self.keep!r} is not one of the arms {', '.join(self.arms)}")
         return self
 
     @property
     def objectives(self) -> tuple[str, ...]:
-        """The arms that are searched."""
+        """The arms that are searched by measurements."""
         return tuple(arm for arm in self.arms if arm in OBJECTIVES)
 
 
@@ -135,7 +157,16 @@ def run_config(mapping: dict[str, Any], where: str) -> RunConfig:
     train = mapping.get("train", {})
     if isinstance(train, dict):
         mapping = {**mapping, "train": _with_recipe(train)}
-    return validate(RunConfig, _with_arms(mapping), where)
+    return validate(RunConfig, _with_arms(with_recipe_of_training(mapping, where)), where)
+
+
+def with_recipe_of_training(mapping: dict[str, Any], where: str) -> dict[str, Any]:
+    """``training.train`` filled in from its recipe. Raises ConfigError."""
+    training = mapping.get(TRAINING)
+    if not isinstance(training, dict) or not isinstance(train := training.get("train", {}), dict):
+        return mapping
+    filled = train_config(train, f"{where} training.train").model_dump(mode="json")
+    return {**mapping, TRAINING: {**training, "train": filled}}
 
 
 def train_config(changes: dict[str, Any], where: str) -> TrainConfig:

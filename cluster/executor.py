@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from cluster.loggers import Logger, make_loggers
 from cluster.progress import Tick, say
 from cluster.runtime import RayConfig, announce, ray_session
+from cluster.trainings import TrainingVerbConfig, TuneTrainings
 from cluster.trial import MODEL, run_trial
 from finegpr.catalog import Catalog, Cells
 from finegpr.device import resolve_device
@@ -21,6 +22,7 @@ from finegpr.errors import AostError
 from finegpr.measure import MeasureConfig, measure, pending_shards, prepare, read_measurements
 from finegpr.measurements import Measurements
 from finegpr.reid.config import TrainConfig
+from search.training import RunAll, run_in_turn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +53,9 @@ class Executor(Protocol):
     ) -> None:
         """Run the trials; ``output`` is the run's folder, where loggers write."""
 
+    def trainings(self, config: TrainingVerbConfig, folder: Path, tick: Tick) -> AbstractContextManager[RunAll]:
+        """What runs the short trainings of a search, while the context lasts; ``tick`` is told of each batch."""
+
     def fit_on_workers(self, trial: dict[str, Any]) -> None:
         """Train one trial's model on the configured workers; where there are none, leave it to ``train``."""
 
@@ -76,6 +81,10 @@ class SerialExecutor:
             tick(done, len(trials), trial["label"])
             run_trial(trial)
         tick(len(trials), len(trials))
+
+    def trainings(self, config: TrainingVerbConfig, folder: Path, tick: Tick) -> AbstractContextManager[RunAll]:
+        del config, folder, tick
+        return nullcontext(run_in_turn)
 
     def fit_on_workers(self, trial: dict[str, Any]) -> None:
         del trial
@@ -142,6 +151,9 @@ class RayExecutor:
             lost = [reason for reason in run(trials, tick) if reason is not None]
         if lost:
             raise AostError(f"{len(lost)} of {len(trials)} training trials failed; the first: {lost[0]}")
+
+    def trainings(self, config: TrainingVerbConfig, folder: Path, tick: Tick) -> AbstractContextManager[RunAll]:
+        return TuneTrainings(self._ray, config, folder=folder, tick=tick)
 
     def fit_on_workers(self, trial: dict[str, Any]) -> None:
         from cluster.train import fit_on_workers

@@ -11,7 +11,7 @@ import yaml
 
 from cluster.adaptive import measure_adaptively
 from cluster.arms import Arm, Truth, catalog_path, known_truth, make_arm
-from cluster.config import EVERYTHING, RANDOM, DataConfig, RunConfig
+from cluster.config import CHECKED, EVERYTHING, RANDOM, TRAINING, DataConfig, RunConfig
 from cluster.executor import Executor, MeasureJob
 from cluster.progress import progress, say
 from cluster.stages import RunFolder, Stage
@@ -23,11 +23,13 @@ from finegpr.reid.model import find_weights
 from finegpr.storage import locked, write_bytes
 from finegpr.subset import Subset
 from finegpr.vgg import find_weights as find_vgg_weights
+from search.compare import RankAgreement
 from search.loop import SearchResult
 from search.mixture import make_space
 from search.objectives import CellObjective
 from search.space import Space
 from search.surrogate import SurrogateReport
+from search.training import TrainingObjective
 
 CONFIG = "config.yaml"
 TARGET = "target"
@@ -49,6 +51,9 @@ class Run:
     searches: dict[str, SearchResult] = field(default_factory=dict)
     objectives: dict[str, CellObjective] = field(default_factory=dict)
     surrogate: SurrogateReport | None = None
+    by_training: TrainingObjective = field(init=False)
+    checked: dict[str, Subset] = field(default_factory=dict)
+    rankings: list[RankAgreement] = field(default_factory=list)
     arms: dict[str, Arm] = field(default_factory=dict)
     manifests: dict[tuple[str, int], Path] = field(default_factory=dict)
     trials: list[dict[str, Any]] = field(default_factory=list)
@@ -78,6 +83,7 @@ def run_all(run: Run) -> Path:
         surrogate(run)
         for objective in run.config.objectives:
             search(run, objective)
+        train_short(run)
         select(run)
         train(run)
         # Written last, so that a run which is refused leaves the config of what lies in the folder.
@@ -154,7 +160,7 @@ def index(run: Run, source: DataConfig, target: DataConfig) -> None:
     )
     for name in config.arms:
         # Arms that no search decides are checked now, not after an hour of measuring.
-        if name not in config.objectives:
+        if name not in config.objectives and name != TRAINING and not name.startswith(CHECKED):
             arm = make_arm(name, config, run.space, run.truth, {})
             if not arm.takes_all:
                 run.space.mask(arm.subset)
@@ -220,6 +226,19 @@ def search(run: Run, objective: str) -> None:
     run.searches[objective], run.objectives[objective] = run_search(run, objective)
 
 
+def train_short(run: Run) -> None:
+    """What short trainings decide: the arm ``training``, and which of the other searches' favourites is the best."""
+    if run.config.training is None:
+        return
+    from cluster.run_training import check_stage, search_stage
+
+    if run.config.check is not None:
+        for objective in run.config.objectives:
+            check_stage(run, objective)
+    if TRAINING in run.config.arms:
+        search_stage(run)
+
+
 def note(run: Run, text: str) -> None:
     """Something the person should know: said now, and again in the report."""
     say(f"  {text}")
@@ -228,7 +247,7 @@ def note(run: Run, text: str) -> None:
 
 def select(run: Run) -> None:
     """Draw every arm's manifest, one per seed."""
-    found: Mapping[str, Subset] = {name: result.subset for name, result in run.searches.items()}
+    found: Mapping[str, Subset] = {name: result.subset for name, result in run.searches.items()} | run.checked
     for name in run.config.arms:
         arm = make_arm(name, run.config, run.space, run.truth, found)
         run.arms[name] = arm

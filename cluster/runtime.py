@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import signal
 import tempfile
 import threading
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from math import floor
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -16,6 +18,8 @@ from pydantic import Field
 from cluster.progress import say
 from finegpr.config import Config
 from finegpr.errors import AostError, ConfigError
+
+SESSION = "aost-"
 
 
 class RayConfig(Config):
@@ -54,8 +58,10 @@ def ray_session(config: RayConfig) -> Iterator[Any]:
         with _joined(ray, config.address):
             yield ray
         return
+    _remove_left_behind()
     # Unix sockets allow 107 characters of path, so the session folder stays short and private.
-    with tempfile.TemporaryDirectory(prefix="aost-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+    prefix = f"{SESSION}{os.getpid()}-"
+    with tempfile.TemporaryDirectory(prefix=prefix, dir="/tmp", ignore_cleanup_errors=True) as folder:
         try:
             with own_signals():
                 ray.init(address="local", num_cpus=config.num_cpus, _temp_dir=folder, **options)
@@ -65,6 +71,24 @@ def ray_session(config: RayConfig) -> Iterator[Any]:
             raise
         # After a signal there are seconds to leave in, and Ray takes some; its processes end with this one.
         ray.shutdown()
+
+
+def _remove_left_behind() -> None:
+    """The session folders of processes that were killed, each of which holds what its Ray had logged."""
+    for folder in Path("/tmp").glob(f"{SESSION}*-*"):
+        process = folder.name.removeprefix(SESSION).split("-")[0]
+        if process.isdigit() and not _lives(int(process)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # another person's
+    return True
 
 
 @contextmanager

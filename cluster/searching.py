@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cluster.arms import Truth
+from cluster.config import TRAINING
 from cluster.progress import progress, say
 from finegpr.attributes import Attribute
 from finegpr.catalog import Catalog, Cells
@@ -199,7 +200,8 @@ def _evaluate(objective: Objective) -> Evaluate:
 
 def make_choice(run: "Run", name: str) -> Choice:
     """What one search chose, for the report."""
-    result, objective = run.searches[name], run.objectives[name]
+    result = run.searches[name]
+    scored_by: Objective = run.by_training if name == TRAINING else run.objectives[name]
     manifest = Catalog.read(run.manifests[name, run.config.seeds[0]])
     groups = run.space.groups
     attributes = run.space.cells.attributes + (() if groups is None else groups.attributes)
@@ -214,11 +216,13 @@ def make_choice(run: "Run", name: str) -> Choice:
         ]
         for attribute in attributes
     }
-    random = objective.score_masks(random_masks(run.space, NUM_RANDOM, seed=run.space.seed))
+    random: NDArray[np.float64] = np.empty(0)
+    if isinstance(scored_by, CellObjective):  # to train random subsets would cost as much as the search
+        random = scored_by.score_masks(random_masks(run.space, NUM_RANDOM, seed=run.space.seed))
     return Choice(
         objective=name,
-        unit=objective.unit,
-        higher_is_better=objective.higher_is_better,
+        unit=scored_by.unit,
+        higher_is_better=scored_by.higher_is_better,
         optimizer=run.config.search.optimizer,
         arm=name,
         score=result.score,

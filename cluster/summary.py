@@ -91,7 +91,7 @@ def read_results(run: Run) -> pd.DataFrame:
 def make_report_data(run: Run, results: pd.DataFrame, arms: tuple[ArmSummary, ...]) -> ReportData:
     """Everything the report shows."""
     config = run.config
-    main = config.keep if config.keep in run.searches else next(reversed(run.searches))
+    main = config.keep if config.keep in run.objectives else next(reversed(run.objectives))
     assert main is not None
     choices = tuple(make_choice(run, objective) for objective in run.searches)
     return ReportData(
@@ -102,7 +102,7 @@ def make_report_data(run: Run, results: pd.DataFrame, arms: tuple[ArmSummary, ..
         choices=choices,
         main=main,
         results=arms,
-        rank_agreements=rank_arms(run, results) if len(results) else (),
+        rank_agreements=(*(rank_arms(run, results) if len(results) else ()), *run.rankings),
         samples=_samples(run, main),
         surrogate=run.surrogate.scores if run.surrogate else (),
         style_shares=_style_shares(run),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cluster import cli
-from cluster.config import train_config
+from cluster.config import TRAINING, with_recipe_of_training
 from cluster.loggers import require_installed
 from cluster.progress import Tick, progress, say
 from cluster.runtime import RayConfig, announce, ray_session
@@ -20,7 +20,7 @@ from finegpr.catalog import Catalog
 from finegpr.errors import ConfigError
 from finegpr.measure import read_measurements
 from finegpr.storage import locked, write_bytes, write_json
-from search.loop import Generation, SearchResult
+from search.loop import Generation, SearchConfig, SearchResult
 from search.loop import search as search_space
 from search.mixture import make_space
 from search.objectives import make_objective
@@ -30,7 +30,6 @@ from search.subset_diff import describe, searched
 from search.training import RunAll, TrainingObjective, run_in_turn, training_objective
 from search.true_ranking import CheckConfig, TrueRanking, rank_by_training
 
-TRAINING = "training"
 TRUE_RANKING = "true-ranking.json"
 BEST_TRAINED = "subset-trained.json"
 
@@ -64,12 +63,7 @@ def search_verb(verb: cli.Search) -> dict[str, Any]:
 
 def search_config(mapping: dict[str, Any]) -> TrainedSearchConfig:
     """The settings, with the training's recipe filled in. Raises ConfigError."""
-    if isinstance(training := mapping.get(TRAINING), dict):
-        train = training.get("train", {})
-        if isinstance(train, dict):
-            training = {**training, "train": train_config(train, "--set training.train").model_dump(mode="json")}
-        mapping = {**mapping, TRAINING: training}
-    return validate(TrainedSearchConfig, mapping, "--set")
+    return validate(TrainedSearchConfig, with_recipe_of_training(mapping, "--set"), "--set")
 
 
 def _space(config: SearchVerbConfig, source: Catalog) -> Space:
@@ -93,7 +87,7 @@ def _by_measurements(verb: cli.Search, config: TrainedSearchConfig, source: Cata
     write_json(verb.output / TRUE_RANKING, ranking.to_record())
     best = ranking.trained[0]
     write_bytes(verb.output / BEST_TRAINED, (best.subset.to_json() + "\n").encode())
-    _tell_ranking(ranking, training)
+    tell_ranking(ranking, training)
     say(f"best by training: {best.arm} -> {verb.output / BEST_TRAINED}")
     return {
         **told,
@@ -110,18 +104,19 @@ def _by_training(verb: cli.Search, config: TrainedSearchConfig, source: Catalog)
     assert verb.validation is not None
     space = _space(config, source)
     with progress("searching by training", "subsets") as tick:
-        shown = _Shown(tick, config.evaluations)
+        shown = Shown(tick, config.evaluations)
         with _trainings(verb, config, config.training, space, source, verb.validation, shown.batch) as objective:
-            result = search_by_training(config, objective, verb.output, shown.generation)
+            settings = config.model_dump(mode="json", exclude={"training", "check"})
+            result = search_by_training(config, settings, objective, verb.output, shown.generation)
     write_bytes(verb.output / SUBSET, (result.subset.to_json() + "\n").encode())
-    _tell_spent(objective)
-    failed = _failures(objective, [trial.subset for trial in result.history if trial.status == "failed"])
+    tell_spent(objective)
+    failed = failures(objective, [trial.subset for trial in result.history if trial.status == "failed"])
     say(f"training: mAP {result.score:.1%} of {objective.validation.title} -> {verb.output / SUBSET}")
     say(f"  {describe(result.subset, searched(space))}")
     return {"subset": str(verb.output / SUBSET), "score": result.score, "failed": failed}
 
 
-class _Shown:
+class Shown:
     """What a person sees of a search by training: subsets done, the best, and how far its generation is."""
 
     def __init__(self, tick: Tick, evaluations: int) -> None:
@@ -142,9 +137,16 @@ class _Shown:
 
 
 def search_by_training(
-    config: TrainedSearchConfig, objective: TrainingObjective, folder: Path, show: Callable[[Generation], None]
+    config: SearchConfig,
+    settings: dict[str, Any],
+    objective: TrainingObjective,
+    folder: Path,
+    show: Callable[[Generation], None],
 ) -> SearchResult:
-    """Search by true trainings; the journal in ``folder`` and the trainings' results make the same call resume."""
+    """Search by true trainings; the journal in ``folder`` and the trainings' results make the same call resume.
+
+    ``settings`` is what the journal holds of the search, beside all that decides a training.
+    """
     evaluations = objective.affordable(config.evaluations)
     if evaluations < config.evaluations:
         say(f"  gpu_seconds pays for {evaluations} of {config.evaluations} subsets")
@@ -160,8 +162,7 @@ def search_by_training(
         ),
         folder,
         evaluations=evaluations,
-        # Where trainings run and when they are given up does not belong to what is searched.
-        config={**config.model_dump(mode="json", exclude={"training", "check"}), **objective.settings()},
+        config={**settings, **objective.settings()},
         num_random=0,
         progress=show,
     )
@@ -201,7 +202,7 @@ def _trainings(
             yield make(run)
 
 
-def _failures(objective: TrainingObjective, subsets: Sequence[Any]) -> dict[str, str]:
+def failures(objective: TrainingObjective, subsets: Sequence[Any]) -> dict[str, str]:
     """Say which subsets failed and why, and return it by subset."""
     reasons = {subset.key: objective.failure(subset) or "no reason was kept" for subset in subsets}
     for key, reason in reasons.items():
@@ -209,13 +210,13 @@ def _failures(objective: TrainingObjective, subsets: Sequence[Any]) -> dict[str,
     return reasons
 
 
-def _tell_spent(objective: TrainingObjective) -> None:
+def tell_spent(objective: TrainingObjective) -> None:
     spent = objective.spent()
     cost = "" if spent.gpu_seconds is None else f", {spent.gpu_seconds:.0f} GPU-seconds by the cost model"
     say(f"  {spent.num_trainings} trainings, {spent.num_images} images through the network{cost}")
 
 
-def _tell_ranking(ranking: TrueRanking, objective: TrainingObjective) -> None:
+def tell_ranking(ranking: TrueRanking, objective: TrainingObjective) -> None:
     for each in ranking.trained:
         mean_ap = "failed" if each.mean_ap is None else f"mAP {each.mean_ap:.1%}"
         say(f"  {each.arm:10} {mean_ap:10} {ranking.agreement.objective} {each.score:.5g}")
@@ -224,4 +225,4 @@ def _tell_ranking(ranking: TrueRanking, objective: TrainingObjective) -> None:
         say("  no rank correlation: fewer than three subsets, or all alike")
     else:
         say(f"  {found.objective} against training: Spearman {found.spearman:.2f}, Kendall {found.kendall:.2f}")
-    _tell_spent(objective)
+    tell_spent(objective)

@@ -250,7 +250,7 @@ def ranking(agreement: RankAgreement, *, key: str, higher_is_better: bool) -> Fi
     sides = ["left" if (score > middle) == higher_is_better else "right" for score in agreement.scores]
     return Figure(
         key=key,
-        title=f"{agreement.objective} against trained mAP",
+        title=f"{agreement.objective} against trained mAP ({agreement.target})",
         height=300,
         spec={
             "data": [

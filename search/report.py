@@ -88,7 +88,9 @@ def _figures(data: ReportData) -> dict[str, Figure]:
     found += [figures.history(choice, key=f"history/{choice.objective}") for choice in data.choices]
     directions = {choice.objective: choice.higher_is_better for choice in data.choices}
     found += [
-        figures.ranking(each, key=f"ranking/{each.objective}", higher_is_better=directions.get(each.objective, False))
+        figures.ranking(
+            each, key=f"ranking/{each.target}/{each.objective}", higher_is_better=directions.get(each.objective, False)
+        )
         for each in data.rank_agreements
     ]
     found += [

@@ -124,6 +124,6 @@ def _agreement(trained: Sequence[TrainedSubset], surrogate: Objective, training:
         {each.arm: each.score for each in trained},
         {each.arm: each.mean_ap for each in trained if each.mean_ap is not None},
         objective=surrogate.name,
-        target=training.validation.title,
+        target=f"{training.validation.title}, short trainings",
         higher_is_better=surrogate.higher_is_better,
     )

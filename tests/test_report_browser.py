@@ -12,7 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from finegpr.storage import write_table
 from search.report import write_report
+from search.simulation import TARGET, simulate
+from search.sweep import Grid, Ground, SweepConfig, Sweeper, read_sweep, to_table
+from search.sweep_report import Cost, write_sweep_report
 
 report_data = runpy.run_path(str(Path(__file__).with_name("report_example.py")))["report_data"]
 
@@ -151,6 +155,24 @@ def report(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="module")
+def sweep_page(tmp_path_factory):
+    """Of 48 searches over simulated cells."""
+    simulated = simulate((5, 4, 3), seed=0)
+    ground = Ground(
+        cells=simulated.cells, groups=None, identity=simulated.identity, measurements=simulated.measurements
+    )
+    axes = {"images": (60, 90, 120), "identities": (None, 9), "bounds": ((0.15, 0.5),), "seeds": (0, 1)}
+    objectives, optimizers = ("mean_distance", "mmd_rbf"), ("numpy_swarm", "random")
+    config = SweepConfig(targets=(TARGET,), objectives=objectives, optimizers=optimizers, evaluations=30, **axes)
+    sweeper, folder = Sweeper(config, ground), tmp_path_factory.mktemp("sweep")
+    write_table(folder / "sweep.parquet", to_table([sweeper.row(*each) for each in enumerate(Grid(config))]))
+    frame = read_sweep(folder / "sweep.parquet")
+    cost = Cost(seconds=75.0, num_searches=len(frame), num_of_grid=len(frame), chunk=32)
+    write_sweep_report(frame, folder / "sweep.html", config=config, ground=ground, cost=cost)
+    return folder / "sweep.html"
+
+
 FIGURES_SHOWN = "[...document.querySelectorAll('.plot')].filter((e) => e.closest('details:not([open])') === null)"
 
 
@@ -204,6 +226,23 @@ def test_no_figure_is_empty_and_no_labels_overlap(browser, report, width):
     assert browser.evaluate(f"{wide}.map((e) => e.tagName).join()") == ""
     browser.evaluate("document.querySelectorAll('.ytick text').forEach((e) => { e.style.fontSize = '60px'; })")
     assert "distances/viewpoint ytick" in browser.evaluate(OVERLAPS), "overlaps are seen"
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1200, False), (400, True)])
+def test_sweep_page_draws_everything_offline_and_fits_the_width(browser, sweep_page, tmp_path, width, dark):
+    browser.open(sweep_page, width=width, dark=dark)
+    browser.evaluate("document.querySelectorAll('details').forEach((e) => { e.open = true; })")
+    browser.wait("[...document.querySelectorAll('.plot')].every((e) => e.dataset.drawn === 'yes')")
+    assert browser.errors() == []
+    assert browser.requests() == [sweep_page.as_uri()]
+    keys = browser.evaluate("[...document.querySelectorAll('.plot')].map((e) => e.dataset.figure)")
+    assert {key.split("/")[0] for key in keys} == {"gain", "stable", "front"}
+    assert browser.evaluate(EMPTY) == ""
+    assert browser.evaluate(OVERLAPS) == ""
+    wide = "[...document.querySelectorAll('body *')].filter((e) => e.getBoundingClientRect().right > innerWidth + 1)"
+    assert browser.evaluate(f"{wide}.map((e) => e.tagName).join()") == ""
+    browser.screenshot(tmp_path / "sweep.png")
+    assert (tmp_path / "sweep.png").stat().st_size > 20_000
 
 
 def test_print_is_dark_on_light_without_what_only_a_screen_can_do(browser, report):

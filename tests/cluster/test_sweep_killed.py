@@ -1,0 +1,79 @@
+"""A sweep is killed again and again, alone and on Ray, and comes to the same table; no finished chunk is redone."""
+
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cluster.sweep import CHUNKS, TABLE
+from finegpr.catalog import Catalog
+from finegpr.measure import MeasureConfig, measure
+from finegpr.render.minigpr import MiniGPRConfig, render_minigpr
+
+MEASURE = MeasureConfig(
+    height=32, width=32, weights="random", basis_images=20, style_coordinates=4, content_coordinates=8
+)
+SETTINGS = (
+    *("objectives=[mmd_linear,mmd_rbf]", "images=[20,40]", "optimizers=[numpy_swarm,random]", "seeds=[0,1,2,3]"),
+    *("attributes=[viewpoint,weather]", "evaluations=200", "chunk=2"),
+)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Catalog and measurements of about 6 images in each of 4 x 7 cells."""
+    folder = tmp_path_factory.mktemp("sweep")
+    people = MiniGPRConfig(num_identities=6, images_per_identity=28, viewpoints=90, height=32, width=16)
+    render_minigpr(people, folder / "images")
+    source = Catalog.index(folder / "images", layout="finegpr")
+    source.write(folder / "source.parquet")
+    foggy = source.take(np.flatnonzero(source.frame["weather"].isin(["foggy", "snowlight"]).to_numpy())[:30])
+    measure(MEASURE, source, {"foggy": foggy}, folder / "measurements", cells=source.cells(["viewpoint", "weather"]))
+    return folder
+
+
+def start(world: Path, name: str, *options: str) -> subprocess.Popen[bytes]:
+    places = ("--measurements", str(world / "measurements"), "--output", str(world / name))
+    command = [sys.executable, "-m", "cluster.cli", "sweep", str(world / "source.parquet"), *places, *options]
+    return subprocess.Popen([*command, "--set", *SETTINGS], stderr=subprocess.DEVNULL)
+
+
+def finished(folder: Path) -> dict[str, int]:
+    """The finish marker of every chunk, and when it was written."""
+    return {path.name: path.stat().st_mtime_ns for path in (folder / CHUNKS).glob("*.json")}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_kills_at_random_points(world: Path) -> None:
+    """KILLS gives another number than 50; every fourth sweep is on Ray."""
+    kills, generator = int(os.environ.get("KILLS", "50")), random.Random(int(os.environ.get("SEED", "0")))
+    lasts, killed, place = {}, 0, 0
+    for options in (("--serial",), ()):
+        begun = time.monotonic()
+        assert start(world, f"whole{len(options)}", *options).wait() == 0
+        lasts[options] = time.monotonic() - begun
+    expected = (world / "whole1" / TABLE).read_bytes()
+    assert (world / "whole0" / TABLE).read_bytes() == expected
+    while killed < kills or (world / f"cut{place}").exists():
+        name, options = f"cut{place}", () if place % 4 == 3 else ("--serial",)
+        before = finished(world / name)
+        process = start(world, name, *options)
+        if killed < kills:
+            try:
+                process.wait(generator.uniform(0.3, 1.0) * lasts[options])
+            except subprocess.TimeoutExpired:
+                process.kill()
+                killed += 1
+        if process.wait() == 0:
+            assert (world / name / TABLE).read_bytes() == expected
+            place += 1
+        else:
+            after = finished(world / name)
+            assert {chunk: after.get(chunk) for chunk in before} == before, "a finished chunk was searched again"
+    assert place >= 1
