@@ -23,7 +23,8 @@ SESSION = "aost-"
 
 
 class RayConfig(Config):
-    """Where Ray runs: ``address`` None starts a private cluster on this machine with ``num_cpus`` (None: all cores)."""
+    """Where Ray runs: the cluster at ``address``, or at RAY_ADDRESS as Ray itself has it (in a job, that of the job);
+    without either, a private one on this machine with ``num_cpus`` (None: all cores)."""
 
     address: str | None = None
     num_cpus: Annotated[int, Field(ge=1)] | None = None
@@ -54,8 +55,8 @@ def ray_session(config: RayConfig) -> Iterator[Any]:
         yield ray
         return
     options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False, "include_dashboard": False}
-    if config.address is not None:
-        with _joined(ray, config.address):
+    if (address := config.address or os.environ.get("RAY_ADDRESS")) is not None:
+        with _joined(ray, address):
             yield ray
         return
     _remove_left_behind()
@@ -128,7 +129,10 @@ def _joined(ray: Any, address: str) -> Iterator[None]:
             ray.init(address=address, logging_level="ERROR", log_to_driver=False)
     except (ConnectionError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError(f"ray.address {address!r} cannot be joined ({reason}); leave it out to run here") from None
+        raise ConfigError(
+            f"the Ray cluster at {address!r} cannot be joined ({reason}); leave out ray.address, or unset RAY_ADDRESS, "
+            "to run here"
+        ) from None
     try:
         yield
     except Exception:
@@ -169,13 +173,11 @@ def _nodes(ray: Any) -> list[dict[str, float]]:
 @contextmanager
 def unwrapped_errors(what: str) -> Iterator[None]:
     """Raise the error of ours that a worker raised, which Ray wraps; any other as one line that says what failed."""
-    from ray.exceptions import RayError
-
     try:
         yield
     except AostError:
         raise
-    except (RayError, RuntimeError) as error:
+    except Exception as error:  # those of Ray Train have no other common base
         if (ours := _ours(error)) is not None:
             raise ours from None
         raise AostError(f"{what} failed in Ray: {str(error).strip().splitlines()[-1]}") from error

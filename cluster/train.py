@@ -54,6 +54,7 @@ def fit_on_workers(
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    config.require_shares(num_workers)
     what = f"a training on {num_workers} worker{'s' if num_workers > 1 else ''}"
     require_resources(ray, cpus=config.threads, gpus=1 if use_gpu else 0, count=num_workers, what=what)
     output = output.resolve()

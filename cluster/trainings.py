@@ -70,6 +70,7 @@ class TuneTrainings:
         timeout_seconds = config.timeout_seconds
         at_once = None
         if workers > 1:
+            config.train.require_shares(workers)
             what = f"a training on {workers} workers"
             require_resources(ray, cpus=threads, gpus=gpus, count=workers, beside=DRIVER_CPUS, what=what)
             at_once = max(1, count_places(ray, cpus=threads, gpus=gpus) // workers)

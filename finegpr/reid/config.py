@@ -6,6 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from finegpr.config import Config
 from finegpr.device import DeviceName
+from finegpr.errors import ConfigError
 from finegpr.reid.losses import LOSSES, parse_losses
 from finegpr.reid.model import MODELS
 
@@ -66,6 +67,16 @@ class TrainConfig(Config):
     def needs_pairs(self) -> bool:
         """Whether batches are P identities x K images."""
         return any(loss.needs_pairs for loss in parse_losses(self.loss))
+
+    def require_shares(self, num_processes: int) -> None:
+        """Raise ConfigError when a batch cannot be shared by so many processes."""
+        per_process = self.batch_size // num_processes
+        pairs_fit = per_process % self.per_identity == 0 and per_process >= 2 * self.per_identity
+        if self.batch_size % num_processes or (self.needs_pairs and not pairs_fit):
+            raise ConfigError(
+                f"batch_size {self.batch_size} cannot be shared evenly by {num_processes} processes"
+                + (f", each with 2 or more identities of {self.per_identity} images" if self.needs_pairs else "")
+            )
 
     def rate(self, step: int, num_steps: int) -> float:
         """Learning rate of 0-based ``step`` out of ``num_steps``."""

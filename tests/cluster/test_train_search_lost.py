@@ -11,13 +11,21 @@ from pathlib import Path
 from threading import Thread
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from cluster import cli
+from cluster.loggers import TENSORBOARD
+from cluster.runtime import RayConfig, ray_session
+from cluster.train import fit_on_workers
 from cluster.trainings import TrainingVerbConfig, TuneTrainings
+from finegpr.catalog import Catalog
+from finegpr.errors import ConfigError
+from finegpr.reid.recipes import recipe
 from search.journal import JOURNAL
 from search.loop import search
 from search.optimizer import make_optimizer
+from search.space import Budget, Space
 from search.training import TRAININGS, TrainingConfig, run_training, training_objective
 
 STUB_FILE = Path(__file__).parents[1] / "stub_training.py"
@@ -209,3 +217,26 @@ def test_true_trainings_are_ended_by_signals_and_go_on(world, tmp_path, capsys):
     assert cli.run(command(world, folder)) == 0
     for name in (JOURNAL, "subset.json"):
         assert (folder / name).read_bytes() == (tmp_path / "serial" / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_one_training_of_a_search_on_two_workers(world, tmp_path):
+    source, market = (Catalog.read(world / f"{name}.parquet") for name in ("source", "market"))
+    config = TrainingVerbConfig(train=recipe("quick").model_copy(update={"steps": 4, "batch_size": 16}), workers=2)
+    space = Space.of(source, Budget(images=24, identities=4), seed=0, attributes=["viewpoint"])
+    with ray_session(RayConfig(num_cpus=2)) as ray, pytest.raises(ConfigError, match=r"needs 2.01 CPU"):
+        TuneTrainings(ray, config, folder=tmp_path)
+    with ray_session(RayConfig(num_cpus=3)) as ray:
+        with TuneTrainings(ray, config, folder=tmp_path) as run:
+            objective = training_objective(
+                config.objective_config, space, source, market, seed=0, folder=tmp_path, run=run
+            )
+            subset = space.subset(np.ones(2, dtype=bool))
+            (score,) = objective.score([subset])
+        validation = market.part("validation_query", "validation_gallery")
+        manifest = source.take(space.sampler.draw(subset, seed=0))
+        places = {"validation": validation, "output": tmp_path / "again", "seed": 0}
+        again = fit_on_workers(config.train, manifest, **places, ray=ray, num_workers=2, use_gpu=False)
+    assert score == pytest.approx(again.history[-1].metrics["mAP"], abs=1e-12)
+    assert 0 < score <= 1
+    assert (tmp_path / TENSORBOARD).is_dir()

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from cluster.loggers import require_installed
-from cluster.runtime import count_places, require_resources
+from cluster.runtime import RayConfig, count_places, ray_session, require_resources
 from cluster.tune import _Handover, reports
 from finegpr.errors import AostError, ConfigError, InputError
 
@@ -136,3 +136,22 @@ def test_a_logger_that_is_not_installed_is_named(name, monkeypatch):
     require_installed(("tensorboard",))
     with pytest.raises(ConfigError, match=f"pip install {name}"):
         require_installed(("tensorboard", name))
+
+
+def test_ray_address_is_joined_as_ray_users_expect(monkeypatch):
+    import ray
+
+    asked = []
+
+    def init(**options):
+        asked.append(options["address"])
+        raise ConnectionError("nobody answers\nat all")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    for config, address in ((RayConfig(), "10.0.0.1:6379"), (RayConfig(address="10.0.0.2:6379"), "10.0.0.2:6379")):
+        reason = f"{address}' cannot be joined .nobody answers.; .*unset RAY_ADDRESS"
+        with pytest.raises(ConfigError, match=reason), ray_session(config):
+            pass
+        assert asked.pop() == address
