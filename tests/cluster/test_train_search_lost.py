@@ -94,18 +94,18 @@ def test_kills_at_random_points(tmp_path):
     kills, generator = int(os.environ.get("KILLS", "50")), random.Random(int(os.environ.get("SEED", "0")))
     expected = serial(tmp_path / "serial")
     whole = tmp_path / "whole"
-    begun = time.monotonic()
-    out, _ = start(whole).communicate()
+    process, begun = start(whole), time.monotonic()
+    out, _ = process.communicate()
     lasts = time.monotonic() - begun
     assert out == f"{expected.subset.key} {expected.score}\n"
     num_trainings = len((whole / "log").read_text().splitlines())
-    killed = place = 0
+    killed = place = num_again = 0
     while killed < kills or (tmp_path / f"cut{place}").exists():
         cut = tmp_path / f"cut{place}"
         process = start(cut)
         if killed < kills:
             try:
-                process.wait(generator.uniform(0, 0.7 * lasts))
+                process.wait(generator.uniform(0, 0.8 * lasts))
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGKILL)
                 killed += 1
@@ -114,10 +114,11 @@ def test_kills_at_random_points(tmp_path):
             assert again == out
             assert (cut / JOURNAL).read_bytes() == (tmp_path / "serial" / JOURNAL).read_bytes()
             assert results(cut) == results(tmp_path / "serial")
+            num_again += len((cut / "log").read_text().splitlines()) - num_trainings
             # A kill loses the two trainings that ran, and what had ended without having been written.
             assert len((cut / "log").read_text().splitlines()) <= num_trainings + 2 * killed
             place += 1
-    assert place >= 2
+    assert num_again > 0, "no kill hit a training"
 
 
 @pytest.mark.slow
