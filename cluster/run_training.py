@@ -42,7 +42,10 @@ def search_stage(run: "Run") -> None:
                 result = search_by_training(search, settings, objective, stage.folder, shown.generation)
         write_bytes(stage.folder / SUBSET, (result.subset.to_json() + "\n").encode())
         fields |= {"num_evaluations": result.num_evaluations, "score": result.score}
-        failures(objective, [trial.subset for trial in result.history if trial.status == "failed"])
+        failed = failures(objective, [trial.subset for trial in result.history if trial.status == "failed"])
+    run.notes += [
+        f"A short training failed, so its subset is never the best: {key}: {why}" for key, why in failed.items()
+    ]
     tell_spent(objective)
     say(f"  training: mAP {result.score:.1%} of {objective.validation.title}, validation part")
     say(f"  {describe(result.subset, searched(run.space))}")
@@ -51,6 +54,8 @@ def search_stage(run: "Run") -> None:
 
 def check_stage(run: "Run", name: str) -> None:
     """Train the favourites of the search by ``name``, and random subsets, and keep the best as an arm's."""
+    from cluster.run import note
+
     config = run.config.check
     assert config is not None
     settings = {**config.model_dump(mode="json"), **_settings(run)}
@@ -67,6 +72,9 @@ def check_stage(run: "Run", name: str) -> None:
             write_json(path, ranking.to_record())
             fields["num_trainings"] = len(ranking.trained) * len(config.seeds)
         record = read_json(path)
+    for each in record["trained"]:
+        if each["mAP"] is None:
+            note(run, f"a short training of {name}'s {each['arm']} failed, so it is never the best")
     best = record["trained"][0]
     say(f"  {name}: best by training is {best['arm']}, mAP {best['mAP']:.1%}")
     run.checked[CHECKED + name] = choice_from_record(best["subset"])

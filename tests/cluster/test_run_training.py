@@ -1,13 +1,16 @@
 """A run in which short trainings decide too: the arm ``training``, and the checked favourites of another search."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
+import search.training
 from cluster import cli
 from finegpr.subset import Subset
 from search.journal import JOURNAL
+from search.training import Fit, Training, TrainingResult
 
 CONFIG = """
 name: tiny
@@ -93,3 +96,30 @@ def test_settings_that_do_not_go_together_are_refused(
     assert cli.run(["run", str(config), "--output", str(tmp_path / "run"), "--serial", "--set", *changes]) == 2
     assert reason in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_failed_trainings_are_named_in_the_report_and_never_best(
+    run: Path, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "run"
+    shutil.copytree(run, root)
+    for gone in ("search/training", "short-trainings", "check", "train/training", "train/checked_mmd_rbf"):
+        shutil.rmtree(root / gone)
+    journal = (run / "search" / "training" / JOURNAL).read_text().splitlines()
+    scores = {json.loads(line)["score"] for line in journal[1:] if json.loads(line).get("score")}
+    train, failed = search.training._train, []
+
+    def fails(training: Training, fit: Fit) -> TrainingResult:
+        result = train(training, fit)
+        if result.mean_ap is not None and result.mean_ap >= max(scores) - 1e-12:
+            failed.append(training.label)
+            return TrainingResult(mean_ap=None, failure="MemoryError: no memory for the batch")
+        return result
+
+    monkeypatch.setattr(search.training, "_train", fails)
+    assert cli.run(["run", str(config), "--output", str(root), "--serial"]) == 0
+    assert failed
+    notes = json.loads((root / "report.json").read_text())["notes"]
+    assert any("MemoryError: no memory for the batch" in note and failed[-1] in note for note in notes)
+    chosen = Subset.from_json((root / "search" / "training" / "subset.json").read_text())
+    assert chosen.key not in failed
