@@ -82,7 +82,10 @@ def _by_measurements(verb: cli.Search, config: TrainedSearchConfig, source: Cata
     space = _space(config, source)
     identity = source.frame["identity"].to_numpy(dtype=np.int64)
     surrogate = make_objective(config.objective, space, measurements, identity, target=target, scale=config.scale)
-    with _trainings(verb, config, config.training, space, source, verb.validation) as training:
+    with (
+        progress("checking by training", "trainings") as tick,
+        _trainings(verb, config, config.training, space, source, verb.validation, tick) as training,
+    ):
         ranking = rank_by_training(config.check or CheckConfig(), result.history, surrogate, training)
     write_json(verb.output / TRUE_RANKING, ranking.to_record())
     best = ranking.trained[0]

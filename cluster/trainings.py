@@ -107,7 +107,8 @@ class TuneTrainings:
 
     def __call__(self, trainings: Sequence[Training]) -> None:
         lost = self._run(
-            [{"label": training.label, "key": training.key, "training": training} for training in trainings], self._tick
+            [{"label": training.label, "key": training.key, "training": training} for training in trainings],
+            lambda done, total, _="": self._tick(done, total),  # a subset is too long a name for a line of progress
         )
         for training, reason in zip(trainings, lost, strict=True):
             if reason is not None and training.result() is None:
