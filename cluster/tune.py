@@ -77,6 +77,7 @@ class TuneRun:
                 storage_path=str(storage.resolve()),
                 verbose=0,
                 callbacks=[_Watch(self._handover), *loggers],
+                stop=_Stop(self._handover),
                 failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
             ),
         )
@@ -88,8 +89,10 @@ class TuneRun:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._handover.close()
-        if kind is None:
+        # After a signal there is no time; after an error, Ray must not be shut down under Tune's feet.
+        if kind is None or issubclass(kind, Exception):
             self._thread.join(CLOSING_SECONDS)
+        if kind is None:
             shutil.rmtree(self._storage, ignore_errors=True)
 
     def __call__(self, trials: Sequence[dict[str, Any]], tick: Tick) -> list[str | None]:
@@ -119,7 +122,7 @@ class _Handover:
         self._running: set[int] = set()
         self._ended: dict[int, dict[str, Any]] = {}
         self._num_trials = 0
-        self._closed = False
+        self.closed = False
         self._over: str | None = None
 
     def run(self, trials: Sequence[dict[str, Any]], tick: Tick) -> list[str | None]:
@@ -143,7 +146,7 @@ class _Handover:
 
     def close(self) -> None:
         with self._changed:
-            self._closed = True
+            self.closed = True
             self._waiting.clear()
             self._changed.notify_all()
 
@@ -158,8 +161,8 @@ class _Handover:
         It waits where nothing is on its way: Tune, told None, would sleep for a second.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._running or self._closed)
-            if self._closed:
+            self._changed.wait_for(lambda: self._waiting or self._running or self.closed)
+            if self.closed:
                 raise StopIteration
             if not self._waiting or len(self._running) >= self._at_once:
                 return None
@@ -202,6 +205,24 @@ class _Suggest(Searcher):
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing, see ``__getstate__``."""
+
+
+class _Stop(tune.Stopper):
+    """Ends Tune, whatever still runs, when the search is over."""
+
+    def __init__(self, handover: _Handover) -> None:
+        self._handover = handover
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing, as for the searcher."""
+        return {}
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        del trial_id, result
+        return False
+
+    def stop_all(self) -> bool:
+        return self._handover.closed
 
 
 class _Watch(tune.Callback):
