@@ -7,6 +7,14 @@ Every objective here is a quadratic form of the cell shares p with sum 1,
 For a mean kernel K between cells and t between cells and target, |sum_c p_c mu_c - mu_T|^2 = p'Kp - 2 p't + const. K is
 centred, K = H K H + a 1' + 1 a' - s, so that few coordinates u carry it, H K H ~ U U' + H R H with R diagonal, and
 l = 2 a - 2 t is exact. R keeps the diagonal exact: it holds the noise of the cells' means, which v_c / k_c takes off.
+
+That is unbiased only where U U' is free of that noise. The leading eigenvectors of H K H hold it, and subsets see more
+of these than of the others: a diagonal would count it twice. So U U' is a principal factor (Harman 1976): of
+A = H K H - H D H, D_c the noise as the directions beyond the leading V show it, the cell's mean of their eigenvalues,
+(H K H - V L V')_cc / (1 - 1/M - (V V')_cc). And it is the best of its rank in the eyes of subsets, U = g A C W l^(-1/2)
+with C'A C = W l W' and C C' = S, where S_cd = AGREEMENT^(number of attributes in which c and d differ) is how the
+shares of random subsets go together; g makes tr(S U U') that of H K H, both without their diagonals, so that hardly an
+error is left on average. Where the coordinates carry all of H K H, D = 0 and S does not matter.
 """
 
 from collections.abc import Iterator
@@ -27,9 +35,12 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float64]
 Singles = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
+Codes = npt.NDArray[np.int16]
 
 MAX_RANK = 64
 SMALLEST_EIGENVALUE = 2e-6  # of the largest; below it directions are rounding noise
+AGREEMENT = 0.3  # half of many values would have 1/2, half of three 0.3, single cells 0
+LEAST_SCALE = 0.01  # of coordinates where cells do not differ, so that they stay defined
 ROWS_AT_ONCE = 64  # keeps one kernel block in the cache
 
 
@@ -124,10 +135,10 @@ def embed_linear(
         identity=person,
         num_cells=len(cells),
     )
-    return embed_means(images, measurements.target_phi(target, scale).astype(np.float64))
+    return embed_means(images, measurements.target_phi(target, scale).astype(np.float64), cells)
 
 
-def embed_means(images: Samples, target: Floats) -> CellEmbedding:
+def embed_means(images: Samples, target: Floats, cells: "Cells") -> CellEmbedding:
     """The squared distance of the means of vectors (n, S) of source images and (m, S) of the target's."""
     means = images.means[images.num_identities > 0]
     # Distances of means do not see the origin; near them, products lose no digits.
@@ -136,6 +147,7 @@ def embed_means(images: Samples, target: Floats) -> CellEmbedding:
     vectors = images.values - origin
     return _from_kernel(
         images,
+        cells,
         vectors @ (means - origin).T,
         to_target=vectors @ to_target,
         of_target=float(to_target @ to_target),
@@ -169,6 +181,7 @@ def embed_rbf(
     of_target = float(sum(within_target)) / len(goal[0]) ** 2
     return _from_kernel(
         images,
+        cells,
         image_cell.astype(np.float64),
         to_target=to_target,
         of_target=of_target,
@@ -251,7 +264,7 @@ def _variance(images: Samples, of_unit: Floats, of_cell: Floats) -> Floats:
 
 
 def _from_kernel(
-    images: Samples, image_cell: Floats, *, to_target: Floats, of_target: float, of_unit: Floats
+    images: Samples, cells: "Cells", image_cell: Floats, *, to_target: Floats, of_target: float, of_unit: Floats
 ) -> CellEmbedding:
     """Factor a kernel given between images and measured cells (n, M), images and target (n,), target and itself, and an
     identity's mean in a cell and itself (units,)."""
@@ -266,21 +279,20 @@ def _from_kernel(
     centred = kernel - row_means[:, None] - row_means[None, :] + mean
     centred = (centred + centred.T) / 2
     num = len(measured)
-    values, vectors = linalg.eigh(centred, subset_by_index=(max(0, num - MAX_RANK), num - 1))
-    kept = np.flatnonzero(values > max(SMALLEST_EIGENVALUE * values[-1], 1e-12 * abs(mean)))[::-1]
-    missing = centred - (vectors[:, kept] * values[kept]) @ vectors[:, kept].T
+    weights, noise = _factor(centred, cells.codes[measured], least=1e-12 * abs(mean))
+    own_noise = noise[:, None] * weights
+    own_noise -= own_noise.mean(axis=0)
+    of_cells = centred @ weights - own_noise
+    missing = centred - of_cells @ of_cells.T
     own = _uncentred_diagonal(missing.diagonal())
-    missing -= np.diag(own) - (own[:, None] + own) / num + own.sum() / num**2
+    missing -= _centred_diagonal(own)
     norm, missed = float(np.square(centred).sum()), float(np.square(missing).sum())
     image_means = image_cell.mean(axis=1)
-    coordinates = image_cell @ vectors[:, kept]
-    coordinates -= image_means[:, None] * vectors[:, kept].sum(axis=0)
-    coordinates -= (row_means - mean) @ vectors[:, kept]
-    coordinates /= np.sqrt(values[kept])
+    coordinates = image_cell @ weights - row_means @ weights - own_noise[place]
     linear = 2 * image_means - 2 * to_target
     samples = Samples(
         values=np.concatenate([coordinates, linear[:, None]], axis=1),
-        names=(*(f"coordinate {place + 1}" for place in range(len(kept))), "linear"),
+        names=(*(f"coordinate {place + 1}" for place in range(weights.shape[1])), "linear"),
         cell=images.cell,
         identity=images.identity,
         num_cells=images.num_cells,
@@ -289,13 +301,58 @@ def _from_kernel(
     beyond_rank[measured] = own
     embedding = _from_samples(
         samples,
-        np.eye(len(kept) + 1),
+        np.eye(weights.shape[1] + 1),
         constant=of_target - mean + own.sum() / num**2,
         beyond_rank=beyond_rank,
         variance=_variance(images, of_unit, of_cell),
-        rank_error=float(np.sqrt(missed / norm)) if len(kept) else 0.0,
+        rank_error=float(np.sqrt(missed / norm)) if weights.shape[1] else 0.0,
     )
     return replace(embedding, linear=embedding.linear - 2 * beyond_rank / num)
+
+
+def _factor(centred: Floats, codes: Codes, *, least: float) -> tuple[Floats, Floats]:
+    """Weights (M, R), of sum 0 over cells, and D (M,) of a centred kernel (M, M) between cells of ``codes`` (M, A):
+    (H K H - H D H) times the weights are the coordinates."""
+    num = len(centred)
+    values, vectors = _leading(centred, least)
+    if len(values) < MAX_RANK or num <= MAX_RANK + 1:
+        weights = vectors / np.sqrt(values)
+        return weights - weights.mean(axis=0), np.zeros(num)
+    beyond = centred.diagonal() - np.square(vectors) @ values
+    share = 1 - 1 / num - np.square(vectors).sum(axis=1)
+    # A mean of the eigenvalues beyond, so between 0 and the last one kept but for rounding of a share of almost 0.
+    noise = np.clip(beyond / np.maximum(share, 1e-6), 0, values[-1])
+    without_noise = centred - _centred_diagonal(noise)
+    agreement = np.ones((num, num))
+    for of_attribute in codes.T:
+        agreement[of_attribute[:, None] != of_attribute] *= AGREEMENT
+    root = linalg.cholesky(agreement, lower=True)
+    values, vectors = _leading(root.T @ without_noise @ root, SMALLEST_EIGENVALUE * values[0])
+    weights = root @ vectors / np.sqrt(values)
+    weights -= weights.mean(axis=0)
+    coordinates = without_noise @ weights
+    seen = _seen(coordinates @ coordinates.T, agreement)
+    scale = _seen(centred, agreement) / seen if seen > 0 else 1.0
+    return weights * np.sqrt(max(scale, LEAST_SCALE)), noise
+
+
+def _leading(matrix: Floats, least: float) -> tuple[Floats, Floats]:
+    """The at most ``MAX_RANK`` greatest eigenvalues (R,), descending, and vectors (M, R); rounding noise left out."""
+    num = len(matrix)
+    values, vectors = linalg.eigh(matrix, subset_by_index=(max(0, num - MAX_RANK), num - 1))
+    kept = np.flatnonzero(values > max(SMALLEST_EIGENVALUE * values[-1], least))[::-1]
+    return values[kept], vectors[:, kept]
+
+
+def _seen(centred: Floats, agreement: Floats) -> float:
+    """What random subsets see of a centred matrix (M, M) without its diagonal, up to a factor."""
+    return float((agreement * (centred - _centred_diagonal(_uncentred_diagonal(centred.diagonal())))).sum())
+
+
+def _centred_diagonal(diagonal: Floats) -> Floats:
+    """H R H (M, M) of the diagonal R (M,)."""
+    num = len(diagonal)
+    return np.asarray(np.diag(diagonal) - (diagonal[:, None] + diagonal) / num + diagonal.sum() / num**2)
 
 
 def _uncentred_diagonal(diagonal: Floats) -> Floats:

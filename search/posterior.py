@@ -34,4 +34,4 @@ def embed_posterior(
         num_cells=len(cells),
     )
     of_target = [np.mean([softmax(logits) for logits in each.of_target], axis=0) for each in readings.attributes]
-    return embed_means(images, np.concatenate(of_target, axis=1))
+    return embed_means(images, np.concatenate(of_target, axis=1), cells)

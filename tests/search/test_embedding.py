@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from finegpr.errors import InputError
-from search.embedding import embed_distance, embed_linear, embed_rbf
+from search.embedding import CellEmbedding, embed_distance, embed_linear, embed_rbf
 from search.samples import Samples
 from search.simulation import TARGET, Simulation, simulate
 
@@ -168,6 +168,69 @@ def test_low_rank_keeps_the_order_of_scores_and_tells_its_error() -> None:
     exact = np.array([naive_score(simulation, kernels, p) for p in shares])
     near = embedding.score(shares)
     assert np.corrcoef(exact.argsort().argsort(), near.argsort().argsort())[0, 1] > 0.98
+
+
+def kernel_score(simulation: Simulation, embedding: CellEmbedding, p: np.ndarray) -> np.ndarray:
+    """mmd_rbf at shares (n, C) by the full kernel between cells of as many people each, less the noise of their means.
+
+    It takes the variance between people from ``embedding``: of it, the rank of the coordinates leaves nothing out.
+    """
+    sketch, target = simulation.measurements.sketch, simulation.measurements.target_sketch[TARGET]
+    num_cells = p.shape[1]
+    people = len(sketch) // num_cells
+    order = np.argsort(simulation.measurements.cell, kind="stable")
+    within = naive_rbf(simulation, sketch[order], sketch[order])
+    kernel = within.reshape(num_cells, people, num_cells, people).mean(axis=(1, 3))
+    to_target = naive_rbf(simulation, sketch[order], target).reshape(num_cells, -1).mean(axis=1)
+    quadratic = ((p @ kernel) * p).sum(axis=1) - np.square(p) @ (embedding.variance / people)
+    return quadratic - 2 * p @ to_target + naive_rbf(simulation, target, target).mean()
+
+
+def random_products(simulation: Simulation, num: int = 200) -> np.ndarray:
+    """Equal shares (num, C) of the cells of random subsets: every value is in or out, whatever the others."""
+    codes, random = simulation.cells.codes, np.random.default_rng(0)
+    inside = np.ones((4 * num, len(codes)), dtype=bool)
+    for of_attribute in codes.T:
+        inside &= (random.random((4 * num, of_attribute.max() + 1)) < 0.5)[:, of_attribute]
+    inside = inside[inside.any(axis=1)][:num]
+    return np.asarray(inside / inside.sum(axis=1, keepdims=True))
+
+
+@pytest.mark.parametrize(("noise", "spread"), [(1.0, 0.02), (3.0, 0.15)])
+def test_few_coordinates_make_no_error_on_average_over_subsets(noise: float, spread: float) -> None:
+    """Two people a cell: the kernel is full of noise, which 64 of 160 coordinates and a diagonal must not count twice.
+
+    Leading eigenvectors of the kernel itself and its diagonal are 0.08 and 0.26 too high, and spread by 0.05 and 0.22.
+    """
+    simulation = simulate((8, 5, 4), seed=0, identities_per_cell=2, coordinates_per_term=30, noise=noise)
+    embedding = embed_rbf(simulation.measurements, simulation.cells, simulation.identity, **OPTIONS)
+    assert embedding.coordinates.shape == (160, 64)
+    shares = random_products(simulation)
+    exact = kernel_score(simulation, embedding, shares)
+    error = (embedding.score(shares) - exact) / exact.std()
+    assert abs(error.mean()) < 0.02
+    assert error.std() < spread
+
+
+def test_few_coordinates_score_single_cells_exactly() -> None:
+    simulation = simulate((8, 5, 4), seed=0, identities_per_cell=2, coordinates_per_term=30, noise=1.0)
+    embedding = embed_rbf(simulation.measurements, simulation.cells, simulation.identity, **OPTIONS)
+    assert embedding.rank_error > 0.01
+    alone = np.eye(160)
+    np.testing.assert_allclose(embedding.score(alone), kernel_score(simulation, embedding, alone), rtol=1e-4)
+
+
+@pytest.mark.parametrize("spread", [0.0, 1.0, 1e3])
+def test_few_coordinates_of_noise_alone_are_right_on_average(spread: float) -> None:
+    """Equal images, noise, and images that have nothing in common, whose kernel has no leading directions at all."""
+    simulation = simulate((8, 5, 4), seed=0, identities_per_cell=2)
+    measurements = simulation.measurements
+    sketch = spread * np.random.default_rng(0).normal(size=measurements.sketch.shape)
+    simulation = replace(simulation, measurements=replace(measurements, sketch=sketch.astype(np.float32)))
+    embedding = embed_rbf(simulation.measurements, simulation.cells, simulation.identity, **OPTIONS)
+    shares = random_products(simulation, 20)
+    exact = kernel_score(simulation, embedding, shares)
+    np.testing.assert_allclose(embedding.score(shares).mean(), exact.mean(), atol=0.01)
 
 
 @pytest.mark.parametrize("embed", [embed_distance, embed_linear, embed_rbf])
