@@ -161,8 +161,9 @@ class Search(Verb):
     target: str | None = None
     """Which of the measured targets; not needed when there is one."""
     validation: Path | None = None
-    """A labelled target's catalog: objective=training searches by short trainings, scored on its validation part; after
-    a search by any other objective the best subsets are trained (check.top=5 check.random=5 check.seeds=[0])."""
+    """A target's catalog: objective=training searches by short trainings, scored on its labelled validation part, or by
+    training.score=label_free on photos; after a search by any other objective its best subsets are trained and ranked
+    by mAP (check.top=5 check.random=5 check.seeds=[0])."""
     serial: bool = False
     """Trainings in this process, without Ray."""
     output: Path = Path("search")

@@ -136,8 +136,8 @@ class RunConfig(Config):
         by_training = [arm for arm in self.arms if arm == TRAINING or arm.startswith(CHECKED)]
         if by_training and self.training is None:
             raise ValueError(f"arm {by_training[0]} needs short trainings; describe them in training")
-        if self.check is not None and self.training is None:
-            raise ValueError("check trains a search's favourites; say how in training")
+        if self.check is not None and (self.training is None or self.training.score != "mAP"):
+            raise ValueError("check trains a search's favourites and ranks them by mAP; say how in training")
         if self.check is None and (checked := [arm for arm in by_training if arm != TRAINING]):
             raise ValueError(f"arm {checked[0]} is the best of a check; say by check how many are trained")
         if self.training is not None and self.check is None and TRAINING not in self.arms:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from cluster.config import CHECKED, TRAINING
 from cluster.progress import Tick, progress, say
 from cluster.searching import SUBSET
-from cluster.train_search import TRUE_RANKING, Shown, failures, search_by_training, tell_ranking, tell_spent
+from cluster.train_search import TRUE_RANKING, Shown, failures, in_words, search_by_training, tell_ranking, tell_spent
 from finegpr.mixture import choice_from_record
 from finegpr.reid.model import find_weights
 from finegpr.storage import read_json, write_bytes, write_json
@@ -37,7 +37,7 @@ def search_stage(run: "Run") -> None:
     settings = {**search.model_dump(mode="json"), **_settings(run)}
     with run.folder.stage(f"search/{TRAINING}", inputs=_inputs(run), config=settings, journal=True) as (stage, fields):
         with progress("searching by training", "subsets") as tick:
-            shown = Shown(tick, config.evaluations)
+            shown = Shown(tick, config.evaluations, unit=config.score)
             with _objective(run, shown.batch, idle=stage.done) as objective:
                 result = search_by_training(search, settings, objective, stage.folder, shown.generation)
         write_bytes(stage.folder / SUBSET, (result.subset.to_json() + "\n").encode())
@@ -47,7 +47,7 @@ def search_stage(run: "Run") -> None:
         f"A short training failed, so its subset is never the best: {key}: {why}" for key, why in failed.items()
     ]
     tell_spent(objective)
-    say(f"  training: mAP {result.score:.1%} of {objective.validation.title}, validation part")
+    say(f"  training: {in_words(result.score, objective.unit)} of {objective.validation.title}")
     say(f"  {describe(result.subset, searched(run.space))}")
     run.searches[TRAINING], run.by_training = result, objective
 

@@ -45,8 +45,10 @@ def search_verb(verb: cli.Search) -> dict[str, Any]:
     """Search by measurements or by training, and train the best subsets where a labelled target is given."""
     config = search_config(override({}, verb.set))
     by_training = config.objective == TRAINING
+    if config.training is not None and config.training.score != "mAP" and not by_training:
+        raise ConfigError("the best subsets are ranked by true mAP; leave training.score out, or search by training")
     if verb.validation is None and (by_training or config.training is not None or config.check is not None):
-        raise ConfigError("trainings are scored on the validation part of a labelled target; name it by --validation")
+        raise ConfigError("trainings are scored on a target, best on a labelled validation part; give --validation")
     if verb.validation is not None and config.training is None:
         raise ConfigError("--validation is for true trainings; say which by --set training.train.recipe=quick")
     if by_training and (unused := sorted({"rounds", "scale", "check"} & config.model_fields_set)):
@@ -107,30 +109,37 @@ def _by_training(verb: cli.Search, config: TrainedSearchConfig, source: Catalog)
     assert verb.validation is not None
     space = _space(config, source)
     with progress("searching by training", "subsets") as tick:
-        shown = Shown(tick, config.evaluations)
+        shown = Shown(tick, config.evaluations, unit=config.training.score)
         with _trainings(verb, config, config.training, space, source, verb.validation, shown.batch) as objective:
             settings = config.model_dump(mode="json", exclude={"training", "check"})
             result = search_by_training(config, settings, objective, verb.output, shown.generation)
     write_bytes(verb.output / SUBSET, (result.subset.to_json() + "\n").encode())
     tell_spent(objective)
     failed = failures(objective, [trial.subset for trial in result.history if trial.status == "failed"])
-    say(f"training: mAP {result.score:.1%} of {objective.validation.title} -> {verb.output / SUBSET}")
+    reached = in_words(result.score, objective.unit)
+    say(f"training: {reached} of {objective.validation.title} -> {verb.output / SUBSET}")
     say(f"  {describe(result.subset, searched(space))}")
     return {"subset": str(verb.output / SUBSET), "score": result.score, "failed": failed}
+
+
+def in_words(score: float, unit: str) -> str:
+    """A score by training, with its name."""
+    return f"mAP {score:.1%}" if unit == "mAP" else f"{unit} {score:.4g}"
 
 
 class Shown:
     """What a person sees of a search by training: subsets done, the best, and how far its generation is."""
 
-    def __init__(self, tick: Tick, evaluations: int) -> None:
+    def __init__(self, tick: Tick, evaluations: int, *, unit: str) -> None:
         self._tick = tick
+        self._unit = unit
         self._evaluations = evaluations
         self._done = 0
         self._best = ""
 
     def generation(self, generation: Generation) -> None:
         self._done = generation.num_evaluations
-        self._best = "" if generation.best is None else f"best mAP {generation.best:.1%}"
+        self._best = "" if generation.best is None else f"best {in_words(generation.best, self._unit)}"
         self._tick(self._done, self._evaluations, self._best)
 
     def batch(self, done: int, total: int, note: str = "") -> None:

@@ -79,10 +79,9 @@ class TuneTrainings:
             trained_by = on_workers(workers, use_gpu=gpus > 0) if workers > 1 else fit
 
             def work(trial: dict[str, Any], report: "Report") -> dict[str, Any]:
-                done = run_watched(
-                    trial["training"], fit=reporting(trained_by, report), timeout_seconds=timeout_seconds
-                )
-                return {} if done.mean_ap is None else {"mAP": done.mean_ap}
+                training: Training = trial["training"]
+                done = run_watched(training, fit=reporting(trained_by, report), timeout_seconds=timeout_seconds)
+                return {} if done.failure else {training.score: done.score}
 
             return work
 

@@ -31,7 +31,7 @@ MAX_ERRORS = 30
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What a sweep took: ``seconds`` of the processor in all, for so many searches of a grid, in chunks of ``chunk``."""
+    """What a sweep took: ``seconds`` of the processor for so many searches of a grid, in chunks of ``chunk``."""
 
     seconds: float
     num_searches: int

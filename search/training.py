@@ -1,4 +1,5 @@
-"""The objective ``training``: a subset is worth the mAP that a short re-ID training on its manifest reaches.
+"""The objective ``training``: a subset is worth what a short re-ID training on its manifest reaches on the target: mAP
+on the validation part, or a label-free score.
 
 Each training has a folder of its own, named by all that decides its result, and commits that result there. So the same
 search, killed and run again, trains nothing twice, and it does not matter where a training ran.
@@ -8,9 +9,9 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import ceil, floor, isfinite
+from math import floor, isfinite
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from pydantic import Field, field_validator, model_validator
@@ -20,11 +21,13 @@ from finegpr.config import Config
 from finegpr.errors import AostError, ConfigError, InputError, StateError
 from finegpr.reid.config import TrainConfig
 from finegpr.reid.data import ImageStore
+from finegpr.reid.label_free import MIN_PHOTOS, unlabelled_photos
 from finegpr.reid.model import find_weights
 from finegpr.reid.sampler import batches_per_epoch
 from finegpr.reid.train import Diverged, FitResult, fit
 from finegpr.storage import canonical_hash, read_marker, write_marker
 from finegpr.subset import Subset
+from search.halving import halve, halving_cost
 from search.space import Floats, Space
 
 FORMAT = 1  # raised by hand when the same training would give another result
@@ -34,18 +37,22 @@ IMAGES = "images"
 VALIDATION_PARTS = ("validation_query", "validation_gallery")
 
 Fit = Callable[..., FitResult]
+Score = Literal["mAP", "label_free"]
 
 
 class TrainingConfig(Config):
     """How a subset is scored by training. ``train`` is the whole training of one subset.
 
-    ``rungs`` are fractions of it, rising to 1: of each generation all subsets are trained for the first, and the better
-    half of those for the next, anew and with that length's own learning rates. ``seconds_per_image`` is the cost model:
+    ``score``: mAP on the target's labelled validation part, or label_free on its training images, whose labels are not
+    looked at: ``finegpr.reid.label_free`` says which, and results/label-free.md how well that ranks. ``rungs`` are
+    fractions of ``train``, rising to 1: of each generation all subsets are trained for the first, and the better half
+    of those for the next, anew and with that length's own learning rates. ``seconds_per_image`` is the cost model:
     GPU-seconds per image and pass, a constant, so that a cost does not depend on the machine; None leaves it in images.
     ``gpu_seconds`` is a budget by that model, which bounds how many subsets are trained.
     """
 
     train: TrainConfig
+    score: Score = "mAP"
     rungs: tuple[float, ...] = (1.0,)
     seconds_per_image: float | None = Field(default=None, gt=0)
     gpu_seconds: float | None = Field(default=None, gt=0)
@@ -85,6 +92,7 @@ class Training:
     folder: Path
     subset: Subset
     config: TrainConfig
+    score: Score
     seed: int
     source_root: str
     validation: Path
@@ -108,21 +116,29 @@ class Training:
             return None
         if marker.get("key") != self.key:
             raise StateError(f"{self.folder} holds another training; delete it and run the same command again")
-        return TrainingResult(mean_ap=marker["mAP"], failure=marker["failure"])
+        return TrainingResult(mean_ap=marker["mAP"], label_free=marker["label_free"], failure=marker["failure"])
 
     def commit(self, result: "TrainingResult") -> None:
         """Write the result, then drop the model: a search makes thousands."""
-        fields = {"mAP": result.mean_ap, "failure": result.failure, "num_trained": self.num_trained}
+        scores = {"mAP": result.mean_ap, "label_free": result.label_free}
+        fields = {**scores, "failure": result.failure, "num_trained": self.num_trained}
         write_marker(self.folder, {"key": self.key, "subset": self.subset.to_record(), **fields})
         shutil.rmtree(self.work, ignore_errors=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingResult:
-    """``mean_ap`` on the validation part, a fraction; None for a training that failed, with the reason."""
+    """``mean_ap`` on the validation part, a fraction, or the ``label_free`` score, whichever was asked for; both None
+    for a training that failed, with the reason."""
 
     mean_ap: float | None
+    label_free: float | None = None
     failure: str | None
+
+    @property
+    def score(self) -> float:
+        """The one that was asked for, NaN for a training that failed."""
+        return next((value for value in (self.mean_ap, self.label_free) if value is not None), np.nan)
 
 
 RunAll = Callable[[Sequence[Training]], None]
@@ -131,7 +147,7 @@ RunAll = Callable[[Sequence[Training]], None]
 def run_training(training: Training, *, fit: Fit = fit) -> TrainingResult:
     """Train, score and commit; a training that was committed is only read. Safe to run twice.
 
-    A training that diverges, gets no finite mAP, or raises what has to do with its own images is a failed one. Raises
+    A training that diverges, gets no finite score, or raises what has to do with its own images is a failed one. Raises
     what would befall every other one too: an AostError of the config, our state or the disk.
     """
     if (done := training.result()) is not None:
@@ -161,10 +177,12 @@ def _train(training: Training, fit: Fit) -> TrainingResult:
     except Exception as error:
         return TrainingResult(mean_ap=None, failure=_one_line(error))
     metrics = fitted.history[-1].metrics or {}
-    mean_ap = float(metrics.get("mAP", np.nan))
-    if not isfinite(mean_ap):
-        return TrainingResult(mean_ap=None, failure=f"its mAP is {mean_ap}")
-    return TrainingResult(mean_ap=mean_ap, failure=None)
+    score = float(metrics.get(training.score, np.nan))
+    if not isfinite(score):
+        return TrainingResult(mean_ap=None, failure=f"its {training.score} is {score}")
+    if training.score == "label_free":
+        return TrainingResult(mean_ap=None, label_free=score, failure=None)
+    return TrainingResult(mean_ap=score, failure=None)
 
 
 def _one_line(error: Exception) -> str:
@@ -179,7 +197,8 @@ def run_in_turn(trainings: Sequence[Training]) -> None:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrainingObjective:
-    """mAP on the target's validation part after a training on the subset's manifest. Make it by ``training_objective``.
+    """What ``config.score`` says, of the target, after a training on the subset's manifest; ``unit`` names it. Make it
+    by ``training_objective``. ``validation`` is what trainings are scored on: the validation part, or photos.
 
     The score of a subset that fell out at a rung is that of its last training, shorter than the others'. ``run``
     commits a result for every training it is given, wherever it runs them.
@@ -195,8 +214,11 @@ class TrainingObjective:
     images: Path | None
     run: RunAll = run_in_turn
     name: str = "training"
-    unit: str = "mAP"
     higher_is_better: bool = True
+
+    @property
+    def unit(self) -> str:
+        return self.config.score
 
     def score(self, subsets: list[Subset]) -> Floats:
         """Scores (n,) of one generation, NaN where the training failed. Trains what was not trained before."""
@@ -209,7 +231,7 @@ class TrainingObjective:
                 self.source.take(rows).write(training.manifest)
             if pending:
                 self.run(pending)
-            return np.array([_score(training) for training in trainings])
+            return np.array([_result(training).score for training in trainings])
 
         return halve(len(subsets), self.config.lengths, train)
 
@@ -220,6 +242,7 @@ class TrainingObjective:
                 "format": FORMAT,
                 "subset": subset.key,
                 "train": config.model_dump(mode="json"),
+                "score": self.config.score,
                 "seed": self.seed,
                 "space": self.space.fingerprint,
                 "source": self.source.fingerprint,
@@ -233,6 +256,7 @@ class TrainingObjective:
             folder=self.folder / TRAININGS / key[:24],
             subset=subset,
             config=config,
+            score=self.config.score,
             seed=self.seed,
             source_root=str(self.source.root),
             validation=self.folder / VALIDATION,
@@ -314,15 +338,9 @@ def training_objective(
     """The objective over the manifests of ``space``, which is one of ``source``; trainings live in ``folder``.
 
     All images are decoded once, when that fits the training's cache. Raises ConfigError for a target without a labelled
-    validation part: its test part is never looked at.
+    validation part, or for a label-free score with too few training images: its test part is never looked at.
     """
-    validation = target.part(*VALIDATION_PARTS)
-    for name in VALIDATION_PARTS:
-        if not len(validation.part(name)):
-            raise ConfigError(
-                f"{target.title} has no images in its part {name}, by which trainings are scored; give a target with "
-                "a labelled validation part, or search by an objective that needs no labels"
-            )
+    validation = _photos(target) if config.score == "label_free" else _validation_part(target)
     # Absolute, because a worker process may live in another folder.
     folder = folder.resolve()
     validation.write(folder / VALIDATION)
@@ -345,35 +363,29 @@ def training_objective(
     )
 
 
-def halve(num: int, lengths: Sequence[TrainConfig], train: Callable[[list[int], TrainConfig], Floats]) -> Floats:
-    """Successive halving (Jamieson and Talwalkar 2016) of one generation: the last scores (num,) that each place got.
-
-    ``train`` scores places at one length, higher is better, NaN for a failure. The better half of those with a score,
-    rounded up, goes on; of equal ones the first. A single one is trained at once for the last length.
-    """
-    scores = np.full(num, np.nan)
-    left = list(range(num))
-    for config in lengths:
-        if not left or (len(left) == 1 and config is not lengths[-1]):
-            continue
-        scores[left] = train(left, config)
-        ranked = sorted((place for place in left if isfinite(scores[place])), key=lambda place: -scores[place])
-        left = sorted(ranked[: ceil(len(ranked) / 2)])
-    return scores
+def _validation_part(target: Catalog) -> Catalog:
+    validation = target.part(*VALIDATION_PARTS)
+    for name in VALIDATION_PARTS:
+        if not len(validation.part(name)):
+            raise ConfigError(
+                f"{target.title} has no images in its part {name}, by which trainings are scored; give a target with "
+                "a labelled validation part, or set training.score=label_free, which needs no labels"
+            )
+    return validation
 
 
-def halving_cost(num: int, costs: Sequence[float]) -> float:
-    """What ``halve`` spends on a generation of ``num``, at most, where a training of each length costs ``costs``."""
-    total, left = 0.0, num
-    for place, cost in enumerate(costs):
-        if left > 1 or place == len(costs) - 1:
-            total += left * cost
-            left = ceil(left / 2)
-    return total
+def _photos(target: Catalog) -> Catalog:
+    photos = unlabelled_photos(target)
+    if len(photos) < MIN_PHOTOS:
+        raise ConfigError(
+            f"training.score=label_free needs {MIN_PHOTOS} images in the part train of {target.title}, got "
+            f"{len(photos)}; give more photos, or search by another objective"
+        )
+    return photos
 
 
-def _score(training: Training) -> float:
+def _result(training: Training) -> TrainingResult:
     result = training.result()
     if result is None:
         raise StateError(f"training {training.label} left no result in {training.folder}; run the same command again")
-    return np.nan if result.mean_ap is None else result.mean_ap
+    return result

@@ -15,11 +15,13 @@ from torch import Tensor, nn
 
 from finegpr.catalog import Catalog
 from finegpr.device import limited_threads
-from finegpr.errors import AostError, ConfigError, InputError, StateError
+from finegpr.errors import AostError, InputError, StateError
 from finegpr.reid.checkpoint import load_state
 from finegpr.reid.config import TrainConfig
 from finegpr.reid.data import ImageStore, TrainingSet, open_pixels, read_ahead
 from finegpr.reid.evaluate import evaluate_embedder
+from finegpr.reid.label_free import METRICS as LABEL_FREE_METRICS
+from finegpr.reid.label_free import is_labelled, score_photos
 from finegpr.reid.losses import Outputs, parse_losses
 from finegpr.reid.model import Embedder, Weights, find_weights
 from finegpr.reid.ranks import Ranks
@@ -35,7 +37,8 @@ class Diverged(AostError, ValueError):  # noqa: N818 (an outcome of a trial, not
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
-    """One epoch: means of ``loss`` and of training ``accuracy`` over its batches, and validation ``metrics`` if any.
+    """One epoch: means of ``loss`` and of training ``accuracy`` over its batches, and validation ``metrics`` if any:
+    METRICS, or LABEL_FREE_METRICS where the validation has no labels.
 
     ``epoch`` and ``step`` count from 1 and say how many are done; ``learning_rate`` is that of the last step.
     """
@@ -92,23 +95,17 @@ def fit(
 ) -> FitResult:
     """Train on every image of ``train`` and write ``output``/model.safetensors; ``report`` is called after each epoch.
 
-    ``validation`` holds parts validation_query and validation_gallery, or else query and gallery. ``images`` must hold
-    both catalogs' images. The same config, data and seed give the same history and the same bytes on one machine;
-    a training that was interrupted goes on from its last saved epoch. Under an initialised torch.distributed group
-    each process works on its share of the same batches and the first one writes.
+    ``validation`` holds parts validation_query and validation_gallery, or else query and gallery; one with none of them
+    has no labels, and is scored label-free. ``images`` must hold both catalogs' images. The same config, data and seed
+    give the same history and the same bytes on one machine; a training that was interrupted goes on from its last saved
+    epoch. Under an initialised torch.distributed group each process works on its share of the same batches and the
+    first one writes.
     Raises Diverged, InputError (data), ConfigError (device, shares) and StateError (``output`` is of another training).
     """
     started = time.monotonic()
     ranks = Ranks.current()
     place = ranks.device(config.device)
-    per_share = config.batch_size // ranks.num_ranks
-    if config.batch_size % ranks.num_ranks or (
-        config.needs_pairs and (per_share % config.per_identity or per_share < 2 * config.per_identity)
-    ):
-        raise ConfigError(
-            f"batch_size {config.batch_size} cannot be shared evenly by {ranks.num_ranks} processes"
-            + (f", each with 2 or more identities of {config.per_identity} images" if config.needs_pairs else "")
-        )
+    config.require_shares(ranks.num_ranks)
     weights = find_weights(config.model, config.weights)
     inputs = {
         "seed": seed,
@@ -250,13 +247,20 @@ class _Run:
         return torch.stack([loss.detach().double(), accuracy])
 
     def _validate(self) -> dict[str, float]:
-        """Metrics on the validation split, computed by the first process and told to all."""
-        values = torch.zeros(len(METRICS), dtype=torch.float64, device=self.place)
-        if self.ranks.is_first and self.validation is not None:
-            query, gallery = validation_parts(self.validation)
-            metrics = evaluate_embedder(self.embedder, query, gallery, images=self.images).metrics
-            values = torch.tensor([metrics[name] for name in METRICS], dtype=torch.float64, device=self.place)
-        return dict(zip(METRICS, self.ranks.from_first(values).tolist(), strict=True))
+        """Metrics on the validation catalog, computed by the first process and told to all."""
+        assert self.validation is not None
+        names = METRICS if is_labelled(self.validation) else LABEL_FREE_METRICS
+        values = torch.zeros(len(names), dtype=torch.float64, device=self.place)
+        if self.ranks.is_first:
+            metrics = self._metrics(self.validation)
+            values = torch.tensor([metrics[name] for name in names], dtype=torch.float64, device=self.place)
+        return dict(zip(names, self.ranks.from_first(values).tolist(), strict=True))
+
+    def _metrics(self, validation: Catalog) -> dict[str, float]:
+        if not is_labelled(validation):
+            return score_photos(self.embedder, validation, images=self.images).metrics()
+        query, gallery = validation_parts(validation)
+        return evaluate_embedder(self.embedder, query, gallery, images=self.images).metrics
 
     def parameters(self) -> dict[str, Tensor]:
         """What a finished checkpoint holds: the embedder's tensors and the classifier's."""

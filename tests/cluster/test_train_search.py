@@ -179,7 +179,7 @@ def world(tmp_path_factory):
     """Catalogs of a tiny rendered source and target, and the measurements of one against the other."""
     folder = tmp_path_factory.mktemp("world")
     source = ["num_identities=4", "images_per_identity=12", 'viewpoints=["0deg","90deg"]', "height=48", "width=24"]
-    target = ["num_train=4", "train_identities=2", "validation_identities=2", "test_identities=1", "height=48"]
+    target = ["num_train=44", "train_identities=2", "validation_identities=2", "test_identities=1", "height=48"]
     target += ["width=24", "num_distractors=0", "num_junk=0"]
     settings = [f"source.{each}" for each in source] + [f"target.{each}" for each in target]
     small = ["weights=random", "height=32", "width=32", "basis_images=8", "style_coordinates=2"]
@@ -243,12 +243,30 @@ def test_the_best_of_a_surrogate_are_trained(world, tmp_path, capsys):
     assert best.to_record() == ranking["trained"][0]["subset"]
 
 
+def test_a_target_without_labels_leads_a_search_when_asked_to(world, tmp_path, capsys):
+    settings = [*BUDGET, *TRAIN, "objective=training", "optimizer=random", "evaluations=2"]
+    photos = tmp_path / "photos.parquet"
+    assert (
+        cli.run(
+            ["index", str(world / "world/target/bounding_box_train"), "--layout", "folder", "--output", str(photos)]
+        )
+        == 0
+    )
+    command = ["--validation", str(photos), "--serial", "--output", str(tmp_path / "search"), "--set", *settings]
+    found, _ = aost(capsys, world, *command, code=2)
+    assert "training.score=label_free" in found["error"]
+    found, said = aost(capsys, world, *command, "training.score=label_free")
+    assert found["score"] > 0
+    assert f"training: label_free {found['score']:.4g}" in said
+
+
 @pytest.mark.usefixtures("ray")
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--set", *BUDGET, "objective=training"], "name it by --validation"),
-        (["--set", *BUDGET, *TRAIN], "name it by --validation"),
+        (["--set", *BUDGET, "objective=training"], "give --validation"),
+        (["--set", *BUDGET, *TRAIN], "give --validation"),
+        (["--validation", "market", "--set", *BUDGET, *TRAIN, "training.score=label_free"], "ranked by true mAP"),
         (["--validation", "market", "--set", *BUDGET], "say which by"),
         (["--validation", "market", "--set", *BUDGET, *TRAIN, "objective=training", "scale=paper"], "scale has no"),
         (["--validation", "market", "--set", *BUDGET, *TRAIN, "training.rungs=[0.5,1]"], "rungs is for"),

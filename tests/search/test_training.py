@@ -15,24 +15,26 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 from pydantic import ValidationError
 
 from finegpr.catalog import Catalog
 from finegpr.errors import ConfigError, InputError, StateError
+from finegpr.reid.label_free import MAX_PHOTOS, MIN_PHOTOS
 from finegpr.reid.recipes import recipe
 from finegpr.reid.train import Diverged
 from finegpr.render.minigpr import MiniGPRConfig, render_minigpr
 from finegpr.render.minimarket import MiniMarketConfig, render_minimarket
+from search.halving import halve, halving_cost
 from search.journal import JOURNAL
 from search.loop import search
 from search.optimizer import make_optimizer
 from search.space import Budget, Space
 from search.training import (
     TRAININGS,
+    VALIDATION,
     TrainingConfig,
-    halve,
-    halving_cost,
     run_in_turn,
     run_training,
     training_objective,
@@ -236,6 +238,77 @@ def test_rungs_and_targets_that_cannot_be(tmp_path):
         training_objective(short, STUB.space(), STUB.source(), unlabelled, seed=0, folder=tmp_path)
 
 
+def with_photos(num):
+    """The stub target with ``num`` unlabelled training images, and a test part."""
+    target = STUB.target()
+    rows = target.frame.iloc[np.zeros(num + 2, dtype=int)].reset_index(drop=True)
+    parts = pd.Categorical([*["train"] * num, "query", "gallery"], dtype=target.frame["part"].dtype)
+    rows = rows.assign(part=parts, path=[f"photo{i}.jpg" for i in range(num + 2)])
+    return replace(target, frame=pd.concat([target.frame, rows], ignore_index=True))
+
+
+def label_free_objective(folder, target, fit=None, **changes):
+    def stub(config, train, **more):
+        fitted = STUB.stub_fit(config, train, **more)
+        metrics = {"label_free": 0.5 * fitted.history[-1].metrics["mAP"]}
+        return replace(fitted, history=(replace(fitted.history[-1], metrics=metrics),))
+
+    config = TrainingConfig(train=STUB.train_config(), score="label_free", **changes)
+    run = in_turn(fit or stub)
+    return training_objective(config, STUB.space(), STUB.source(), target, seed=0, folder=folder, run=run)
+
+
+def test_without_labels_a_score_must_be_asked_for(tmp_path):
+    photos = with_photos(60).part("train", "query", "gallery")
+    config = TrainingConfig(train=STUB.train_config())
+    with pytest.raises(ConfigError, match=r"no images in its part validation_query.*training\.score=label_free"):
+        training_objective(config, STUB.space(), STUB.source(), photos, seed=0, folder=tmp_path)
+    few = with_photos(MIN_PHOTOS - 1)
+    with pytest.raises(ConfigError, match=f"needs {MIN_PHOTOS} images in the part train.*got {MIN_PHOTOS - 1}"):
+        label_free_objective(tmp_path, few)
+    with pytest.raises(ValidationError, match="label_free"):
+        TrainingConfig(train=STUB.train_config(), score="labels")
+
+
+def test_a_label_free_score_sees_photos_alone_and_says_so(tmp_path):
+    scored_by = label_free_objective(tmp_path, with_photos(3 * MAX_PHOTOS))
+    seen = Catalog.read(tmp_path / VALIDATION)
+    assert len(seen) == MAX_PHOTOS
+    assert set(seen.frame["part"]) == {"train"}
+    labelled = objective(tmp_path / "labelled")
+    assert (scored_by.unit, labelled.unit) == ("label_free", "mAP")
+    assert scored_by.settings()["training"]["score"] == "label_free"
+    assert scored_by.settings()["validation"] != labelled.settings()["validation"]
+    subset = scored_by.space.subset(np.ones(9, dtype=bool))
+    config = scored_by.config.train
+    assert (
+        scored_by.training(subset, config).key
+        != replace(scored_by, config=labelled.config).training(subset, config).key
+    )
+    np.testing.assert_allclose(scored_by.score([subset]), 0.5 * labelled.score([subset]))
+    result = scored_by.training(subset, config).result()
+    assert (result.mean_ap, result.failure) == (None, None)
+    assert result.label_free == scored_by.score([subset])[0]
+
+
+def test_a_search_by_a_label_free_score(tmp_path):
+    scored_by = label_free_objective(tmp_path, with_photos(60), rungs=RUNGS)
+    optimizer = make_optimizer("numpy_swarm", scored_by.space, seed=1, evaluations=24)
+    settings = scored_by.settings()
+    found = search(scored_by.space, scored_by, optimizer, tmp_path, evaluations=24, config=settings, num_random=0)
+    _, by_labels = run_search(tmp_path / "labelled", rungs=RUNGS)
+    assert found.subset == by_labels.subset  # this stub's label-free score is half of its mAP
+    assert found.score == pytest.approx(by_labels.score / 2)
+    assert b'"score":"label_free"' in (tmp_path / JOURNAL).read_bytes().replace(b" ", b"")
+
+
+def test_a_fit_that_gives_another_score_is_a_failed_training(tmp_path):
+    scored_by = label_free_objective(tmp_path, with_photos(60), fit=STUB.stub_fit)
+    subset = scored_by.space.subset(np.ones(9, dtype=bool))
+    assert np.isnan(scored_by.score([subset])).all()
+    assert scored_by.failure(subset) == "its label_free is nan"
+
+
 class Surrogate:
     """The worth of red alone, as a distance."""
 
@@ -348,11 +421,12 @@ def test_fifty_random_kills(tmp_path):
     assert kill_at_random(tmp_path, kills=50, seed=int(os.environ.get("SEED", "0"))) >= 3
 
 
-def test_true_trainings_lead_a_search(tmp_path):
+@pytest.mark.parametrize("score", ["mAP", "label_free"])
+def test_true_trainings_lead_a_search(tmp_path, score):
     viewpoints = ["0deg", "90deg"]
     people = MiniGPRConfig(num_identities=4, images_per_identity=12, viewpoints=viewpoints, height=48, width=24)
     photos = MiniMarketConfig(
-        height=48, width=24, num_train=1, train_identities=1, validation_identities=2, test_identities=1,
+        height=48, width=24, num_train=MIN_PHOTOS, train_identities=8, validation_identities=2, test_identities=1,
         num_distractors=0, num_junk=0,
     )  # fmt: skip
     render_minigpr(people, tmp_path / "source")
@@ -365,7 +439,13 @@ def test_true_trainings_lead_a_search(tmp_path):
     for name in ("a", "b"):
         folder = tmp_path / name
         scored_by = training_objective(
-            TrainingConfig(train=train), space, source, target, seed=0, folder=folder, run=run_in_turn
+            TrainingConfig(train=train, score=score),
+            space,
+            source,
+            target,
+            seed=0,
+            folder=folder,
+            run=run_in_turn,
         )
         optimizer = make_optimizer("random", space, seed=1, evaluations=2)
         result = search(space, scored_by, optimizer, folder, evaluations=2, config=scored_by.settings(), num_random=0)
