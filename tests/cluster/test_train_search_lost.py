@@ -99,26 +99,27 @@ def test_kills_at_random_points(tmp_path):
     lasts = time.monotonic() - begun
     assert out == f"{expected.subset.key} {expected.score}\n"
     num_trainings = len((whole / "log").read_text().splitlines())
-    killed = place = num_again = 0
+    killed = place = hits = 0
     while killed < kills or (tmp_path / f"cut{place}").exists():
         cut = tmp_path / f"cut{place}"
         process = start(cut)
         if killed < kills:
             try:
-                process.wait(generator.uniform(0, 0.8 * lasts))
+                process.wait(generator.uniform(0.2, 0.8) * lasts)
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGKILL)
                 killed += 1
+                hits += 0 < len(results(cut)) < num_trainings
         again, _ = process.communicate()
         if process.returncode == 0:
             assert again == out
             assert (cut / JOURNAL).read_bytes() == (tmp_path / "serial" / JOURNAL).read_bytes()
             assert results(cut) == results(tmp_path / "serial")
-            num_again += len((cut / "log").read_text().splitlines()) - num_trainings
             # A kill loses the two trainings that ran, and what had ended without having been written.
             assert len((cut / "log").read_text().splitlines()) <= num_trainings + 2 * killed
             place += 1
-    assert num_again > 0, "no kill hit a training"
+    assert hits > 0, "no kill came in the middle of a search"
+    print(f"{killed} kills, {hits} of them in the middle, {place} searches that came to their end")
 
 
 @pytest.mark.slow
