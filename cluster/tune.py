@@ -84,13 +84,12 @@ class TuneRun:
         self._thread = threading.Thread(target=self._fit, daemon=True, name="ray-tune")
 
     def __enter__(self) -> Self:
-        self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._handover.close()
         # After a signal there is no time; after an error, Ray must not be shut down under Tune's feet.
-        if kind is None or issubclass(kind, Exception):
+        if self._thread.ident is not None and (kind is None or issubclass(kind, Exception)):
             self._thread.join(CLOSING_SECONDS)
         if kind is None:
             shutil.rmtree(self._storage, ignore_errors=True)
@@ -101,6 +100,9 @@ class TuneRun:
         A trial lost with its process or node is run again at most twice. Returns why each was lost for good, None for
         those that were done. Raises at once an AostError that a trial raised, and one when Tune itself ended.
         """
+        if self._thread.ident is None and trials:
+            # Not before: Tune fails when it is ended without a single trial.
+            self._thread.start()
         return self._handover.run(trials, tick)
 
     def _fit(self) -> None:
