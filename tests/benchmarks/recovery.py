@@ -349,9 +349,9 @@ takes the planted one there."""
 
 NOTES = """Under the gap both robust forms are nearer than `mmd_rbf`; weather and illumination remain wrong
 on many targets all the same, and viewpoints on most. Without the gap they do not lose; most of their lead there is the
-search's, which misses the planted subset of `mmd_rbf` on 10 of 22 targets. Where that one does not score better, as
-under the gap, the search may have missed the best subset unseen: 2,000 evaluations gave other subsets on many targets,
-but no other verdict.
+search's, which misses the planted subset of `mmd_rbf` on so many as the last column but one says. Where that one does
+not score better, as under the gap, the search may have missed the best subset unseen: 2,000 evaluations gave other
+subsets on many targets, but no other verdict.
 
 ## How the two robust forms were chosen
 
