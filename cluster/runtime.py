@@ -66,14 +66,24 @@ def ray_session(config: RayConfig) -> Iterator[Any]:
     prefix = f"{SESSION}{os.getpid()}-"
     with tempfile.TemporaryDirectory(prefix=prefix, dir="/tmp", ignore_cleanup_errors=True) as folder:
         try:
-            with own_signals():
-                ray.init(address="local", num_cpus=config.num_cpus, _temp_dir=folder, **options)
+            _start(ray, num_cpus=config.num_cpus, _temp_dir=folder, **options)
             yield ray
         except Exception:
             ray.shutdown()
             raise
         # After a signal there are seconds to leave in, and Ray takes some; its processes end with this one.
         ray.shutdown()
+
+
+def _start(ray: Any, **options: Any) -> None:
+    try:
+        with own_signals():
+            ray.init(address="local", **options)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        raise AostError(
+            f"Ray did not start ({reason}); try again when the machine is less busy, or --serial"
+        ) from error
 
 
 def _remove_left_behind() -> None:

@@ -52,7 +52,7 @@ def finished(folder: Path) -> dict[str, int]:
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_kills_at_random_points(world: Path) -> None:
-    """KILLS gives another number than 50; every fourth sweep is on Ray."""
+    """KILLS gives another number than 50; every fourth process is on Ray."""
     kills, generator = int(os.environ.get("KILLS", "50")), random.Random(int(os.environ.get("SEED", "0")))
     lasts, killed, place = {}, 0, 0
     for options in (("--serial",), ()):
@@ -62,7 +62,7 @@ def test_kills_at_random_points(world: Path) -> None:
     expected = (world / "whole1" / TABLE).read_bytes()
     assert (world / "whole0" / TABLE).read_bytes() == expected
     while killed < kills or (world / f"cut{place}").exists():
-        name, options = f"cut{place}", () if place % 4 == 3 else ("--serial",)
+        name, options = f"cut{place}", () if killed % 4 == 3 else ("--serial",)
         before = finished(world / name)
         process = start(world, name, *options)
         if killed < kills:

@@ -155,3 +155,18 @@ def test_ray_address_is_joined_as_ray_users_expect(monkeypatch):
         with pytest.raises(ConfigError, match=reason), ray_session(config):
             pass
         assert asked.pop() == address
+
+
+def test_a_ray_that_does_not_start_is_one_line(monkeypatch):
+    import ray
+
+    def init(**_):
+        raise Exception("The current node timed out during startup.\nThis could happen because")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    reason = "Ray did not start .The current node timed out during startup.*--serial"
+    with pytest.raises(AostError, match=reason), ray_session(RayConfig()):
+        pass
