@@ -208,9 +208,7 @@ def test_a_changed_search_is_refused_with_the_difference(
 @pytest.mark.parametrize(
     ("number", "code", "work"),
     [
-        pytest.param(
-            signal.SIGINT, 130, "train/mmd_rbf/seed0/model", id="ctrl-c-under-train", marks=pytest.mark.slow
-        ),
+        pytest.param(signal.SIGINT, 130, "train/mmd_rbf/seed0/model", id="ctrl-c-under-train", marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, 75, "train/random/seed0/done.json", id="sigterm-under-tune"),
     ],
 )
