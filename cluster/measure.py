@@ -13,7 +13,7 @@ from cluster.progress import say
 from cluster.runtime import require_resources, unwrapped_errors
 from finegpr.catalog import Catalog
 from finegpr.errors import ConfigError
-from finegpr.measure import MeasureConfig, Meter, measure_shard
+from finegpr.measure import MeasureConfig, Meter, is_finished, measure_shard, shard_inputs
 from finegpr.remote import AnyPath
 
 
@@ -36,7 +36,11 @@ class ShardMeter:
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         images = []
         for index, rows in zip(batch["index"], batch["rows"], strict=True):
-            measure_shard(self.meter, int(index), np.asarray(rows, dtype=np.int64), self.folder)
+            rows = np.asarray(rows, dtype=np.int64)
+            inputs = shard_inputs(self.meter.config, self.meter.reference, rows)
+            # A node may be lost after the shard was finished and before Ray knew.
+            if not is_finished(self.folder, int(index), inputs, self.meter.catalog):
+                measure_shard(self.meter, int(index), rows, self.folder)
             images.append(len(rows))
         return {"images": np.asarray(images)}
 

@@ -135,11 +135,12 @@ def pending_shards(folder: Path, catalog: Catalog) -> list[int]:
     return [
         index
         for index, inputs in enumerate(read_marker(folder / PLAN_MARKER)["shards"])
-        if not _is_finished(folder, index, inputs, catalog)
+        if not is_finished(folder, index, inputs, catalog)
     ]
 
 
-def _is_finished(folder: Path, index: int, inputs: str, catalog: Catalog) -> bool:
+def is_finished(folder: Path, index: int, inputs: str, catalog: Catalog) -> bool:
+    """Whether a shard of these ``inputs`` is on the disk, and no bad image of it has changed since."""
     path, marker_path = shard_paths(folder, index)
     if not (path.exists() and marker_path.exists()):
         return False

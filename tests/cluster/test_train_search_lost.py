@@ -135,6 +135,9 @@ def test_a_node_is_lost_during_a_generation(nodes, tmp_path):
 
         node, key = ray.get_runtime_context().get_node_id(), more["output"].parent.parent.name
         (notes / f"{clock()}-{node}-{key}-begun").touch()
+        begun, patience = notes.glob, clock() + 90 * 10**9
+        while len({path.name.split("-")[1] for path in begun("*-begun")}) < 2 and clock() < patience:
+            sleep(0.1)  # until the other node has begun one too
         sleep(1)
         fitted = stub_fit(config, train, **more)
         (notes / f"{clock()}-{node}-{key}-ended").touch()
@@ -153,7 +156,7 @@ def test_a_node_is_lost_during_a_generation(nodes, tmp_path):
             ended = [key for _, key in noted("ended")]
             return {key for node, key in noted("begun") if node == second.node_id and key not in ended}
 
-        while not (in_flight() and len(noted("ended")) >= 6):
+        while not (in_flight() and len({node for node, _ in noted("ended")}) == 2):
             assert job.is_alive()
             sleep(0.02)
         cluster.remove_node(second, allow_graceful=False)
