@@ -37,7 +37,7 @@ class Verb:
 
     def run(self) -> dict[str, Any]:
         """Do the work and return what ``--json`` prints."""
-        from cluster import verbs
+        from cluster.verbs.run import run as verbs
 
         result: dict[str, Any] = getattr(verbs, type(self).__name__.lower())(self)
         return result

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from finegpr import storage
+from finegpr.arrays import Bools, Codes, Ints
 from finegpr.attributes import Attribute, by_name
 from finegpr.errors import ConfigError, InputError, StateError
 from finegpr.layouts import LAYOUTS
@@ -70,9 +71,9 @@ class Cells:
     """
 
     attributes: tuple[Attribute, ...]
-    codes: npt.NDArray[np.int16]
-    of_row: npt.NDArray[np.int64]
-    images: npt.NDArray[np.int64]
+    codes: Codes
+    of_row: Ints
+    images: Ints
 
     def __len__(self) -> int:
         return len(self.images)
@@ -88,7 +89,7 @@ class Cells:
             index=pd.RangeIndex(len(self)),
         )
 
-    def mask(self, subset: Subset) -> npt.NDArray[np.bool_]:
+    def mask(self, subset: Subset) -> Bools:
         """Which cells (C,) are in the subset. Raises InputError for an attribute that is not one of the cells'."""
         mask = np.ones(len(self), dtype=bool)
         for name, chosen in subset.values.items():
@@ -268,9 +269,7 @@ class Catalog:
         return storage.sha256("".join(parts))
 
 
-def _number_keys(
-    key: npt.NDArray[np.int64], num_possible: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _number_keys(key: Ints, num_possible: int) -> tuple[Ints, Ints, Ints]:
     """The keys (C,) that occur, in order, the place of each row's key among them (n,), and their counts (C,).
 
     Keys (n,) are -1, which is no key and has place -1, or 0 .. num_possible - 1.
@@ -286,7 +285,7 @@ def _number_keys(
     return keys, place_of[key], counts[keys]
 
 
-def _is_chosen(attribute: Attribute, chosen: frozenset[str]) -> npt.NDArray[np.bool_]:
+def _is_chosen(attribute: Attribute, chosen: frozenset[str]) -> Bools:
     """Which of the attribute's values are chosen. Raises InputError for an unknown value."""
     mask = np.zeros(len(attribute.values), dtype=bool)
     mask[[attribute.index(value) for value in sorted(chosen)]] = True

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
+from finegpr.arrays import Bools, Floats, Ints
 from finegpr.errors import InputError
 from finegpr.mixture import Mixture
 from finegpr.proportions import proportional, systematic
@@ -18,9 +18,6 @@ from finegpr.subset import Subset
 if TYPE_CHECKING:
     from finegpr.catalog import Cells
 
-Bools = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 FEW_KINDS = 200
 

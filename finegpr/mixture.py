@@ -7,8 +7,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
+from finegpr.arrays import Floats
 from finegpr.errors import InputError
 from finegpr.subset import Subset
 
@@ -47,7 +47,7 @@ class Mixture(Subset):
         """Whether any attribute prefers one of its values."""
         return any(set(of_value.values()) != {1} for of_value in self.weights.values())
 
-    def of_cells(self, cells: "Cells") -> npt.NDArray[np.float64]:
+    def of_cells(self, cells: "Cells") -> Floats:
         """The weight of every cell (C,), the product of its values' weights; attributes of no cell are left out."""
         product = np.ones(len(cells))
         for column, attribute in enumerate(cells.attributes):

@@ -1,10 +1,8 @@
 """Drawing in proportion to weights from cells that may run dry: the expectation, and integer draws that have it."""
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
+from finegpr.arrays import Floats, Ints
 
 
 def proportional(capacity: Floats, weights: Floats, total: Floats) -> Floats:

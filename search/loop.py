@@ -10,14 +10,16 @@ from typing import Any
 import numpy as np
 from pydantic import Field, model_validator
 
+from finegpr.arrays import Floats
 from finegpr.config import Config
 from finegpr.errors import ConfigError, InputError, StateError
 from finegpr.subset import Subset
-from search.baselines import random_masks
 from search.journal import Journal
-from search.objectives import Objective
-from search.optimizer import Optimizer, check_optimizer
-from search.space import Floats, Space
+from search.objectives.base import Objective
+from search.optimizers import check_optimizer
+from search.optimizers.baselines import random_masks
+from search.optimizers.proposer import Optimizer
+from search.space import Space
 from search.trial import Proposal, Status, Trial
 
 Evaluate = Callable[[list[Subset]], Floats]

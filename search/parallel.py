@@ -4,9 +4,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from finegpr.arrays import Floats
 from finegpr.subset import Subset
 from search.loop import Evaluate
-from search.space import Floats
 
 PIECE = 16  # subsets; of fixed size, because the last bits of a matrix product depend on its shape
 

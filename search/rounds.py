@@ -9,20 +9,21 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field
 
+from finegpr.arrays import Ints
 from finegpr.config import Config
 from finegpr.errors import InputError
 from finegpr.storage import write_json
 from finegpr.subset import Subset
-from search.compare import jaccard
+from search.analysis.compare import jaccard
+from search.analysis.subset_diff import diff, searched
 from search.loop import NUM_RANDOM, Evaluate, Generation, SearchResult, search
-from search.objectives import Objective
-from search.optimizer import Optimizer
-from search.space import Ints, Space
-from search.subset_diff import diff, searched
+from search.objectives.base import Objective
+from search.optimizers.proposer import Optimizer
+from search.space import Space
 from search.trial import Proposal
 
 if TYPE_CHECKING:
-    from finegpr.measurements import Measurements
+    from finegpr.measuring.results import Measurements
 
 ROUNDS = "rounds.json"
 NUM_WARM = 20

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from finegpr.arrays import Floats, Ints
 from finegpr.attributes import Attribute
 from finegpr.catalog import Cells
-from finegpr.measurements import Measurements
+from finegpr.measuring.results import Measurements
 from finegpr.subset import Subset
-from search.space import Floats, Ints
 
 NUM_TERMS = 6
 TARGET = "target"

@@ -16,19 +16,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 
+from finegpr.arrays import Floats, Ints
 from finegpr.config import Config
 from finegpr.errors import AostError, ConfigError
-from finegpr.measurements import Measurements, Scale
+from finegpr.measuring.results import Measurements, Scale
 from finegpr.perceptual import ALPHA, BETA, LAYER_WEIGHT, NUM_STYLE_TERMS
 from finegpr.storage import read_table
 from search.loop import NUM_RANDOM, random_median, search
-from search.mixture import MixtureSpace, make_space
 from search.objectives import OBJECTIVES, CellObjective, make_objective
-from search.optimizer import check_optimizer, make_optimizer
-from search.space import Budget, Ints, Space, SpaceConfig
+from search.optimizers import check_optimizer, make_optimizer
+from search.space import Budget, MixtureSpace, Space, SpaceConfig, make_space
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -225,10 +224,10 @@ class Ground:
 class Weighed(Measurements):
     """Measurements whose terms weigh otherwise: ``weights_of_terms`` (6,) are alpha w_l for the styles, then beta."""
 
-    weights_of_terms: NDArray[np.float64]
+    weights_of_terms: Floats
 
     @property
-    def layer_weights(self) -> NDArray[np.float64]:
+    def layer_weights(self) -> Floats:
         return self.weights_of_terms
 
 

@@ -5,15 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from finegpr.arrays import Bools, Floats
 from finegpr.subset import Subset
-from search.baselines import random_masks
 from search.journal import JOURNAL
 from search.loop import PENALTY, Evaluate, SearchResult, search
-from search.objectives import Objective
-from search.optimizer import MakeOptimizer, Optimizer, Proposal
-from search.space import Floats, Space
+from search.objectives.base import Objective
+from search.optimizers.baselines import random_masks
+from search.optimizers.proposer import MakeOptimizer, Optimizer
+from search.space import Space
+from search.trial import Proposal
 
 Check = Callable[[MakeOptimizer, Space, Path], None]
 ObjectiveCheck = Callable[[Objective, Space], None]
@@ -27,7 +28,7 @@ class TableObjective:
     unit = "values"
     higher_is_better = False
 
-    def __init__(self, space: Space, wanted: npt.NDArray[np.bool_]) -> None:
+    def __init__(self, space: Space, wanted: Bools) -> None:
         self._space = space
         self._wanted = wanted
         self._tilt = np.linspace(0, 0.01, space.num_bits)

@@ -5,31 +5,24 @@ import pandas as pd
 
 from finegpr.attributes import Attribute
 from finegpr.subset import Subset
-from search.compare import agreements, rank_agreement, summarise
-from search.report_data import (
+from search.analysis.compare import agreements, rank_agreement, summarise
+from search.analysis.records import (
     AttributeShares,
     Check,
     Choice,
     Compromise,
     Contour,
-    Dataset,
     Effect,
     IdentityShift,
     Importance,
-    Provenance,
-    Quarantined,
     RankedSubset,
-    ReportData,
     Round,
-    SampleRow,
     Slice,
     Spread,
-    StageCost,
     StyleShare,
-    Thumbnail,
-    Weights,
 )
-from search.surrogate import SplitScore
+from search.objectives.surrogate import SplitScore
+from search.report.data import Dataset, Provenance, Quarantined, ReportData, SampleRow, StageCost, Thumbnail, Weights
 
 ATTRIBUTES = (
     Attribute(name="viewpoint", values=tuple(f"{angle}deg" for angle in range(0, 360, 10)), circular=True),

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from finegpr.storage import write_table
-from search.report import write_report
+from search.report.page import write_report
+from search.report.sweep_page import Cost, write_sweep_report
 from search.simulation import TARGET, simulate
 from search.sweep import Grid, Ground, SweepConfig, Sweeper, read_sweep, to_table
-from search.sweep_report import Cost, write_sweep_report
 
 report_data = runpy.run_path(str(Path(__file__).with_name("report_example.py")))["report_data"]
 

@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from finegpr.arrays import Bools
 from finegpr.attributes import Attribute
 from finegpr.errors import InputError
 from finegpr.layouts.names import as_bytes
@@ -82,7 +83,7 @@ def rejections(rows: Sequence[tuple[str, str]] = ()) -> pd.DataFrame:
     return pd.DataFrame(list(rows), columns=["path", "reason"], dtype="str")
 
 
-def unsafe_paths(paths: pa.Array) -> npt.NDArray[np.bool_]:
+def unsafe_paths(paths: pa.Array) -> Bools:
     """Which paths (n,) could leave the root: absolute, drive letter, URL, NUL, ``..`` or empty."""
     if not _may_be_unsafe(paths):
         return np.zeros(len(paths), dtype=bool)

@@ -8,6 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from finegpr.arrays import Ints
 from finegpr.errors import InputError
 from finegpr.layouts.listing import PART_TYPE, PARTS, Listing, build_frame, first, rejections
 from finegpr.layouts.walk import require_folder, walk
@@ -79,7 +80,7 @@ def index(root: AnyPath) -> Listing:
     )
 
 
-def _refuse_leakage(root: AnyPath, identity: npt.NDArray[np.int64], part: npt.NDArray[np.int8]) -> None:
+def _refuse_leakage(root: AnyPath, identity: Ints, part: npt.NDArray[np.int8]) -> None:
     people = [
         np.unique(identity[np.isin(part, [PARTS.index(name) for name in group]) & (identity > 0)])
         for group in _DISJOINT

@@ -6,6 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from finegpr.arrays import Bools
+
 # Names spelt unlike all of these are read one by one.
 _MAX_SPELLINGS = 32
 # The names of a chunk fit the processor's cache.
@@ -16,7 +18,7 @@ Bytes = npt.NDArray[np.uint8]
 Integers = npt.NDArray[np.int32]
 
 
-def read_numbers(paths: pa.Array, pattern: str) -> tuple[npt.NDArray[np.bool_], dict[str, Integers]]:
+def read_numbers(paths: pa.Array, pattern: str) -> tuple[Bools, dict[str, Integers]]:
     """Which paths (n,) are names of the ``pattern``, and per named group its number (n,), -1 where it has none.
 
     ``pattern`` has to fit the whole path, to be ASCII, and to ask of digits only that they are some (``[0-9]``), at
@@ -70,7 +72,7 @@ def _columns(text: Bytes, starts: Integers, length: int) -> Bytes:
     return np.ascontiguousarray(np.lib.stride_tricks.sliding_window_view(text, length)[starts].T)
 
 
-def _is_spelt_like(first: Bytes, columns: Bytes) -> npt.NDArray[np.bool_]:
+def _is_spelt_like(first: Bytes, columns: Bytes) -> Bools:
     """Which names, the columns of (L, n) bytes, are ``first`` (L,) but for the digits."""
     alike = np.ones(columns.shape[1], dtype=bool)
     for byte, is_digit, column in zip(first, first - _ZERO < _TEN, columns, strict=True):

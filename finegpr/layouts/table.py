@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
+from finegpr.arrays import Bools, Ints
 from finegpr.attributes import Attribute
 from finegpr.errors import ConfigError, InputError
 from finegpr.layouts.listing import LABELS, PART_TYPE, PARTS, Listing, build_frame, first, rejections, unsafe_paths
@@ -98,7 +98,7 @@ def _paths(rows: UserTable, column: str, root: AnyPath) -> list[str]:
     return paths
 
 
-def _existing(paths: Sequence[str], root: AnyPath) -> tuple[npt.NDArray[np.bool_], list[str]]:
+def _existing(paths: Sequence[str], root: AnyPath) -> tuple[Bools, list[str]]:
     """Whether each file exists inside the root, and the reason where not. Each folder is listed once."""
     found: dict[str, dict[str, str]] = {}
     reasons = []
@@ -134,9 +134,7 @@ def _regular_files(root: AnyPath, below: str) -> dict[str, str]:
     return files
 
 
-def _attribute(
-    rows: UserTable, name: str, *, circular: bool, is_identity_level: bool
-) -> tuple[Attribute, npt.NDArray[np.int64]]:
+def _attribute(rows: UserTable, name: str, *, circular: bool, is_identity_level: bool) -> tuple[Attribute, Ints]:
     """An attribute whose values are those of the column (angles and numbers in numeric order), and its codes (n,)."""
     if name in LABELS:
         raise InputError(f"{rows.path}: a column called {name!r} cannot be an attribute; rename it or list attributes")
@@ -160,9 +158,7 @@ def _attribute(
     return attribute, rank[codes]
 
 
-def _refuse_mixed(
-    rows: UserTable, attribute: Attribute, codes: npt.NDArray[np.int64], identity: npt.NDArray[np.int64]
-) -> None:
+def _refuse_mixed(rows: UserTable, attribute: Attribute, codes: Ints, identity: Ints) -> None:
     people, first_row, position = np.unique(identity, return_index=True, return_inverse=True)
     mixed = np.unique(identity[codes != codes[first_row[position]]])
     if len(mixed):

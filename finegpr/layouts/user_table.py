@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from finegpr.arrays import Bools, Ints
 from finegpr.errors import InputError
 from finegpr.layouts.listing import first
 from finegpr.remote import AnyPath, RemotePath, is_url, locate
@@ -56,7 +56,7 @@ class UserTable:
         series: pd.Series[str] = values.to_pandas()
         return series
 
-    def integers(self, column: str) -> npt.NDArray[np.int64]:
+    def integers(self, column: str) -> Ints:
         """One column (n,) of integers. Raises InputError with the rows that are none."""
         texts = self.texts(column)
         self.refuse_rows(
@@ -64,7 +64,7 @@ class UserTable:
         )
         return texts.to_numpy(dtype=object).astype(np.int64)
 
-    def labels(self, column: str, *, least: int) -> npt.NDArray[np.int64]:
+    def labels(self, column: str, *, least: int) -> Ints:
         """Integers (n,) from ``least`` as they are, or any other text as 1..k in sorted order."""
         texts = self.texts(column)
         if texts.str.match(_INTEGER).all():
@@ -73,7 +73,7 @@ class UserTable:
             return numbers
         return np.asarray(texts.factorize(sort=True)[0], dtype=np.int64) + 1
 
-    def refuse_rows(self, rows: npt.NDArray[np.bool_], expected: str, *, column: str) -> None:
+    def refuse_rows(self, rows: Bools, expected: str, *, column: str) -> None:
         """Raise InputError naming count, row numbers and the first value where ``rows`` (n,) is true."""
         if rows.any():
             value = self.data[column][int(np.flatnonzero(rows)[0])].as_py()
@@ -82,7 +82,7 @@ class UserTable:
             )
 
 
-def _row_numbers(rows: npt.NDArray[np.bool_]) -> list[int]:
+def _row_numbers(rows: Bools) -> list[int]:
     return [int(row) + 1 for row in np.flatnonzero(rows)[:11]]
 
 

@@ -12,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from finegpr import images as image_files
+from finegpr.arrays import Ints
 from finegpr.catalog import Catalog
 from finegpr.errors import InputError, StateError
+from finegpr.pixels import decode as image_files
 from finegpr.remote import AnyPath
 from finegpr.storage import (
     canonical_hash,
@@ -120,19 +121,19 @@ class Pixels(Protocol):
 
     bad: Bad
 
-    def read(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.uint8], Bad]:
+    def read(self, rows: Ints) -> tuple[NDArray[np.uint8], Bad]:
         """uint8 (n, 3, H, W) of these rows, and the (row, reason) of the bad ones among them, whose pixels are zero."""
 
 
 class StoredPixels:
     """Rows of an array that lies in memory or is mapped into it."""
 
-    def __init__(self, pixels: NDArray[np.uint8], rows: NDArray[np.int64], bad: Bad) -> None:
+    def __init__(self, pixels: NDArray[np.uint8], rows: Ints, bad: Bad) -> None:
         self._pixels, self._rows = pixels, rows
         self.bad = bad
         self._reasons = dict(bad)
 
-    def read(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.uint8], Bad]:
+    def read(self, rows: Ints) -> tuple[NDArray[np.uint8], Bad]:
         bad = [(int(row), self._reasons[int(row)]) for row in rows if int(row) in self._reasons] if self.bad else []
         return self._pixels[self._rows[rows]], bad
 
@@ -144,7 +145,7 @@ class FilePixels:
         self._paths, self._height, self._width = paths, height, width
         self.bad: Bad = []
 
-    def read(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.uint8], Bad]:
+    def read(self, rows: Ints) -> tuple[NDArray[np.uint8], Bad]:
         paths = [self._paths[row] for row in rows]
         pixels, bad = image_files.load(paths, height=self._height, width=self._width)
         return pixels, [(int(rows[index]), reason) for index, reason in bad]
@@ -175,9 +176,7 @@ def open_pixels(catalog: Catalog, *, height: int, width: int, images: ImageStore
     return StoredPixels(pixels, np.arange(len(paths)), bad)
 
 
-def read_ahead(
-    pixels: Pixels, batches: Iterable[NDArray[np.int64]], *, workers: int
-) -> Iterator[tuple[NDArray[np.uint8], Bad]]:
+def read_ahead(pixels: Pixels, batches: Iterable[Ints], *, workers: int) -> Iterator[tuple[NDArray[np.uint8], Bad]]:
     """``pixels.read`` of each batch, in order; files are decoded by ``workers`` processes ahead of their use."""
     if not isinstance(pixels, FilePixels) or workers == 0:
         yield from map(pixels.read, batches)
@@ -201,9 +200,9 @@ class TrainingSet:
 
     catalog: Catalog
     pixels: Pixels
-    rows: NDArray[np.int64]
-    labels: NDArray[np.int64]
-    identities: NDArray[np.int64]
+    rows: Ints
+    labels: Ints
+    identities: Ints
     quarantined: dict[int, str]
 
     @classmethod

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from finegpr.arrays import Floats, Ints, Singles
 from finegpr.catalog import Catalog
 from finegpr.device import DeviceName, limited_threads, resolve_device
 from finegpr.errors import InputError
-from finegpr.images import check_quarantine
+from finegpr.pixels.decode import check_quarantine
 from finegpr.reid.checkpoint import read_embedder
 from finegpr.reid.data import ImageStore, open_pixels
 from finegpr.reid.model import Embedder
@@ -34,9 +35,9 @@ class Ranking:
     """
 
     mean_ap: float
-    cmc: NDArray[np.float64]
+    cmc: Floats
     mean_inp: float
-    average_precision: NDArray[np.float64]
+    average_precision: Floats
     num_valid: int
 
     def metrics(self) -> dict[str, float]:
@@ -89,7 +90,7 @@ def evaluate_ranking(
     )
 
 
-def _labels(ids: ArrayLike, cameras: ArrayLike, side: str) -> NDArray[np.int64]:
+def _labels(ids: ArrayLike, cameras: ArrayLike, side: str) -> Ints:
     ids, cameras = np.asarray(ids), np.asarray(cameras)
     if ids.ndim != 1 or ids.shape != cameras.shape or not {ids.dtype.kind, cameras.dtype.kind} <= {"i", "u"}:
         raise InputError(
@@ -99,9 +100,7 @@ def _labels(ids: ArrayLike, cameras: ArrayLike, side: str) -> NDArray[np.int64]:
     return np.stack([ids.astype(np.int64), cameras.astype(np.int64)])
 
 
-def _score(
-    distances: NDArray[np.generic], queries: NDArray[np.int64], gallery: NDArray[np.int64], *, trapezoid: bool
-) -> NDArray[np.float64]:
+def _score(distances: NDArray[np.generic], queries: Ints, gallery: Ints, *, trapezoid: bool) -> Floats:
     """Average precision, inverse negative penalty and rank of the first hit (3, q); NaN where there is no match."""
     if np.isnan(distances).any():
         raise InputError("distances hold NaN; did the training diverge, or an embedding overflow?")
@@ -126,7 +125,7 @@ def _score(
     return scores
 
 
-def _no_match(queries: NDArray[np.int64], gallery: NDArray[np.int64]) -> str:
+def _no_match(queries: Ints, gallery: Ints) -> str:
     shared = len(np.intersect1d(queries[0], gallery[0][gallery[0] > DISTRACTOR]))
     return (
         f"none of {queries.shape[1]} queries has a match among {gallery.shape[1]} gallery images: {shared} query "
@@ -135,7 +134,7 @@ def _no_match(queries: NDArray[np.int64], gallery: NDArray[np.int64]) -> str:
     )
 
 
-def _few(values: NDArray[np.int64]) -> str:
+def _few(values: Ints) -> str:
     distinct = np.unique(values)
     return ", ".join(map(str, distinct[:8])) + (", ..." if len(distinct) > 8 else "")
 
@@ -211,13 +210,13 @@ def evaluate_embedder(
     )
 
 
-def _truth(query: Catalog, gallery: Catalog) -> list[NDArray[np.int64]]:
+def _truth(query: Catalog, gallery: Catalog) -> list[Ints]:
     return [side.frame[column].to_numpy() for column in ("identity", "camera") for side in (query, gallery)]
 
 
 def embed(
     embedder: Embedder, catalog: Catalog, *, images: ImageStore | None, batch_size: int, flip: bool
-) -> tuple[NDArray[np.float32], Catalog, list[tuple[str, str]]]:
+) -> tuple[Singles, Catalog, list[tuple[str, str]]]:
     """L2-normalised embeddings (n, d) of the readable images, their catalog, and the (path, reason) of the others."""
     place = embedder.mean.device
     height, width = embedder.size
@@ -242,9 +241,9 @@ def embed(
     return np.concatenate(features), catalog.take(np.concatenate(kept)), bad_files
 
 
-def euclidean(x: NDArray[np.float32], y: NDArray[np.float32]) -> NDArray[np.float32]:
+def euclidean(x: Singles, y: Singles) -> Singles:
     """Euclidean distances (n, m) of unit vectors (n, d) and (m, d), by sqrt(2 - 2 cos)."""
-    squared: NDArray[np.float32] = x @ y.T
+    squared: Singles = x @ y.T
     squared *= -2  # in place, as such a matrix can fill a large part of memory
     squared += 2
     np.maximum(squared, 0, out=squared)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from finegpr.arrays import Floats, Ints
 from finegpr.catalog import Catalog
 from finegpr.errors import InputError
 from finegpr.reid.data import ImageStore
@@ -25,7 +26,7 @@ MAX_PHOTOS = 2_000  # a larger target is scored by that many, drawn once
 METRICS = ("label_free", "spread", "reciprocity", "num_photos")
 
 _LABELLED = ("query", "gallery", "validation_query", "validation_gallery")
-_Floats = NDArray[np.float64]
+_Floats = Floats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,7 @@ class LabelFree:
         return dict(zip(METRICS, values, strict=True))
 
 
-def label_free(features: NDArray[np.floating[Any]], cameras: NDArray[np.int64] | None = None) -> LabelFree:
+def label_free(features: NDArray[np.floating[Any]], cameras: Ints | None = None) -> LabelFree:
     """Score L2-normalised features (n, d) by their cosine similarities, ``cameras`` (n,) helping where all are known.
 
     ``spread``: standard deviation of a photo's similarity to its 20 nearest others, mean over photos, divided by that
@@ -78,14 +79,14 @@ def label_free(features: NDArray[np.floating[Any]], cameras: NDArray[np.int64] |
     )
 
 
-def _among(lists: NDArray[np.int64]) -> float:
+def _among(lists: Ints) -> float:
     """Share of the entries of lists (n, k) that list back."""
     holds = np.zeros((len(lists), len(lists)), dtype=bool)
     np.put_along_axis(holds, lists, values=True, axis=1)
     return float((holds & holds.T).sum() / lists.size)
 
 
-def _between(similarity: _Floats, cameras: NDArray[np.int64]) -> float:
+def _between(similarity: _Floats, cameras: Ints) -> float:
     """Share of (photo, other camera) whose nearest there has the photo as its nearest."""
     rows_of = [np.flatnonzero(cameras == camera) for camera in np.unique(cameras)]
     num_mutual = num_all = 0

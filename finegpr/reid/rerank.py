@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
+from finegpr.arrays import Floats, Ints
 from finegpr.errors import InputError
 
 _BLOCK_VALUES = 1 << 24  # rows of the joint distance matrix are made in blocks of at most this many float64 values
@@ -19,7 +20,7 @@ def k_reciprocal(
     k1: int = 20,
     k2: int = 6,
     lambda_value: float = 0.3,
-) -> NDArray[np.float64]:
+) -> Floats:
     """Distances (Q, G) mixed from ``lambda_value`` of the original and the rest Jaccard distance of neighbour sets.
 
     Takes Euclidean, not squared, distances (Q, G), (Q, Q), (G, G). They are squared and each row is divided by its own
@@ -54,7 +55,7 @@ class _Joint:
         self.num_query = shape[0]
         self.num_points = sum(shape)
 
-    def blocks(self, stop: int | None = None) -> Iterator[tuple[int, NDArray[np.float64]]]:
+    def blocks(self, stop: int | None = None) -> Iterator[tuple[int, Floats]]:
         """(first row, rows (b, Q + G)) up to row ``stop``."""
         query_gallery, query_query, gallery_gallery = self.parts
         split, stop = self.num_query, self.num_points if stop is None else stop
@@ -71,7 +72,7 @@ class _Joint:
             largest = rows.max(axis=1, keepdims=True)
             yield begin, np.divide(rows, largest, out=np.zeros_like(rows), where=largest > 0)
 
-    def nearest(self, count: int) -> NDArray[np.int64]:
+    def nearest(self, count: int) -> Ints:
         """Indices (Q + G, count) of the nearest points, ties by index."""
         count = min(count, self.num_points)
         result = np.empty((self.num_points, count), dtype=np.int64)
@@ -97,13 +98,13 @@ class _Joint:
         return filled
 
 
-def _member(lists: NDArray[np.int64]) -> sparse.csr_array:
+def _member(lists: Ints) -> sparse.csr_array:
     """Lists (n, k) of indices as an (n, n) matrix of ones."""
     n, k = lists.shape
     return sparse.csr_array((np.ones(n * k, dtype=np.int32), lists.ravel(), np.arange(0, n * k + 1, k)), shape=(n, n))
 
 
-def _reciprocal(lists: NDArray[np.int64]) -> sparse.csr_array:
+def _reciprocal(lists: Ints) -> sparse.csr_array:
     """Which listed points list the point back (eq. 1 of the paper)."""
     member = _member(lists)
     return member.multiply(member.T).tocsr()
@@ -122,12 +123,12 @@ def _expanded(neighbours: sparse.csr_array, half: sparse.csr_array) -> sparse.cs
     return sets
 
 
-def _mean_of(lists: NDArray[np.int64]) -> sparse.csr_array:
+def _mean_of(lists: Ints) -> sparse.csr_array:
     """The matrix that averages the listed rows: local query expansion."""
     return _member(lists) * (1.0 / lists.shape[1])
 
 
-def _jaccard(weights: sparse.csr_array, num_query: int) -> NDArray[np.float64]:
+def _jaccard(weights: sparse.csr_array, num_query: int) -> Floats:
     """1 - sum of minima / sum of maxima between every query's and every gallery point's weights (eq. 10)."""
     num_gallery = weights.shape[0] - num_query
     gallery = weights[num_query:].tocsc()

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from finegpr.arrays import Bools, Ints
 from finegpr.errors import InputError
 
-EpochBatches = Callable[[int], Iterator[NDArray[np.int64]]]
+EpochBatches = Callable[[int], Iterator[Ints]]
 
 
 def batches_per_epoch(num_images: int, batch_size: int) -> int:
@@ -23,14 +24,14 @@ def shuffled_batches(num_images: int, *, batch_size: int, seed: int) -> EpochBat
     """
     num_batches = batches_per_epoch(num_images, batch_size)
 
-    def batches(epoch: int) -> Iterator[NDArray[np.int64]]:
+    def batches(epoch: int) -> Iterator[Ints]:
         order = _generator(seed, epoch).permutation(num_images)
         yield from np.resize(order, (num_batches, batch_size))
 
     return batches
 
 
-def identity_batches(labels: NDArray[np.int64], *, batch_size: int, per_identity: int, seed: int) -> EpochBatches:
+def identity_batches(labels: Ints, *, batch_size: int, per_identity: int, seed: int) -> EpochBatches:
     """epoch -> batches of P = batch_size / per_identity identities with K = per_identity rows each, side by side.
 
     An epoch has as many batches as ``shuffled_batches``; a batch holds distinct identities while there are P. An
@@ -47,7 +48,7 @@ def identity_batches(labels: NDArray[np.int64], *, batch_size: int, per_identity
         )
     num_batches, num_chosen = batches_per_epoch(len(labels), batch_size), batch_size // per_identity
 
-    def batches(epoch: int) -> Iterator[NDArray[np.int64]]:
+    def batches(epoch: int) -> Iterator[Ints]:
         generator = _generator(seed, epoch)
         waiting = np.empty(0, dtype=np.int64)
         for _ in range(num_batches):
@@ -59,11 +60,11 @@ def identity_batches(labels: NDArray[np.int64], *, batch_size: int, per_identity
     return batches
 
 
-def _draw(rows: NDArray[np.int64], count: int, generator: np.random.Generator) -> NDArray[np.int64]:
+def _draw(rows: Ints, count: int, generator: np.random.Generator) -> Ints:
     return np.resize(generator.permutation(rows), count)
 
 
-def flips(num_images: int, probability: float, *, seed: int, epoch: int, batch: int) -> NDArray[np.bool_]:
+def flips(num_images: int, probability: float, *, seed: int, epoch: int, batch: int) -> Bools:
     """Which images (num_images,) of a batch are mirrored."""
     return np.random.default_rng([seed, epoch, batch]).random(num_images) < probability
 

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from finegpr.arrays import Bools, Ints
 from finegpr.catalog import Catalog
 from finegpr.device import limited_threads
 from finegpr.errors import AostError, InputError, StateError
@@ -228,9 +229,7 @@ class _Run:
             metrics=self._validate() if is_due and self.validation is not None else None,
         )
 
-    def _step(
-        self, step: int, pixels: NDArray[np.uint8], mirrored: NDArray[np.bool_], labels: NDArray[np.int64]
-    ) -> Tensor:
+    def _step(self, step: int, pixels: NDArray[np.uint8], mirrored: Bools, labels: Ints) -> Tensor:
         """One step of the optimizer; loss and accuracy (2,) of the batch, on the device."""
         images = torch.from_numpy(pixels).to(self.place, non_blocking=True)
         flip = torch.from_numpy(mirrored).to(self.place, non_blocking=True)

@@ -26,16 +26,17 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from finegpr.catalog import Catalog
-from finegpr.measure import MeasureConfig, cell_order, measure
-from finegpr.measurements import Measurements
+from finegpr.measuring.measure import cell_order, measure
+from finegpr.measuring.reference import MeasureConfig
+from finegpr.measuring.results import Measurements
 from finegpr.render.minigpr import MiniGPRConfig, render_minigpr
 from finegpr.render.minimarket import MiniMarketConfig, render_minimarket
 from finegpr.storage import canonical_hash, read_json, write_atomic, write_json
 from finegpr.subset import Subset
-from search.adaptive import AdaptiveConfig, AdaptiveSampler, why_stop
+from search.adaptive.sampler import AdaptiveConfig, AdaptiveSampler, why_stop
 from search.loop import search
 from search.objectives import CellObjective, make_objective
-from search.optimizer import make_optimizer
+from search.optimizers import make_optimizer
 from search.simulation import TARGET, simulate
 from search.space import Budget, Space
 

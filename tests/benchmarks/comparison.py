@@ -24,7 +24,7 @@ import yaml
 from cluster.progress import say
 from finegpr.render.minigpr import MiniGPRConfig, render_minigpr
 from finegpr.render.minimarket import MiniMarketConfig, render_minimarket
-from search.compare import ArmSummary, Estimate, summarise, t_interval
+from search.analysis.compare import ArmSummary, Estimate, summarise, t_interval
 
 CONFIG = Path(__file__).with_name("comparison.yaml")
 

@@ -41,8 +41,8 @@ from finegpr.render.minigpr import MiniGPRConfig, render_minigpr
 from finegpr.render.minimarket import MiniMarketConfig, render_minimarket
 from finegpr.storage import read_json, write_bytes, write_json
 from finegpr.subset import Subset
+from search.analysis.true_ranking import random_subsets
 from search.space import Budget, Space
-from search.true_ranking import random_subsets
 
 DAY = ["forenoon", "noon", "afternoon", "dusk"]
 TARGETS = {

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finegpr.memory import keep_freed_blocks
 from finegpr.perceptual import Distances, mean_distance, pairwise_distance
+from finegpr.pixels.allocator import keep_freed_blocks
 
 SIZES = (50, 100, 200, 400)
 SHAPES = ((32, 32, 16), (64, 16, 8), (128, 8, 4))

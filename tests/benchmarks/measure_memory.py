@@ -21,9 +21,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from finegpr.bench import narrowed
 from finegpr.catalog import Catalog
-from finegpr.measure import MeasureConfig, measure
+from finegpr.measuring.bench import narrowed
+from finegpr.measuring.measure import measure
+from finegpr.measuring.reference import MeasureConfig
 
 SIZES = (10_000, 100_000)
 NUM_FILES = 200
@@ -68,8 +69,8 @@ def child(folder: Path, size: int) -> None:
 
     started = time.perf_counter()
     with (
-        patch("finegpr.reference.find_weights", lambda *_, **__: STUB),
-        patch("finegpr.meter.find_weights", lambda *_, **__: STUB),
+        patch("finegpr.measuring.reference.find_weights", lambda *_, **__: STUB),
+        patch("finegpr.measuring.meter.find_weights", lambda *_, **__: STUB),
     ):
         measured = measure(
             config,

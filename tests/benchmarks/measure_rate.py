@@ -25,12 +25,22 @@ from typing import Any, get_args
 import numpy as np
 import torch
 
-import cluster.measure
-from cluster.measure import ShardMeter, measure_pending
-from cluster.runtime import RayConfig, ray_session
-from finegpr.bench import Network, bare_pass, draw_images, measure_rate, open_meter, resident, stage_seconds, weights_of
+import cluster.executors.ray_data
+from cluster.executors.ray_data import ShardMeter, measure_pending
+from cluster.executors.session import RayConfig, ray_session
 from finegpr.catalog import Catalog
-from finegpr.measure import MeasureConfig, Meter
+from finegpr.measuring.bench import (
+    Network,
+    bare_pass,
+    draw_images,
+    measure_rate,
+    open_meter,
+    resident,
+    stage_seconds,
+    weights_of,
+)
+from finegpr.measuring.meter import Meter
+from finegpr.measuring.reference import MeasureConfig
 
 NUM_FILES = 160
 ROUNDS = 3
@@ -143,7 +153,7 @@ def ray_rate(
     shards = {index: (np.arange(images) + index * images) % NUM_FILES for index in range(number)}
     times = folder / "times"
     times.mkdir()
-    cluster.measure.ShardMeter = timed_shard_meter(network, times)  # type: ignore[misc]
+    cluster.executors.ray_data.ShardMeter = timed_shard_meter(network, times)  # type: ignore[misc]
     started = time.monotonic()
     measure_pending(ray, config, folder, folder / "catalog.parquet", source.root, shards, lambda _: None)
     whole, lasted, startup = steady(times, started)
@@ -278,7 +288,7 @@ WHAT_WAS_DONE = (
     "* Of a Gram matrix the blocks left of the diagonal are not computed: 13.3, now 11.0. What is left is most of what",
     "  VGG-19's pipeline adds, and runs at the speed of the convolutions but for the narrow first layers.",
     "* The content vector keeps the order of a channels-last map, so it is not transposed: 1.26, now 0.12.",
-    "* Freed blocks stay with the process (`finegpr/memory.py`): VGG-19 itself, bare and whole alike, 237, now 207.",
+    "* Freed blocks stay with the process (`finegpr/pixels/allocator.py`): VGG-19 itself, bare and whole alike, 237, now 207.",
     "* The projection (1.5) reads 170 MB of directions for every batch; larger batches would share that.",
 )
 

@@ -27,10 +27,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from finegpr.storage import canonical_hash, read_json, write_atomic, write_json
-from search.baselines import random_masks
 from search.loop import PATIENCE, regret, search
 from search.objectives import CellObjective, make_objective
-from search.optimizer import make_masks, make_optimizer
+from search.optimizers import make_masks, make_optimizer
+from search.optimizers.baselines import random_masks
 from search.simulation import TARGET, Simulation, simulate
 from search.space import Budget, Space
 

@@ -25,8 +25,9 @@ from matplotlib.figure import Figure
 
 from finegpr.attributes import SCENE, VIEWPOINT
 from finegpr.catalog import Catalog
-from finegpr.measure import MeasureConfig, measure
-from finegpr.measurements import Measurements
+from finegpr.measuring.measure import measure
+from finegpr.measuring.reference import MeasureConfig
+from finegpr.measuring.results import Measurements
 from finegpr.render.camera import SOURCE_RIG
 from finegpr.render.minigpr import MiniGPRConfig, render_minigpr
 from finegpr.render.minimarket import MiniMarketConfig, render_minimarket
@@ -35,12 +36,11 @@ from finegpr.render.picture import Shot, render_one
 from finegpr.render.world import code, deal, write_jpeg
 from finegpr.storage import read_json, sha256, write_atomic, write_json
 from finegpr.subset import Subset
-from search import attribute_classifier
-from search.attribute_classifier import Classifier
-from search.compare import agreements, t_interval, value_shares
+from search.analysis.compare import agreements, t_interval, value_shares
 from search.loop import search
-from search.objectives import make_objective
-from search.optimizer import make_optimizer
+from search.objectives import attribute_classifier, make_objective
+from search.objectives.attribute_classifier import Classifier
+from search.optimizers import make_optimizer
 from search.space import Budget, Space
 
 ATTRIBUTES = ("viewpoint", "weather", "illumination")

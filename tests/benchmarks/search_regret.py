@@ -18,10 +18,10 @@ import numpy as np
 from scipy import spatial
 
 from finegpr.perceptual import ALPHA, BETA, LAYER_WEIGHT
-from search.baselines import enumerate_masks
 from search.loop import regret, search
 from search.objectives import make_objective
-from search.optimizer import make_optimizer
+from search.optimizers import make_optimizer
+from search.optimizers.baselines import enumerate_masks
 from search.simulation import TARGET, Simulation, simulate
 from search.space import Budget, Space
 

@@ -22,12 +22,12 @@ from search_regret import cell_grams
 from finegpr.attributes import ILLUMINATION, SCENE, VIEWPOINT, WEATHER, Attribute
 from finegpr.catalog import Cells
 from finegpr.errors import ConfigError
-from search.baselines import random_masks
-from search.embedding import CellEmbedding
 from search.loop import search
 from search.objectives import CellObjective, make_objective
-from search.optimizer import OPTIMIZERS, make_optimizer
-from search.samples import Samples
+from search.objectives.embedding import CellEmbedding
+from search.objectives.samples import Samples
+from search.optimizers import OPTIMIZERS, make_optimizer
+from search.optimizers.baselines import random_masks
 from search.simulation import TARGET, simulate
 from search.space import Budget, Space, SpaceConfig
 

@@ -23,16 +23,16 @@ from search_regret import CellGram
 
 from finegpr.attributes import ILLUMINATION, WEATHER
 from finegpr.catalog import Catalog
-from finegpr.measure import MeasureConfig, measure
-from finegpr.measurements import MAX_OFF_BASIS, TERMS, Measurements
-from finegpr.reference import build_network, load_reference, read_batches
+from finegpr.measuring.measure import measure
+from finegpr.measuring.networks import find_weights
+from finegpr.measuring.reference import MeasureConfig, build_network, load_reference, read_batches
+from finegpr.measuring.results import MAX_OFF_BASIS, TERMS, Measurements
+from finegpr.measuring.retarget import RetargetConfig, retarget
+from finegpr.measuring.sketch import SMALLEST_EIGENVALUE
 from finegpr.render.minigpr import MiniGPRConfig, render_minigpr
 from finegpr.render.minimarket import MiniMarketConfig, render_minimarket
-from finegpr.retarget import RetargetConfig, retarget
-from finegpr.sketch import SMALLEST_EIGENVALUE
-from finegpr.vgg import find_weights
-from search.baselines import enumerate_masks, random_masks
 from search.objectives import make_objective
+from search.optimizers.baselines import enumerate_masks, random_masks
 from search.space import Budget, Space
 
 HEIGHT, WIDTH = 64, 32

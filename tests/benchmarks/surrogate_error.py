@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 from recovery import ATTRIBUTES, SOURCE, World, make_world
 
-from search.embedding import embed_distance, embed_rbf
-from search.samples import Samples
-from search.surrogate import SplitScore, fit_surrogate
+from search.objectives.mean_distance import embed_distance
+from search.objectives.mmd_rbf import embed_rbf
+from search.objectives.samples import Samples
+from search.objectives.surrogate import SplitScore, fit_surrogate
 
 NUM_COORDINATES = 6
 SPLITS = ("cells", "value pairs", "identities")

@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from cluster.sweep import CHUNKS, TABLE
+from cluster.verbs.sweep import CHUNKS, TABLE
 from finegpr.storage import read_marker
 from search.sweep import read_sweep
 

@@ -21,11 +21,11 @@ from typing import Any
 
 import numpy as np
 
-from cluster.runtime import RayConfig, ray_session
-from cluster.trainings import TrainingVerbConfig, TuneTrainings
+from cluster.executors.session import RayConfig, ray_session
+from cluster.executors.short_trainings import TrainingVerbConfig, TuneTrainings
 from finegpr.reid.train import FitResult
-from search.training import Fit, RunAll, TrainingConfig, run_training, training_objective
-from search.true_ranking import random_subsets
+from search.analysis.true_ranking import random_subsets
+from search.objectives.training import Fit, RunAll, TrainingConfig, run_training, training_objective
 
 STUB = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "stub_training.py")))
 FIT_SECONDS = 0.2

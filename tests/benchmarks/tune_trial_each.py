@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from cluster.runtime import RayConfig, ray_session
+from cluster.executors.session import RayConfig, ray_session
 from search.loop import SearchResult, search
 from search.objectives import CellObjective, make_objective
-from search.optimizer import make_optimizer
+from search.optimizers import make_optimizer
 from search.simulation import TARGET, simulate
 from search.space import Budget, Space
 

@@ -20,12 +20,15 @@ from typing import TypeVar
 import numpy as np
 
 from finegpr.catalog import Cells
-from finegpr.measurements import Measurements
-from search import embedding
-from search.baselines import random_masks
-from search.compare import Estimate, t_interval
-from search.embedding import CellEmbedding, embed_linear, embed_rbf
-from search.objectives import Embed, fill_unmeasured
+from finegpr.measuring.results import Measurements
+from search.analysis.compare import Estimate, t_interval
+from search.objectives import embedding
+from search.objectives.base import Embed
+from search.objectives.embedding import CellEmbedding
+from search.objectives.mmd_linear import embed_linear
+from search.objectives.mmd_rbf import embed_rbf
+from search.objectives.quadratic import fill_unmeasured
+from search.optimizers.baselines import random_masks
 from search.simulation import TARGET, Simulation, simulate
 from search.space import Budget, Space
 
@@ -280,7 +283,7 @@ of the cells with two is enough to know it.
 The search keeps at most {rank} coordinates, and the kernel's diagonal, so that the noise of a cell's mean is in the
 score and can be taken off in full. Leading eigenvectors of the kernel itself hold noise where subsets look, and with
 the diagonal it was counted twice: +0.011 at two people a cell of these worlds. Now the coordinates are those of the
-kernel without its noise, chosen and scaled by what random subsets see (`search/embedding.py`). `truncation` is what the
+kernel without its noise, chosen and scaled by what random subsets see (`search/objectives/embedding.py`). `truncation` is what the
 {rank} coordinates change, by the score with all coordinates from the same images: its mean, and its standard deviation
 between subsets."""
 

@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 
 from cluster import cli
-from cluster.adaptive import RECORD, ROWS, Rounds, measure_adaptively
-from cluster.executor import MeasureJob, SerialExecutor
+from cluster.executors.base import MeasureJob, SerialExecutor
 from cluster.progress import Tick
-from finegpr import measure as module
+from cluster.run.adaptive import RECORD, ROWS, Rounds, measure_adaptively
 from finegpr.catalog import Catalog
 from finegpr.errors import StateError
-from finegpr.measure import MeasureConfig, measure, measure_shard
-from finegpr.measurements import Measurements, read_measurements
+from finegpr.measuring import measure as module
+from finegpr.measuring.measure import measure, measure_shard
+from finegpr.measuring.reference import MeasureConfig
+from finegpr.measuring.results import Measurements, read_measurements
 from finegpr.render.minigpr import MiniGPRConfig, render_minigpr
-from search.adaptive import AdaptiveConfig
+from search.adaptive.sampler import AdaptiveConfig
 from search.space import Budget, Space
 
 CONFIG = MeasureConfig(
@@ -165,7 +166,7 @@ def test_a_settled_measurement_is_only_read(
     undisturbed: Path, source: Catalog, space: Space, measured_again: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = contents(undisturbed)
-    monkeypatch.setattr("cluster.adaptive.AdaptiveSampler.decide", None)
+    monkeypatch.setattr("cluster.run.adaptive.AdaptiveSampler.decide", None)
     measured, rounds = run(source, space, undisturbed)
     assert_same(measured, read_measurements(undisturbed))
     assert rounds.stopped is not None

@@ -138,7 +138,7 @@ def test_too_many_bad_images_fail(run: Callable[..., tuple[int, str]], data: Pat
         ("seeds=[0, 0]", "seeds"),
         ("arms=[random, mmd_rfb]", "mmd_rfb"),
         ("train.recipe=fast", "quick"),
-        ("search.optimizer=pos", "pso"),
+        ("search.optimizers=pos", "pso"),
     ],
 )
 def test_wrong_config(run: Callable[..., tuple[int, str]], setting: str, said: str) -> None:
@@ -215,7 +215,7 @@ def test_pickled_and_missing_weights(
     monkeypatch.setenv("AOST_WEIGHTS", str(data / "nowhere"))
     code, said = run("measure.weights=imagenet")
     assert code == 3
-    assert "finegpr.vgg" in said
+    assert "finegpr.measuring.networks" in said
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cluster.measure import ShardMeter, plan_actors
-from finegpr.bench import draw_images, narrowed
+from cluster.executors.ray_data import ShardMeter, plan_actors
 from finegpr.catalog import Catalog
 from finegpr.errors import ConfigError
-from finegpr.measure import MeasureConfig, Meter, fit_reference, measure_shard
+from finegpr.measuring.bench import draw_images, narrowed
+from finegpr.measuring.measure import measure_shard
+from finegpr.measuring.meter import Meter
+from finegpr.measuring.reference import MeasureConfig, fit_reference
 
 
 class FakeRay:

@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cluster import measure as module
-from cluster.measure import ShardMeter, measure_pending
+from cluster.executors import ray_data as module
+from cluster.executors.ray_data import ShardMeter, measure_pending
 from finegpr.catalog import Catalog
-from finegpr.measure import MeasureConfig, measure, pending_shards, prepare
+from finegpr.measuring.measure import measure, pending_shards, prepare
+from finegpr.measuring.reference import MeasureConfig
 from finegpr.render.minigpr import MiniGPRConfig, render_minigpr
 from finegpr.storage import read_table
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-import search.training
+import search.objectives.training
 from cluster import cli
 from finegpr.subset import Subset
 from search.journal import JOURNAL
-from search.training import Fit, Training, TrainingResult
+from search.objectives.training import Fit, Training, TrainingResult
 
 CONFIG = """
 name: tiny
@@ -71,7 +71,7 @@ def test_the_same_command_trains_nothing_again_and_keeps_the_journal(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr("search.training.run_training", refuse)
+    monkeypatch.setattr("search.objectives.training.run_training", refuse)
     capsys.readouterr()
     assert cli.run(["run", str(config), "--output", str(run), "--serial"]) == 0
     assert "check/mmd_rbf: done before, skipped" in capsys.readouterr().err
@@ -107,7 +107,7 @@ def test_failed_trainings_are_named_in_the_report_and_never_best(
         shutil.rmtree(root / gone)
     journal = (run / "search" / "training" / JOURNAL).read_text().splitlines()
     scores = {json.loads(line)["score"] for line in journal[1:] if json.loads(line).get("score")}
-    train, failed = search.training._train, []
+    train, failed = search.objectives.training._train, []
 
     def fails(training: Training, fit: Fit) -> TrainingResult:
         result = train(training, fit)
@@ -116,7 +116,7 @@ def test_failed_trainings_are_named_in_the_report_and_never_best(
             return TrainingResult(mean_ap=None, failure="MemoryError: no memory for the batch")
         return result
 
-    monkeypatch.setattr(search.training, "_train", fails)
+    monkeypatch.setattr(search.objectives.training, "_train", fails)
     assert cli.run(["run", str(config), "--output", str(root), "--serial"]) == 0
     assert failed
     notes = json.loads((root / "report.json").read_text())["notes"]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.stages import PLAN, RunFolder, differences, fork
+from cluster.run.folder import PLAN, RunFolder, differences, fork
 from finegpr.errors import ConfigError, StateError
 from finegpr.storage import MARKER, write_sealed
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.strict_yaml import MAX_BYTES, load_mapping, override, parse, validate
+from cluster.settings import MAX_BYTES, load_mapping, override, parse, validate
 from finegpr.config import Config
 from finegpr.errors import ConfigError
 

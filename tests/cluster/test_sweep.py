@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from cluster import cli
-from cluster.sweep import CHUNKS, REPORT, TABLE, Chunks
+from cluster.verbs.sweep import CHUNKS, REPORT, TABLE, Chunks
 from finegpr.catalog import Catalog
-from finegpr.measure import MeasureConfig, measure
+from finegpr.measuring.measure import measure
+from finegpr.measuring.reference import MeasureConfig
 from finegpr.render.minigpr import MiniGPRConfig, render_minigpr
 from search.sweep import Sweeper, read_sweep
 

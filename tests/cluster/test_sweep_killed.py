@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cluster.sweep import CHUNKS, TABLE
+from cluster.verbs.sweep import CHUNKS, TABLE
 from finegpr.catalog import Catalog
-from finegpr.measure import MeasureConfig, measure
+from finegpr.measuring.measure import measure
+from finegpr.measuring.reference import MeasureConfig
 from finegpr.render.minigpr import MiniGPRConfig, render_minigpr
 from finegpr.storage import MARKER
 

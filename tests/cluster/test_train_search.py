@@ -12,15 +12,15 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from cluster import cli
-from cluster.runtime import RayConfig, ray_session
-from cluster.trainings import LATE, TrainingVerbConfig, TuneTrainings, run_watched
+from cluster.executors.session import RayConfig, ray_session
+from cluster.executors.short_trainings import LATE, TrainingVerbConfig, TuneTrainings, run_watched
 from finegpr.errors import ConfigError
 from finegpr.storage import write_bytes
 from finegpr.subset import Subset
 from search.journal import JOURNAL
 from search.loop import search
-from search.optimizer import make_optimizer
-from search.training import TrainingConfig, run_training, training_objective
+from search.objectives.training import TrainingConfig, run_training, training_objective
+from search.optimizers import make_optimizer
 
 STUB = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "stub_training.py")))
 

@@ -15,18 +15,18 @@ import numpy as np
 import pytest
 
 from cluster import cli
-from cluster.loggers import TENSORBOARD
-from cluster.runtime import RayConfig, ray_session
-from cluster.train import fit_on_workers
-from cluster.trainings import TrainingVerbConfig, TuneTrainings
+from cluster.executors.loggers import TENSORBOARD
+from cluster.executors.ray_train import fit_on_workers
+from cluster.executors.session import RayConfig, ray_session
+from cluster.executors.short_trainings import TrainingVerbConfig, TuneTrainings
 from finegpr.catalog import Catalog
 from finegpr.errors import ConfigError
 from finegpr.reid.recipes import recipe
 from search.journal import JOURNAL
 from search.loop import search
-from search.optimizer import make_optimizer
+from search.objectives.training import TRAININGS, TrainingConfig, run_training, training_objective
+from search.optimizers import make_optimizer
 from search.space import Budget, Space
-from search.training import TRAININGS, TrainingConfig, run_training, training_objective
 
 STUB_FILE = Path(__file__).parents[1] / "stub_training.py"
 STUB = SimpleNamespace(**runpy.run_path(str(STUB_FILE)))
@@ -39,8 +39,8 @@ import os, runpy, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 from cluster.cli import _install_signals
-from cluster.runtime import RayConfig, ray_session
-from cluster.trainings import TrainingVerbConfig, TuneTrainings
+from cluster.executors.session import RayConfig, ray_session
+from cluster.executors.short_trainings import TrainingVerbConfig, TuneTrainings
 import test_train_search_lost as module
 
 stub_fit = module.STUB.stub_fit

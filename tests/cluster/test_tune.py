@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from cluster.loggers import require_installed
-from cluster.runtime import RayConfig, count_places, ray_session, require_resources
-from cluster.tune import _Handover, reports
+from cluster.executors.loggers import require_installed
+from cluster.executors.ray_tune import _Handover, reports
+from cluster.executors.session import RayConfig, count_places, ray_session, require_resources
 from finegpr.errors import AostError, ConfigError, InputError
 
 

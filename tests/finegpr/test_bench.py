@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from finegpr.bench import main, narrowed, operations, weights_of
 from finegpr.errors import AostError
-from finegpr.vgg import VGG19, find_weights
+from finegpr.measuring.bench import main, narrowed, operations, weights_of
+from finegpr.measuring.networks import VGG19, find_weights
 
 TINY = ["--height", "32", "--width", "32", "--files", "16", "--images", "20", "--rounds", "1", "--network", "cheap"]
 

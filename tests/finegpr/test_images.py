@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from finegpr.errors import InputError
-from finegpr.images import BadImage, check_quarantine, decode, load, resize
+from finegpr.pixels.decode import BadImage, check_quarantine, decode, load, resize
 
 golden = Path(__file__).parents[1] / "golden"
 

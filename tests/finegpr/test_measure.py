@@ -10,26 +10,18 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
-from finegpr import measure as module
 from finegpr.attributes import Attribute
 from finegpr.catalog import Catalog
 from finegpr.errors import InputError, StateError
-from finegpr.images import load
-from finegpr.measure import (
-    MeasureConfig,
-    Meter,
-    fit_reference,
-    measure,
-    measure_shard,
-    pending_shards,
-    plan_shards,
-    prepare,
-    read_measurements,
-)
-from finegpr.measurements import Measurements
+from finegpr.measuring import measure as module
+from finegpr.measuring.measure import measure, measure_shard, pending_shards, plan_shards, prepare
+from finegpr.measuring.meter import Meter
+from finegpr.measuring.networks import VGG19, find_weights
+from finegpr.measuring.reference import MeasureConfig, fit_reference
+from finegpr.measuring.results import Measurements, read_measurements
 from finegpr.perceptual import pairwise_distance
+from finegpr.pixels.decode import load
 from finegpr.storage import write_arrays
-from finegpr.vgg import VGG19, find_weights
 
 WEATHER = Attribute(name="weather", values=("sunny", "foggy", "snowlight"))
 LIGHT = Attribute(name="light", values=("day", "night"))

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from finegpr.catalog import Catalog
-from finegpr.measure import MeasureConfig, measure
+from finegpr.measuring.measure import measure
+from finegpr.measuring.reference import MeasureConfig
 from finegpr.render.minigpr import MiniGPRConfig, render_minigpr
 from finegpr.storage import read_table
 
@@ -47,7 +48,7 @@ def test_random_kills_change_nothing(num_kills: int, source: Catalog, tmp_path: 
     cells = source.cells(["viewpoint", "weather", "illumination"])
     targets = {"market": source.take(range(0, 30, 3))}
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["finegpr.measure"])
+    context.set_forkserver_preload(["finegpr.measuring.measure"])
 
     def start(folder: Path) -> multiprocessing.process.BaseProcess:
         process = context.Process(target=measure, args=(CONFIG, source, targets, folder), kwargs={"cells": cells})

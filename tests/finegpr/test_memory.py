@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from finegpr.memory import give_back_freed_blocks, keep_freed_blocks
+from finegpr.pixels.allocator import give_back_freed_blocks, keep_freed_blocks
 
 BLOCK_MB = 64
 

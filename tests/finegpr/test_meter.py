@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from finegpr import prefetch
-from finegpr.bench import draw_images, narrowed
 from finegpr.catalog import Catalog
 from finegpr.errors import StateError
-from finegpr.images import load
-from finegpr.measure import MeasureConfig, Meter, fit_reference
+from finegpr.measuring.bench import draw_images, narrowed
+from finegpr.measuring.meter import Meter
+from finegpr.measuring.reference import MeasureConfig, fit_reference
+from finegpr.pixels import prefetch
+from finegpr.pixels.decode import load
 
 CONFIG = MeasureConfig(
     height=32, width=32, batch_size=4, basis_images=24, style_coordinates=8, content_coordinates=8, weights="random"

@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from finegpr import prefetch
-from finegpr.images import load
-from finegpr.prefetch import AHEAD, Decoder, decoding_threads
+from finegpr.pixels import prefetch
+from finegpr.pixels.decode import load
+from finegpr.pixels.prefetch import AHEAD, Decoder, decoding_threads
 
 CPU = torch.device("cpu")
 

@@ -12,9 +12,10 @@ import pytest
 from finegpr import remote
 from finegpr.catalog import Catalog, read_world
 from finegpr.errors import ConfigError, InputError, UnreachableError
-from finegpr.images import BadImage, decode, load
-from finegpr.measure import MeasureConfig, measure, pending_shards, prepare
-from finegpr.measurements import Measurements
+from finegpr.measuring.measure import measure, pending_shards, prepare
+from finegpr.measuring.reference import MeasureConfig
+from finegpr.measuring.results import Measurements
+from finegpr.pixels.decode import BadImage, decode, load
 from finegpr.reid.data import FilePixels, ImageStore, read_ahead
 from finegpr.remote import RemotePath, locate
 from finegpr.render.minigpr import MiniGPRConfig, render_minigpr
@@ -258,9 +259,9 @@ def test_images_are_judged_alike(store: Any, disk: Path, bucket: str, monkeypatc
     root = locate(f"{store.address}/bad")
     _, bad = load([root / "empty", root / "page", root / "cut", root / "none"], height=8, width=8)
     assert [reason for _, reason in bad] == ["unidentified", "unidentified", "truncated", "missing"]
-    monkeypatch.setattr("finegpr.images.MAX_REMOTE_BYTES", file.stat().st_size)
+    monkeypatch.setattr("finegpr.pixels.decode.MAX_REMOTE_BYTES", file.stat().st_size)
     decode(file)
-    monkeypatch.setattr("finegpr.images.MAX_REMOTE_BYTES", file.stat().st_size - 1)
+    monkeypatch.setattr("finegpr.pixels.decode.MAX_REMOTE_BYTES", file.stat().st_size - 1)
     with pytest.raises(BadImage, match="too large"):
         decode(file)
 

@@ -9,15 +9,16 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from finegpr import retarget as module
 from finegpr.attributes import Attribute
 from finegpr.catalog import Catalog
 from finegpr.errors import AostError, ConfigError, InputError, StateError
-from finegpr.measure import MeasureConfig, measure
-from finegpr.measurements import DERIVED_MARKER, Measurements, basis_hash, read_measurements
-from finegpr.retarget import RetargetConfig, retarget
+from finegpr.measuring import retarget as module
+from finegpr.measuring.measure import measure
+from finegpr.measuring.networks import find_weights
+from finegpr.measuring.reference import MeasureConfig
+from finegpr.measuring.results import DERIVED_MARKER, Measurements, basis_hash, read_measurements
+from finegpr.measuring.retarget import RetargetConfig, retarget
 from finegpr.storage import write_arrays
-from finegpr.vgg import find_weights
 
 WEATHER = Attribute(name="weather", values=("sunny", "foggy", "snowlight"))
 NUM_SOURCE = 24

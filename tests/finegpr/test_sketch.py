@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from finegpr.sketch import fit_basis
+from finegpr.measuring.sketch import fit_basis
 
 
 def sample(size: int, *, rank: int = 12, length: int = 300, seed: int = 0) -> torch.Tensor:

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torchvision.models import vgg as architecture
 
-from finegpr.bench import narrowed
 from finegpr.errors import InputError
+from finegpr.measuring.bench import narrowed
+from finegpr.measuring.networks import VGG19, convert, find_weights, imagenet_path, main
 from finegpr.perceptual import mean_distance
 from finegpr.storage import write_arrays
-from finegpr.vgg import VGG19, convert, find_weights, imagenet_path, main
 
 
 def arrays_of(cfg: str, *, batch_norm: bool = False, classifier: bool = True) -> dict[str, np.ndarray]:

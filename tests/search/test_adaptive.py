@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from finegpr.measurements import Measurements
-from search.adaptive import PAIRED, AdaptiveConfig, AdaptiveSampler, Decision
-from search.belief import believe
+from finegpr.measuring.results import Measurements
+from search.adaptive.belief import believe
+from search.adaptive.sampler import PAIRED, AdaptiveConfig, AdaptiveSampler, Decision
 from search.loop import random_median, regret
 from search.objectives import QUADRATIC, make_objective
 from search.simulation import TARGET, Simulation, simulate

@@ -3,11 +3,17 @@ import pytest
 from scipy import optimize
 
 from finegpr.errors import InputError
-from search.attribute_classifier import NUM_FOLDS, fit_classifier, jittered, read_attributes, softmax
-from search.attribute_shares import bbse_shares, em_shares, make_attribute_shares
-from search.calibration import calibrate, fit_temperature, reliability
-from search.compare import total_variation
-from search.posterior import embed_posterior
+from search.analysis.compare import total_variation
+from search.objectives.attribute_classifier import (
+    NUM_FOLDS,
+    fit_classifier,
+    jittered,
+    read_attributes,
+    softmax,
+)
+from search.objectives.attribute_shares import bbse_shares, em_shares, make_attribute_shares
+from search.objectives.calibration import calibrate, fit_temperature, reliability
+from search.objectives.mmd_posterior import embed_posterior
 from search.simulation import TARGET, Simulation, simulate
 
 OPTIONS = {"target": TARGET, "scale": "standardised"}

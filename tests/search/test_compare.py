@@ -11,7 +11,7 @@ from scipy import stats
 from finegpr.attributes import Attribute
 from finegpr.errors import InputError
 from finegpr.subset import Subset
-from search import compare
+from search.analysis import compare
 
 RESULTS = pd.DataFrame(
     [

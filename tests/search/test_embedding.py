@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 
 from finegpr.errors import InputError
-from search.embedding import CellEmbedding, embed_distance, embed_linear, embed_rbf
-from search.samples import Samples
+from search.objectives.embedding import CellEmbedding
+from search.objectives.mean_distance import embed_distance
+from search.objectives.mmd_linear import embed_linear
+from search.objectives.mmd_rbf import embed_rbf
+from search.objectives.samples import Samples
 from search.simulation import TARGET, Simulation, simulate
 
 OPTIONS = {"target": TARGET, "scale": "standardised"}

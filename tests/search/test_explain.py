@@ -12,9 +12,7 @@ from finegpr.attributes import Attribute
 from finegpr.catalog import Catalog, Cells
 from finegpr.mixture import Mixture
 from finegpr.subset import Subset
-from search.baselines import random_masks
-from search.embedding import CellEmbedding, embed_distance, embed_linear
-from search.explain import (
+from search.analysis.explain import (
     Resampling,
     distance_contour,
     distance_importances,
@@ -22,13 +20,16 @@ from search.explain import (
     flip_effects,
     marginal_effects,
 )
-from search.mixture import MixtureSpace
+from search.analysis.records import Importance
 from search.objectives import make_objective
-from search.report_data import Importance
-from search.samples import Samples
+from search.objectives.embedding import CellEmbedding
+from search.objectives.mean_distance import embed_distance
+from search.objectives.mmd_linear import embed_linear
+from search.objectives.samples import Samples
+from search.objectives.surrogate import SurrogateReport, fit_reported, fit_surrogate
+from search.optimizers.baselines import random_masks
 from search.simulation import TARGET, Simulation, simulate
-from search.space import Budget, Space, SpaceConfig
-from search.surrogate import SurrogateReport, fit_reported, fit_surrogate
+from search.space import Budget, MixtureSpace, Space, SpaceConfig
 
 OPTIONS = {"target": TARGET, "scale": "standardised"}
 TRUSTED = SurrogateReport(scores=(), trusted=True, warnings=(), num_cells=0, num_unmeasured=0)

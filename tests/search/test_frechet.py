@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy import linalg
 
-from search import frechet
-from search.frechet import FrechetForm, fit_frechet, make_frechet, shrunk
 from search.objectives import make_objective
+from search.objectives.frechet import FrechetForm, fit_frechet, make_frechet, shrunk
+from search.selectors.snp import frechet
 from search.simulation import TARGET, Simulation, simulate
 from search.space import Budget, Space
 

@@ -11,14 +11,14 @@ from pydantic import ValidationError
 from finegpr.attributes import Attribute
 from finegpr.catalog import Catalog
 from finegpr.subset import Subset
-from search import health
-from search.explain_text import checks_summary, fixed_values, settled, worst_first
-from search.fairness import FairnessConfig, identity_shifts, too_few, violations
-from search.health import CHECKS, Evidence, run_checks
-from search.landscape import best_subsets, slices
-from search.report_data import AttributeShares, Check, Choice, Effect, IdentityShift, Round, StyleShare
+from search.analysis import health
+from search.analysis.fairness import FairnessConfig, identity_shifts, too_few, violations
+from search.analysis.health import CHECKS, Evidence, run_checks
+from search.analysis.landscape import best_subsets, slices
+from search.analysis.records import AttributeShares, Check, Choice, Effect, IdentityShift, Round, StyleShare
+from search.objectives.surrogate import SplitScore, SurrogateReport
+from search.report.explain_text import checks_summary, fixed_values, settled, worst_first
 from search.space import Space
-from search.surrogate import SplitScore, SurrogateReport
 from search.trial import Trial
 
 RANDOM = tuple(np.random.default_rng(0).normal(1.0, 0.1, 200).tolist())

@@ -4,13 +4,15 @@ import numpy as np
 import pytest
 
 from finegpr.errors import ConfigError
-from search.adaptive import AdaptiveConfig, AdaptiveSampler
-from search.baselines import enumerate_masks
-from search.embedding import embed_distance, embed_linear, embed_rbf
-from search.identity_effects import add_group_effects
-from search.kernels import linear_kernel, rbf_kernel, unit_gram
+from search.adaptive.sampler import AdaptiveConfig, AdaptiveSampler
 from search.objectives import SEES_PEOPLE, CellObjective, make_objective
-from search.samples import Samples
+from search.objectives.identity_effects import add_group_effects
+from search.objectives.kernels import unit_gram
+from search.objectives.mean_distance import embed_distance
+from search.objectives.mmd_linear import embed_linear, linear_kernel
+from search.objectives.mmd_rbf import embed_rbf, rbf_kernel
+from search.objectives.samples import Samples
+from search.optimizers.baselines import enumerate_masks
 from search.simulation import TARGET, Simulation, simulate
 from search.space import Budget, Space, SpaceConfig
 

@@ -10,9 +10,10 @@ from finegpr.errors import InputError, StateError
 from finegpr.subset import Subset
 from search.journal import JOURNAL
 from search.loop import PENALTY, Generation, regret, search
-from search.optimizer import OPTIMIZERS, Proposal
+from search.optimizers import OPTIMIZERS
 from search.space import Space
 from search.testing import TableObjective, run
+from search.trial import Proposal
 
 SWARM = OPTIMIZERS["swarm"]
 

@@ -7,11 +7,10 @@ from finegpr.errors import ConfigError, InputError
 from finegpr.mixture import Mixture
 from finegpr.subset import Subset
 from search.loop import search
-from search.mixture import MixtureSpace
 from search.objectives import make_objective
-from search.optimizer import make_optimizer
+from search.optimizers import make_optimizer
 from search.simulation import TARGET, Simulation
-from search.space import Budget, Space, SpaceConfig
+from search.space import Budget, MixtureSpace, Space, SpaceConfig
 
 LEVELS = 3
 BUDGET = Budget(images=90, identities=9, least=0.15, most=0.8)

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from finegpr.errors import ConfigError
-from search.baselines import enumerate_masks
 from search.objectives import OBJECTIVES, QUADRATIC, make_objective
+from search.optimizers.baselines import enumerate_masks
 from search.simulation import TARGET, Simulation, simulate
 from search.space import Budget, Space, SpaceConfig
 

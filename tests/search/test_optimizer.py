@@ -3,20 +3,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from finegpr.arrays import Bools, Floats
 from finegpr.errors import ConfigError
-from search.baselines import enumerate_masks
-from search.descent import Descent
-from search.greedy import Greedy
 from search.loop import SearchConfig
-from search.nevergrad import Nevergrad
-from search.numpy_swarm import NumpySwarm, NumpySwarmOptions
-from search.optimizer import OPTIMIZERS, check_optimizer, kind_of, make_masks, make_optimizer
-from search.polish import Polish, neighbours
-from search.pso import population_for
-from search.restart import Restarting
-from search.share_model import ShareModel
+from search.optimizers import OPTIMIZERS, check_optimizer, kind_of, make_masks, make_optimizer
+from search.optimizers.baselines import enumerate_masks
+from search.optimizers.descent import Descent
+from search.optimizers.greedy import Greedy
+from search.optimizers.nevergrad import Nevergrad
+from search.optimizers.numpy_swarm import NumpySwarm, NumpySwarmOptions
+from search.optimizers.polish import Polish, neighbours
+from search.optimizers.pso import population_for
+from search.optimizers.restart import Restarting
+from search.optimizers.share_model import ShareModel
 from search.simulation import simulate
-from search.space import Bools, Budget, Floats, Space, SpaceConfig
+from search.space import Budget, Space, SpaceConfig
 from search.testing import CHECKS, TableObjective, run
 
 COMPOSED = ("numpy_swarm+polish", "descent+restart", "greedy+polish", "nevergrad:DE+restart+polish")

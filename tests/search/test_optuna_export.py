@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from finegpr.arrays import Floats
 from finegpr.errors import ConfigError, InputError, StateError
 from finegpr.subset import Subset
+from search.export.optuna import export
 from search.journal import JOURNAL
 from search.loop import search
-from search.optimizer import Proposal, make_optimizer
-from search.optuna_export import export
-from search.space import Floats, Space
+from search.optimizers import make_optimizer
+from search.space import Space
 from search.testing import TableObjective
-from search.trial import Trial
+from search.trial import Proposal, Trial
 
 optuna = pytest.importorskip("optuna")
 
@@ -186,7 +187,7 @@ def test_without_optuna_the_extra_is_named(
         return found(name, *arguments, **options)
 
     monkeypatch.setattr(builtins, "__import__", missing)
-    monkeypatch.delitem(sys.modules, "search.optuna_study", raising=False)
-    monkeypatch.delattr("search.optuna_study", raising=False)
+    monkeypatch.delitem(sys.modules, "search.export.optuna_study", raising=False)
+    monkeypatch.delattr("search.export.optuna_study", raising=False)
     with pytest.raises(ConfigError, match=r"pip install 'aost-on-ray\[optuna\]'"):
         export(history[0], str(tmp_path / "optuna.log"), "one")

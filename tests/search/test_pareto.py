@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from search.baselines import random_masks
-from search.pareto import non_dominated, pareto_front
+from search.analysis.pareto import non_dominated, pareto_front
+from search.optimizers.baselines import random_masks
 from search.space import Space
 from search.trial import Trial
 

@@ -15,12 +15,16 @@ import pytest
 from PIL import Image
 
 from finegpr.errors import InputError, StateError, WriteError
-from search import explain_figures, figures, report_text, search_figures
-from search.compare import summarise
-from search.figures_png import write_distances_png, write_importance_png, write_png
-from search.report import ReportData, markdown_summary, render, write_report
-from search.report_data import AttributeShares, Thumbnail
-from search.report_text import headline, result_table, tiles, verdict, warnings
+from search.analysis.compare import summarise
+from search.analysis.records import AttributeShares
+from search.report import text as report_text
+from search.report.data import ReportData, Thumbnail
+from search.report.figures import arms as figures
+from search.report.figures import explain as explain_figures
+from search.report.figures import search as search_figures
+from search.report.figures.png import write_distances_png, write_importance_png, write_png
+from search.report.page import render, write_report
+from search.report.text import headline, markdown_summary, result_table, tiles, verdict, warnings
 
 report_data = runpy.run_path(str(Path(__file__).parents[1] / "report_example.py"))["report_data"]
 EMPTY = {

@@ -9,12 +9,13 @@ import pytest
 from pydantic import ValidationError
 
 from finegpr.errors import InputError, StateError
-from finegpr.measurements import Measurements
+from finegpr.measuring.results import Measurements
 from finegpr.subset import Subset
 from search.journal import JOURNAL
 from search.loop import search
 from search.objectives import CellObjective, make_objective
-from search.optimizer import OPTIMIZERS, Optimizer, make_optimizer
+from search.optimizers import OPTIMIZERS, make_optimizer
+from search.optimizers.proposer import Optimizer
 from search.rounds import (
     NUM_WARM,
     ROUNDS,

@@ -20,10 +20,10 @@ import os, sys, time
 from pathlib import Path
 from search.loop import search
 from search.objectives import make_objective
-from search.optimizer import make_optimizer
+from search.optimizers import make_optimizer
 from search.parallel import in_parallel
 from search.simulation import TARGET, simulate
-from search.space import Budget, Space
+from search.space.space import Budget, Space
 
 EVALUATIONS = 300
 folder, optimizer, workers, log = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]

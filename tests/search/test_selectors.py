@@ -11,10 +11,18 @@ from scipy.cluster.vq import kmeans2
 from finegpr.attributes import Attribute
 from finegpr.catalog import Cells
 from finegpr.errors import ConfigError, InputError
-from search.pool import Pool, choose_people, holds
 from search.selectors import SELECTORS, select
+from search.selectors.pool import Pool, choose_people, holds
+from search.selectors.snp import (
+    farthest_points,
+    frechet,
+    k_means,
+    lloyd,
+    nearest_union,
+    principal,
+    search_and_prune,
+)
 from search.simulation import TARGET, Simulation, simulate
-from search.snp import farthest_points, frechet, k_means, lloyd, nearest_union, principal, search_and_prune
 from search.space import Budget
 
 SHARES = {"attribute1": {"value0": 0.7, "value1": 0.3}, "attribute2": {"value0": 0.2, "value1": 0.3, "value2": 0.5}}

@@ -12,10 +12,10 @@ from finegpr.attributes import ILLUMINATION, SCENE, WEATHER, Attribute
 from finegpr.catalog import Catalog, Cells
 from finegpr.errors import ConfigError, InputError
 from finegpr.subset import Subset
-from search.baselines import enumerate_masks, random_masks
 from search.loop import search
-from search.optimizer import OPTIMIZERS, make_optimizer
-from search.polish import neighbours
+from search.optimizers import OPTIMIZERS, make_optimizer
+from search.optimizers.baselines import enumerate_masks, random_masks
+from search.optimizers.polish import neighbours
 from search.simulation import Simulation, simulate
 from search.space import Budget, Space, SpaceConfig
 from search.testing import TableObjective

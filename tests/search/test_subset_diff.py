@@ -10,9 +10,9 @@ from finegpr.attributes import FINEGPR, IDENTITY_ATTRIBUTES, ILLUMINATION, VIEWP
 from finegpr.errors import InputError
 from finegpr.mixture import Mixture
 from finegpr.subset import Subset
+from search.analysis.subset_diff import NO_CHANGE, changes, describe, diff, searched
 from search.simulation import simulate
 from search.space import Budget, Space, SpaceConfig
-from search.subset_diff import NO_CHANGE, changes, describe, diff, searched
 
 IMAGE = (VIEWPOINT, WEATHER, ILLUMINATION)
 COARSE = replace(VIEWPOINT, values=("0deg", "90deg", "180deg", "270deg"))

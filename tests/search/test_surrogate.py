@@ -7,8 +7,8 @@ import pytest
 
 from finegpr.attributes import Attribute
 from finegpr.catalog import Cells
-from search.samples import Samples
-from search.surrogate import fit_surrogate
+from search.objectives.samples import Samples
+from search.objectives.surrogate import fit_surrogate
 
 
 def make_cells(sizes: tuple[int, ...]) -> Cells:

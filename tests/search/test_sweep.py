@@ -15,14 +15,14 @@ from pydantic import ValidationError
 
 from finegpr.errors import ConfigError, StateError
 from finegpr.storage import write_table
-from search import sweep_figures
 from search.loop import random_median, search
 from search.objectives import OBJECTIVES, make_objective
-from search.optimizer import make_optimizer
+from search.optimizers import make_optimizer
+from search.report.figures import sweep as sweep_figures
+from search.report.sweep_page import Cost, chosen_shares, render
 from search.simulation import TARGET, Simulation, simulate
 from search.space import Budget, Space, SpaceConfig
 from search.sweep import SCHEMA, UNWEIGHED, Grid, Ground, SweepConfig, Sweeper, gain, read_sweep, to_table, weighed
-from search.sweep_report import Cost, chosen_shares, render
 
 
 def make_config(**changes: Any) -> SweepConfig:

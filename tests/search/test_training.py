@@ -26,12 +26,11 @@ from finegpr.reid.recipes import recipe
 from finegpr.reid.train import Diverged
 from finegpr.render.minigpr import MiniGPRConfig, render_minigpr
 from finegpr.render.minimarket import MiniMarketConfig, render_minimarket
-from search.halving import halve, halving_cost
+from search.analysis.true_ranking import CheckConfig, rank_by_training
 from search.journal import JOURNAL
 from search.loop import search
-from search.optimizer import make_optimizer
-from search.space import Budget, Space
-from search.training import (
+from search.objectives.halving import halve, halving_cost
+from search.objectives.training import (
     TRAININGS,
     VALIDATION,
     TrainingConfig,
@@ -39,7 +38,8 @@ from search.training import (
     run_training,
     training_objective,
 )
-from search.true_ranking import CheckConfig, rank_by_training
+from search.optimizers import make_optimizer
+from search.space import Budget, Space
 
 STUB_FILE = Path(__file__).parents[1] / "stub_training.py"
 STUB = SimpleNamespace(**runpy.run_path(str(STUB_FILE)))
@@ -350,8 +350,8 @@ import runpy, sys
 from pathlib import Path
 from types import SimpleNamespace
 from search.loop import search
-from search.optimizer import make_optimizer
-from search.training import TrainingConfig, run_training, training_objective
+from search.optimizers import make_optimizer
+from search.objectives.training import TrainingConfig, run_training, training_objective
 
 STUB = SimpleNamespace(**runpy.run_path(sys.argv[2]))
 folder = Path(sys.argv[1])

@@ -1,0 +1,89 @@
+"""One training on several workers: Ray Train around the same ``fit``, for models that are kept and for large trials."""
+
+import shutil
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cluster.executors.session import in_background, require_resources, unwrapped_errors
+from finegpr.catalog import Catalog
+from finegpr.reid.config import TrainConfig
+from finegpr.reid.data import ImageStore
+from finegpr.reid.train import Epoch, FitResult, fit
+
+
+def _worker(settings: dict[str, Any]) -> None:
+    """Runs in every Ray Train worker, inside the process group that Ray Train made."""
+    import ray
+
+    def report(epoch: Epoch) -> None:
+        ray.train.report({"epoch": epoch.epoch, "loss": epoch.loss, "accuracy": epoch.accuracy})
+
+    train, validation = ray.get(settings["catalogs"])
+    images = settings["images"]
+    fit(
+        TrainConfig.model_validate_json(settings["config"]),
+        train,
+        validation=validation,
+        output=Path(settings["output"]),
+        seed=settings["seed"],
+        images=None if images is None else ImageStore.open(Path(images)),
+        report=report,
+    )
+
+
+def fit_on_workers(
+    config: TrainConfig,
+    train: Catalog,
+    *,
+    validation: Catalog | None = None,
+    output: Path,
+    report: Callable[[Epoch], None] | None = None,
+    seed: int,
+    images: ImageStore | None = None,
+    ray: Any,
+    num_workers: int,
+    use_gpu: bool,
+) -> FitResult:
+    """``finegpr.reid.train.fit`` on ``num_workers`` workers (gloo on CPUs, nccl on GPUs), which all see ``output``.
+
+    ``report`` is called for every epoch once all are done. Batch statistics are those of each worker, so a model
+    depends on their number. Raises what a worker raised, and ConfigError where the cluster has no room for them.
+    """
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    config.require_shares(num_workers)
+    what = f"a training on {num_workers} worker{'s' if num_workers > 1 else ''}"
+    require_resources(ray, cpus=config.threads, gpus=1 if use_gpu else 0, count=num_workers, what=what)
+    output = output.resolve()
+    storage = output.with_name(f".ray-{uuid.uuid4().hex[:12]}")
+    trainer = TorchTrainer(
+        _worker,
+        train_loop_config={
+            "config": config.model_dump_json(),
+            "catalogs": ray.put((train, validation)),
+            "output": str(output),
+            "seed": seed,
+            "images": None if images is None else str(images.folder.resolve()),
+        },
+        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=num_workers, use_gpu=use_gpu, resources_per_worker={"CPU": config.threads}
+        ),
+        run_config=RunConfig(
+            # A name and place used twice would silently return the first run's result.
+            name="fit",
+            storage_path=str(storage),
+            failure_config=FailureConfig(max_failures=2),
+        ),
+    )
+    with unwrapped_errors(f"training in {output}"):
+        in_background(trainer.fit)
+    shutil.rmtree(storage, ignore_errors=True)
+    result = fit(config, train, validation=validation, output=output, seed=seed, images=images)
+    if report is not None:
+        for epoch in result.history:
+            report(epoch)
+    return result

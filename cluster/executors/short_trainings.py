@@ -1,0 +1,159 @@
+"""Where the trainings of a search run: as trials of one Ray Tune run, each in an actor, or on several workers."""
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from cluster.executors.loggers import Logger, make_loggers
+from cluster.executors.session import count_places, require_resources
+from cluster.executors.trial import epoch_numbers
+from cluster.progress import Tick
+from finegpr.reid.train import FitResult, fit
+from finegpr.storage import write_bytes
+from search.objectives.training import Fit, Training, TrainingConfig, TrainingResult, run_training
+
+if TYPE_CHECKING:
+    from cluster.executors.ray_tune import Report, Work
+
+LATE = "late"
+TUNE = ".tune-"
+DRIVER_CPUS = 0.01  # of a trial that only drives Ray Train; Ray refuses 0
+
+
+class TrainingVerbConfig(TrainingConfig):
+    """A training objective and where it runs.
+
+    ``workers`` share one training through Ray Train, each with ``gpus``, whole or a fraction; after ``timeout_seconds``
+    a training counts as failed (None: never). ``loggers`` show trainings elsewhere while they run.
+    """
+
+    workers: int = Field(default=1, ge=1)
+    gpus: float = Field(default=0, ge=0)
+    timeout_seconds: float | None = Field(default=None, gt=0)
+    loggers: tuple[Logger, ...] = ("tensorboard",)
+
+    @field_validator("gpus")
+    @classmethod
+    def _fits_workers(cls, gpus: float, info: ValidationInfo) -> float:
+        if info.data.get("workers", 1) > 1 and gpus not in (0, 1):
+            raise ValueError(f"each of several workers has one whole GPU or none, got {gpus:g}")
+        return gpus
+
+    @property
+    def objective_config(self) -> TrainingConfig:
+        """What decides a score; where trainings run and when they are given up does not."""
+        return TrainingConfig.model_validate(self.model_dump(include=set(TrainingConfig.model_fields)))
+
+
+class TuneTrainings:
+    """Runs trainings as trials of one Tune run, as many at a time as the cluster has room for; a context manager.
+
+    ``folder`` is for Tune's own files and the loggers'; the caller is its only writer. ``tick`` is told how many of a
+    batch are done. Raises ConfigError at once when the cluster lacks the CPUs or GPUs of one training.
+    """
+
+    def __init__(
+        self, ray: Any, config: TrainingVerbConfig, *, folder: Path, fit: Fit = fit, tick: Tick | None = None
+    ) -> None:
+        from cluster.executors.ray_tune import TuneRun
+
+        for left_behind in folder.glob(f"{TUNE}*"):
+            shutil.rmtree(left_behind, ignore_errors=True)
+        threads, workers, gpus = float(config.train.threads), config.workers, config.gpus
+        timeout_seconds = config.timeout_seconds
+        at_once = None
+        if workers > 1:
+            config.train.require_shares(workers)
+            what = f"a training on {workers} workers"
+            require_resources(ray, cpus=threads, gpus=gpus, count=workers, beside=DRIVER_CPUS, what=what)
+            at_once = max(1, count_places(ray, cpus=threads, gpus=gpus) // workers)
+
+        def make_work() -> "Work":
+            trained_by = on_workers(workers, use_gpu=gpus > 0) if workers > 1 else fit
+
+            def work(trial: dict[str, Any], report: "Report") -> dict[str, Any]:
+                training: Training = trial["training"]
+                done = run_watched(training, fit=reporting(trained_by, report), timeout_seconds=timeout_seconds)
+                return {} if done.failure else {training.score: done.score}
+
+            return work
+
+        self._tick = tick or _no_tick
+        self._run = TuneRun(
+            ray,
+            make_work,
+            what="a training trial",
+            cpus=threads if workers == 1 else DRIVER_CPUS,
+            gpus=gpus if workers == 1 else 0,
+            storage=folder / f"{TUNE}{time.time_ns()}",
+            at_once=at_once,
+            loggers=make_loggers(config.loggers, folder),
+        )
+
+    def __enter__(self) -> Self:
+        self._run.__enter__()
+        return self
+
+    def __exit__(self, *ended: Any) -> None:
+        self._run.__exit__(*ended)
+
+    def __call__(self, trainings: Sequence[Training]) -> None:
+        lost = self._run(
+            [{"label": training.label, "key": training.key, "training": training} for training in trainings],
+            lambda done, total, _="": self._tick(done, total),  # a subset is too long a name for a line of progress
+        )
+        for training, reason in zip(trainings, lost, strict=True):
+            if reason is not None and training.result() is None:
+                failure = f"lost with its process {self._run.attempts} times: {reason}"
+                training.commit(TrainingResult(mean_ap=None, failure=failure))
+
+
+def _no_tick(done: int, total: int, note: str = "") -> None:
+    """Where nobody watches."""
+
+
+def reporting(fit: Fit, report: Callable[[dict[str, float]], None]) -> Fit:
+    """``fit``, which reports the numbers of every epoch."""
+
+    def fitted(*arguments: Any, **more: Any) -> FitResult:
+        return fit(*arguments, report=lambda epoch: report(epoch_numbers(epoch)), **more)
+
+    return fitted
+
+
+def on_workers(num_workers: int, *, use_gpu: bool) -> Fit:
+    """``fit`` on several workers of Ray Train, for use in a worker process of Ray."""
+    import ray
+
+    from cluster.executors.ray_train import fit_on_workers
+
+    return partial(fit_on_workers, ray=ray, num_workers=num_workers, use_gpu=use_gpu)
+
+
+def run_watched(training: Training, *, fit: Fit, timeout_seconds: float | None) -> TrainingResult:
+    """``run_training`` in a process of its own, which is ended when the time is up: nothing else stops a training that
+    hangs. Run again, as Tune does, such a training is committed as failed."""
+    late = training.work / LATE
+    if late.exists() and training.result() is None:
+        training.commit(TrainingResult(mean_ap=None, failure=f"took more than {late.read_text()} s"))
+    if timeout_seconds is None or training.result() is not None:
+        return run_training(training, fit=fit)
+
+    def give_up() -> None:
+        write_bytes(late, f"{timeout_seconds:g}".encode())
+        os._exit(1)
+
+    watchdog = threading.Timer(timeout_seconds, give_up)
+    watchdog.daemon = True
+    watchdog.start()
+    try:
+        return run_training(training, fit=fit)
+    finally:
+        watchdog.cancel()

@@ -1,0 +1,193 @@
+"""The config of a run: where the data is, how to measure, what to search, what to compare. Its YAML is the recipe."""
+
+import re
+from typing import Annotated, Any
+
+from pydantic import Field, JsonValue, model_validator
+
+from cluster.executors.loggers import Logger
+from cluster.executors.session import RayConfig
+from cluster.executors.short_trainings import TrainingVerbConfig
+from cluster.settings import validate
+from finegpr.config import Config
+from finegpr.errors import ConfigError
+from finegpr.measuring.reference import MeasureConfig
+from finegpr.reid.config import TrainConfig
+from finegpr.reid.recipes import recipe
+from finegpr.render.minigpr import MiniGPRConfig
+from finegpr.render.minimarket import MiniMarketConfig
+from search.adaptive.sampler import AdaptiveConfig
+from search.analysis.fairness import FairnessConfig
+from search.analysis.true_ranking import CheckConfig
+from search.loop import SearchConfig
+from search.objectives import OBJECTIVES
+from search.rounds import RoundsConfig
+from search.selectors import SELECTORS
+from search.space import Budget, SpaceConfig
+
+DEFAULT_RECIPE = "paper"
+RANDOM, EVERYTHING, TRUE = "random", "everything", "true_distribution"
+WRONG, CHECKED, TRAINING = "wrong_", "checked_", "training"
+
+
+class DataConfig(Config):
+    """An image folder, or the address of one (``s3://bucket/prefix``), its layout, and that layout's options."""
+
+    root: str
+    layout: str
+    options: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class WorldConfig(Config):
+    """The embedded default: a rendered source and a rendered target of known distribution."""
+
+    source: MiniGPRConfig = MiniGPRConfig()
+    target: MiniMarketConfig = MiniMarketConfig()
+
+
+class AdaptiveVerbConfig(AdaptiveConfig):
+    """Adaptive sampling outside a run: ``budget``, ``space`` and ``attributes`` are those of the search to come,
+    ``target`` says which of several decides."""
+
+    budget: Budget
+    space: SpaceConfig = SpaceConfig()
+    attributes: tuple[str, ...] | None = None
+    target: str | None = None
+
+
+class MeasureVerbConfig(MeasureConfig):
+    """The settings of the verb ``measure``; with ``adaptive``, only the images that its objective's choice hangs on."""
+
+    adaptive: AdaptiveVerbConfig | None = None
+
+    @property
+    def plain(self) -> MeasureConfig:
+        """The settings of the measurement alone."""
+        return MeasureConfig.model_validate(self.model_dump(exclude={"adaptive"}))
+
+
+class RunTrainingConfig(TrainingVerbConfig):
+    """The short trainings that score subsets in a run: how, where, and how many subsets the arm ``training`` tries."""
+
+    evaluations: int = Field(default=24, gt=0)
+
+
+class RunConfig(Config):
+    """Everything that decides a run's numbers; ``seed`` moves every random choice below it.
+
+    Either ``world`` (rendered data) or both ``source`` and ``target`` (the user's folders). ``arms`` are compared at
+    equal budget, identities and training steps: ``random``, ``everything``, any objective or selector by name, a name
+    in ``subsets``, and, where the target's distribution is known, ``true_distribution`` and ``wrong_<attribute>``.
+    ``space`` bounds what is searched; with ``rounds``, the search is done anew as the target's images arrive;
+    ``fairness`` refuses manifests from which people of some value have all but gone.
+    ``keep`` names the arm whose model is trained through Ray Train, by ``workers`` processes. Without ``arms``, the
+    search's objective is compared with random and everything. ``train`` takes a ``recipe`` and changes to it. With
+    ``adaptive``, no more of the source is measured than the choice by one objective needs. ``loggers`` show trainings
+    elsewhere while they run on Ray.
+    With ``training``, the arm ``training`` is searched by short trainings, scored on the target's validation part; with
+    ``check`` too, so are the favourites of every other search, and ``checked_<objective>`` is the best of them.
+    """
+
+    name: str
+    output: str | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+    world: WorldConfig | None = None
+    source: DataConfig | None = None
+    target: DataConfig | None = None
+    measure: MeasureConfig = MeasureConfig()
+    adaptive: AdaptiveConfig | None = None
+    budget: Budget
+    space: SpaceConfig = SpaceConfig()
+    search: SearchConfig = SearchConfig()
+    rounds: RoundsConfig | None = None
+    fairness: FairnessConfig | None = None
+    arms: tuple[str, ...] = ()
+    subsets: dict[str, dict[str, tuple[str, ...]]] = Field(default_factory=dict)
+    truth: dict[str, tuple[str, ...]] | None = None
+    keep: str | None = None
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
+    train: TrainConfig
+    workers: Annotated[int, Field(ge=1)] = 1
+    gpu: bool = False
+    training: RunTrainingConfig | None = None
+    check: CheckConfig | None = None
+    loggers: tuple[Logger, ...] = ("tensorboard",)
+    ray: RayConfig = RayConfig()
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> "RunConfig":
+        if (self.world is None) == (self.source is None and self.target is None):
+            raise ValueError("give either world (rendered data) or source and target (your folders)")
+        if self.world is None and (self.source is None or self.target is None):
+            raise ValueError("source and target belong together; one of them is missing")
+        reserved = {RANDOM, EVERYTHING, TRUE, TRAINING, *OBJECTIVES, *SELECTORS}
+        for name in self.subsets:
+            if name in reserved or name.startswith((WRONG, CHECKED)) or not re.fullmatch(r"[A-Za-z0-9_-]{1,60}", name):
+                raise ValueError(f"subsets: {name!r} should be a new name of letters, digits, - and _")
+        known = {*reserved, *self.subsets}
+        known |= {TRAINING, *(CHECKED + objective for objective in self.objectives)}
+        unknown = [arm for arm in self.arms if arm not in known and not arm.startswith(WRONG)]
+        if unknown:
+            raise ValueError(f"unknown arm {unknown[0]!r}; known: {', '.join(sorted(known))}, wrong_<attribute>")
+        if len(set(self.arms)) != len(self.arms) or len(set(self.seeds)) != len(self.seeds):
+            raise ValueError("arms and seeds should each be named once")
+        if not self.objectives:
+            raise ValueError(f"arms should name an objective to search by: {', '.join(OBJECTIVES)}")
+        by_training = [arm for arm in self.arms if arm == TRAINING or arm.startswith(CHECKED)]
+        if by_training and self.training is None:
+            raise ValueError(f"arm {by_training[0]} needs short trainings; describe them in training")
+        if self.check is not None and (self.training is None or self.training.score != "mAP"):
+            raise ValueError("check trains a search's favourites and ranks them by mAP; say how in training")
+        if self.check is None and (checked := [arm for arm in by_training if arm != TRAINING]):
+            raise ValueError(f"arm {checked[0]} is the best of a check; say by check how many are trained")
+        if self.training is not None and self.check is None and TRAINING not in self.arms:
+            raise ValueError("training is not used: add the arm training, or check")
+        if self.keep is not None and self.keep not in self.arms:
+            raise ValueError(f"keep: {self.keep!r} is not one of the arms {', '.join(self.arms)}")
+        return self
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """The arms that are searched by measurements."""
+        return tuple(arm for arm in self.arms if arm in OBJECTIVES)
+
+
+def run_config(mapping: dict[str, Any], where: str) -> RunConfig:
+    """A run's config from what its YAML says; ``where`` names it in errors. Raises ConfigError."""
+    train = mapping.get("train", {})
+    if isinstance(train, dict):
+        mapping = {**mapping, "train": _with_recipe(train)}
+    return validate(RunConfig, _with_arms(with_recipe_of_training(mapping, where)), where)
+
+
+def with_recipe_of_training(mapping: dict[str, Any], where: str) -> dict[str, Any]:
+    """``training.train`` filled in from its recipe. Raises ConfigError."""
+    training = mapping.get(TRAINING)
+    if not isinstance(training, dict) or not isinstance(train := training.get("train", {}), dict):
+        return mapping
+    filled = train_config(train, f"{where} training.train").model_dump(mode="json")
+    return {**mapping, TRAINING: {**training, "train": filled}}
+
+
+def train_config(changes: dict[str, Any], where: str) -> TrainConfig:
+    """A training from a ``recipe`` by name and changes to its settings. Raises ConfigError."""
+    return validate(TrainConfig, _with_recipe(changes), where)
+
+
+def _with_recipe(changes: dict[str, Any]) -> dict[str, Any]:
+    named = recipe(str(changes.get("recipe", DEFAULT_RECIPE))).model_dump(mode="json")
+    if {"epochs", "steps"} & set(changes):
+        # Giving one of the two lengths of a training replaces the recipe's, whichever that was.
+        named |= {"epochs": None, "steps": None}
+    return {**named, **{key: value for key, value in changes.items() if key != "recipe"}}
+
+
+def _with_arms(mapping: dict[str, Any]) -> dict[str, Any]:
+    """Without ``arms``, the search's objective is compared with random and everything."""
+    search = mapping.get("search")
+    objective = search.get("objective") if isinstance(search, dict) else None
+    if not mapping.get("arms"):
+        return {**mapping, "arms": [RANDOM, objective or SearchConfig().objective, EVERYTHING]}
+    if objective is not None and objective not in mapping["arms"]:
+        raise ConfigError(f"search.objective {objective!r} is not among the arms; a run searches by its arms")
+    return mapping

@@ -1,0 +1,1 @@
+"""Measuring: images through a network, to distances and sketches, shard by shard."""

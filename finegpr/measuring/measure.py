@@ -1,0 +1,207 @@
+"""Measure every image once: distances to all targets and a sketch, in shards that finish one by one.
+
+``measure`` is the serial driver. A distributed one calls the same three pieces: ``prepare`` once, then ``Meter`` and
+``measure_shard`` in any process and order; the numbers do not depend on who measured which shard.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finegpr import storage
+from finegpr.arrays import Ints
+from finegpr.catalog import Catalog, Cells
+from finegpr.errors import InputError
+from finegpr.measuring.meter import Meter
+from finegpr.measuring.reference import MeasureConfig, Reference, fit_reference, priorities
+from finegpr.measuring.results import (
+    FORMAT,
+    PLAN,
+    PLAN_MARKER,
+    Measurements,
+    read_marker,
+    read_measurements,
+    shard_paths,
+    withdraw,
+)
+from finegpr.remote import AnyPath
+
+__all__ = [
+    "MeasureConfig",
+    "Meter",
+    "cell_order",
+    "fit_reference",
+    "measure",
+    "measure_shard",
+    "pending_shards",
+    "plan_shards",
+    "prepare",
+    "read_measurements",
+]
+
+
+def plan_shards(
+    config: MeasureConfig, catalog: Catalog, cells: Cells, *, batches: Sequence[Ints] | None = None
+) -> list[Ints]:
+    """Which catalog rows to measure, in catalog order, ``images_per_shard`` at a time.
+
+    Ints of unknown cell are left out. With ``images_per_cell`` each cell gives that many, those of ``cell_order``. With
+    ``batches`` these rows are measured instead, batch after batch: such a plan may grow, its first shards stay valid.
+    Raises InputError when no row has a cell.
+    """
+    if batches is None:
+        everything = config.images_per_cell is None
+        batches = [np.flatnonzero(cells.of_row >= 0) if everything else cell_order(config, catalog, cells)]
+    if not sum(map(len, batches)):
+        raise InputError(f"no image of {catalog.title} has known values of all of {[a.name for a in cells.attributes]}")
+    step = config.images_per_shard
+    return [np.sort(batch)[start : start + step] for batch in batches for start in range(0, len(batch), step)]
+
+
+def cell_order(config: MeasureConfig, catalog: Catalog, cells: Cells) -> Ints:
+    """The rows of known cell, cell by cell, each in the order it is sampled in, up to ``images_per_cell``.
+
+    One image of each identity comes before a second of any, identities and images in a seeded order that depends on
+    paths alone.
+    """
+    rows = np.flatnonzero(cells.of_row >= 0)
+    cell = cells.of_row[rows]
+    identity = catalog.frame["identity"].to_numpy()[rows]
+    priority = priorities(catalog, seed=config.seed)[rows]
+    by_identity = np.lexsort((priority, identity, cell))
+    turn = np.empty(len(rows), dtype=np.int64)  # 0 for an identity's first image in the cell, 1 for its second, ...
+    turn[by_identity] = _rank_in_group(cell[by_identity], identity[by_identity])
+    order = rows[np.lexsort((priority, turn, cell))]
+    if config.images_per_cell is None:
+        return order
+    return order[_rank_in_group(cells.of_row[order]) < config.images_per_cell]
+
+
+def _rank_in_group(*keys: NDArray[Any]) -> Ints:
+    """Position of each entry within its run of equal keys."""
+    if not len(keys[0]):
+        return np.empty(0, dtype=np.int64)
+    changed = np.ones(len(keys[0]), dtype=bool)
+    changed[1:] = np.logical_or.reduce([key[1:] != key[:-1] for key in keys])
+    starts = np.flatnonzero(changed)
+    return np.arange(len(changed)) - np.repeat(starts, np.diff(np.append(starts, len(changed))))
+
+
+def shard_inputs(config: MeasureConfig, reference: Reference, rows: Ints) -> str:
+    """Hash of everything a shard is made from, except the bytes of the images."""
+    settings = config.model_dump(include={"batch_size", "threads"})
+    return storage.canonical_hash([FORMAT, settings, reference.hash, storage.sha256(rows.astype("<i8").tobytes())])
+
+
+def prepare(
+    config: MeasureConfig,
+    source: Catalog,
+    targets: Mapping[str, Catalog],
+    folder: Path,
+    *,
+    cells: Cells,
+    batches: Sequence[Ints] | None = None,
+) -> list[Ints]:
+    """Fit the reference and write the plan; returns the rows of every shard. Cheap when nothing changed."""
+    shards = plan_shards(config, source, cells, batches=batches)
+    reference = fit_reference(config, source, targets, folder)
+    rows = np.concatenate(shards)
+    sha256 = storage.write_arrays(folder / PLAN, {"row": rows, "cell": cells.of_row[rows]})
+    storage.write_sealed(
+        folder / PLAN_MARKER,
+        {
+            "format": FORMAT,
+            "sha256": sha256,
+            "num_catalog": len(source),
+            "shards": [shard_inputs(config, reference, shard) for shard in shards],
+        },
+    )
+    return shards
+
+
+def pending_shards(folder: Path, catalog: Catalog) -> list[int]:
+    """Shards of the plan that are unfinished, of other inputs, or hold a bad image whose file has changed since."""
+    return [
+        index
+        for index, inputs in enumerate(read_marker(folder / PLAN_MARKER)["shards"])
+        if not is_finished(folder, index, inputs, catalog)
+    ]
+
+
+def is_finished(folder: Path, index: int, inputs: str, catalog: Catalog) -> bool:
+    """Whether a shard of these ``inputs`` is on the disk, and no bad image of it has changed since."""
+    path, marker_path = shard_paths(folder, index)
+    if not (path.exists() and marker_path.exists()):
+        return False
+    marker = read_marker(marker_path)
+    return marker["inputs"] == inputs and all(
+        _stamp(catalog.root / bad) == stamp for bad, _, stamp in marker["quarantine"]
+    )
+
+
+def _stamp(path: AnyPath) -> list[int] | None:
+    """Size and modification time, or None for a missing file."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return [status.st_size, status.st_mtime_ns]
+
+
+def measure_shard(meter: Meter, index: int, rows: Ints, folder: Path) -> None:
+    """Measure one shard of the plan and commit it, the finish marker last."""
+    path, marker_path = shard_paths(folder, index)
+    table = meter.measure(rows)
+    withdraw(marker_path)
+    storage.write_table(path, table)
+    bad = np.flatnonzero(~table["ok"].to_numpy())
+    names = meter.catalog.frame["path"].iloc[rows[bad]]
+    storage.write_sealed(
+        marker_path,
+        {
+            "format": FORMAT,
+            "inputs": shard_inputs(meter.config, meter.reference, rows),
+            "sha256": storage.file_sha256(path),
+            "num_images": len(rows),
+            "quarantine": [
+                [name, table["reason"][position].as_py(), _stamp(meter.catalog.root / name)]
+                for name, position in zip(names, bad.tolist(), strict=True)
+            ],
+        },
+    )
+
+
+def measure(
+    config: MeasureConfig,
+    source: Catalog,
+    targets: Mapping[str, Catalog],
+    folder: Path,
+    *,
+    cells: Cells,
+    batches: Sequence[Ints] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Measurements:
+    """Measure in this process, skipping finished shards; ``progress`` is told (images done, images in all).
+
+    Raises InputError for empty inputs and for too many bad images, StateError for damaged state.
+    """
+    shards = prepare(config, source, targets, folder, cells=cells, batches=batches)
+    pending = pending_shards(folder, source)
+    total = sum(map(len, shards))
+    done = total - sum(len(shards[index]) for index in pending)
+    report = progress or (lambda *_: None)
+    report(done, total)
+    if pending:
+        with closing(Meter(config, folder, source)) as meter:
+            for index, following in zip_longest(pending, pending[1:]):
+                if following is not None:
+                    meter.expect(shards[following])
+                measure_shard(meter, index, shards[index], folder)
+                done += len(shards[index])
+                report(done, total)
+    return read_measurements(folder)

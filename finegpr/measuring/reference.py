@@ -1,0 +1,304 @@
+"""The reference of a measurement: the basis of the sketches and the statistics of every target, fitted once."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+
+from finegpr import storage
+from finegpr.arrays import Floats, Ints, Singles
+from finegpr.catalog import Catalog
+from finegpr.config import Config
+from finegpr.errors import InputError
+from finegpr.measuring.networks import VGG19, Precision, Weights, find_weights
+from finegpr.measuring.results import (
+    FORMAT,
+    REFERENCE,
+    REFERENCE_MARKER,
+    SUMMARY,
+    Scale,
+    read_marker,
+    read_verified,
+    withdraw,
+)
+from finegpr.measuring.sketch import Basis, fit_basis
+from finegpr.perceptual import NUM_STYLE_TERMS, NUM_TERMS
+from finegpr.pixels.allocator import give_back_freed_blocks, keep_freed_blocks
+from finegpr.pixels.decode import check_quarantine
+from finegpr.pixels.prefetch import Decoder
+from finegpr.pixels.transfer import on_device
+from finegpr.remote import AnyPath
+
+
+class MeasureConfig(Config):
+    """Settings of the measurement.
+
+    Sizes in pixels. ``weights`` is ``imagenet``, ``random`` or a path (see ``vgg.find_weights``). ``images_per_cell``
+    and ``target_images`` cap what is measured by a seeded sample, None = all. ``basis_images`` source images give at
+    most ``style_coordinates`` per style layer and ``content_coordinates``. ``scale`` says how search weighs the terms;
+    it does not change what is measured. ``precision`` is that of the network's numbers; Gram matrices and distances are
+    float32 either way. ``threads`` are fixed because they change the last digits.
+    """
+
+    height: int = Field(default=256, ge=32, le=1024)
+    width: int = Field(default=128, ge=32, le=1024)
+    weights: str = "imagenet"
+    images_per_cell: int | None = Field(default=None, ge=1)
+    target_images: int | None = Field(default=2000, ge=1)
+    basis_images: int = Field(default=200, ge=2, le=2000)
+    style_coordinates: int = Field(default=32, ge=1)
+    content_coordinates: int = Field(default=128, ge=1)
+    scale: Scale = "standardised"
+    batch_size: int = Field(default=16, ge=1)
+    images_per_shard: int = Field(default=2000, ge=1)
+    precision: Precision = "float32"
+    threads: int = Field(default=1, ge=1)
+    seed: int = Field(default=0, ge=0, lt=2**63)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetStatistics:
+    """One target of m images: per term the mean vector and mean_j |v_j - mean|^2, and its sketch (m, S)."""
+
+    mean: tuple[Tensor, ...]
+    constant: Floats
+    sketch: Singles
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """What every image is measured against.
+
+    ``settings`` are those it was fitted with; ``hash`` identifies its inputs and the fitted numbers.
+    """
+
+    bases: tuple[Basis, ...]
+    targets: Mapping[str, TargetStatistics]
+    settings: Mapping[str, Any]
+    hash: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Vectors per term of the readable images; ``positions`` (k,) in the list of paths, and position, reason of bad."""
+
+    positions: Ints
+    vectors: list[Tensor]
+    bad: list[tuple[int, str]]
+
+
+def read_batches(network: VGG19, paths: Sequence[AnyPath], config: MeasureConfig) -> Iterator[Batch]:
+    """Decode, resize and push images through the network, ``batch_size`` at a time."""
+    with Decoder(
+        height=config.height, width=config.width, batch_size=config.batch_size, device=network.device
+    ) as decoder:
+        for images in on_device(decoder.read(paths), network.device):
+            vectors = network(images.pixels) if len(images.positions) else []
+            yield Batch(positions=images.positions, vectors=vectors, bad=images.bad)
+
+
+def priorities(catalog: Catalog, *, seed: int) -> NDArray[np.uint64]:
+    """A seeded pseudo-random number per row that depends on its path alone, not on the order or number of rows."""
+    key = seed.to_bytes(8, "little")
+    digests = (hashlib.blake2b(os.fsencode(path), digest_size=8, key=key).digest() for path in catalog.frame["path"])
+    return np.frombuffer(b"".join(digests), dtype="<u8")
+
+
+def build_network(config: MeasureConfig, weights: Weights) -> VGG19:
+    """The network on the GPU if there is one, else on ``config.threads`` threads of this process."""
+    torch.set_num_threads(config.threads)
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cpu":
+        keep_freed_blocks()
+    return VGG19(weights, config.precision).to(device)
+
+
+def fit_reference(
+    config: MeasureConfig,
+    source: Catalog,
+    targets: Mapping[str, Catalog],
+    folder: Path,
+    *,
+    weights: Weights | None = None,
+) -> Reference:
+    """Fit the sketch basis on a sample of the source, then pass once over every target; written to ``folder``.
+
+    Returns at once when the folder holds the reference of the same inputs; ``weights`` are those of the config unless
+    given. Raises InputError for an empty source or target, for no target, and for too many unreadable images.
+    """
+    if not targets:
+        raise InputError("a measurement needs at least one target; name a folder of target images")
+    require_images({"the source": source, **targets})
+    weights = weights or find_weights(config.weights, seed=config.seed)
+    settings = fit_settings(config, weights)
+    fingerprints = [[name, catalog.fingerprint] for name, catalog in targets.items()]
+    inputs = storage.canonical_hash([FORMAT, settings, source.fingerprint, fingerprints])
+    marker_path = folder / REFERENCE_MARKER
+    if marker_path.exists() and read_marker(marker_path)["inputs"] == inputs and (folder / REFERENCE).exists():
+        return load_reference(folder)
+
+    network = build_network(config, weights)
+    bases = _fit_bases(config, network, source)
+    statistics, quarantine, warnings = {}, [], []
+    for name, catalog in targets.items():
+        statistics[name], bad = fit_target(config, network, catalog, bases, name)
+        quarantine += [(path, reason, name) for path, reason in bad]
+        warnings += target_warnings(name, len(statistics[name].sketch))
+    facts = {
+        "format": FORMAT,
+        "inputs": inputs,
+        "settings": settings,
+        "weights": weights.description,
+        "weights_given": config.weights,
+        "basis": storage.canonical_hash([basis.hash for basis in bases]),
+        "quarantine": quarantine,
+        "warnings": warnings,
+    }
+    give_back_freed_blocks()
+    _write(folder, bases, statistics, facts)
+    return load_reference(folder)
+
+
+def require_images(catalogs: Mapping[str, Catalog]) -> None:
+    """Raises InputError naming the first catalog without an image."""
+    for name, catalog in catalogs.items():
+        if not len(catalog):
+            raise InputError(f"{name} has 0 images; at least one is needed: check its folder and layout")
+
+
+def target_warnings(name: str, num_images: int) -> list[str]:
+    """What to say of a target of which so many images could be read."""
+    if num_images > 1:
+        return []
+    return [f"target {name} has 1 image: its spread is unknown, and distances follow that image alone"]
+
+
+def load_reference(folder: Path) -> Reference:
+    """Read what ``fit_reference`` wrote. Raises StateError when it is missing or damaged."""
+    marker = read_marker(folder / REFERENCE_MARKER)
+    arrays = {
+        key: torch.from_numpy(array) for key, array in read_verified(folder / REFERENCE, marker["sha256"]).items()
+    }
+    summary = read_verified(folder / SUMMARY, marker["summary_sha256"])
+    return Reference(
+        bases=tuple(
+            Basis(
+                mean=arrays[f"mean/{term}"],
+                directions=arrays[f"directions/{term}"],
+                spread=marker["spread"][term],
+                median=float(summary["median"][term]),
+            )
+            for term in range(NUM_TERMS)
+        ),
+        targets={
+            name: TargetStatistics(
+                mean=tuple(arrays[f"target/{term}/{name}"] for term in range(NUM_TERMS)),
+                constant=summary[f"constant/{name}"],
+                sketch=summary[f"sketch/{name}"],
+            )
+            for name in marker["targets"]
+        },
+        settings=marker["settings"],
+        hash=storage.canonical_hash([marker["inputs"], marker["sha256"]]),
+    )
+
+
+def fit_settings(config: MeasureConfig, weights: Weights) -> dict[str, Any]:
+    """The settings that the reference depends on, with the weights named by their hash."""
+    settings = config.model_dump(exclude={"scale", "images_per_cell", "images_per_shard"})
+    return {**settings, "weights": weights.sha256}
+
+
+def _sample(catalog: Catalog, size: int | None, *, seed: int) -> Ints:
+    """Rows of a seeded sample, in catalog order."""
+    if size is None or size >= len(catalog):
+        return np.arange(len(catalog))
+    return np.sort(np.argsort(priorities(catalog, seed=seed), kind="stable")[:size])
+
+
+def _fit_bases(config: MeasureConfig, network: VGG19, source: Catalog) -> tuple[Basis, ...]:
+    sample = source.take(_sample(source, config.basis_images, seed=config.seed))
+    batches = [batch.vectors for batch in read_batches(network, sample.file_paths(), config) if batch.vectors]
+    if not batches:
+        raise InputError(f"none of the {len(sample)} sampled source images below {source.root} can be read")
+    bases = []
+    for term in range(NUM_TERMS):
+        wanted = config.style_coordinates if term < NUM_STYLE_TERMS else config.content_coordinates
+        vectors = torch.cat([vectors[term] for vectors in batches])
+        for batch in batches:
+            batch[term] = torch.empty(0)  # the next term needs the memory
+        bases.append(fit_basis(vectors, wanted))
+    return tuple(bases)
+
+
+def fit_target(
+    config: MeasureConfig,
+    network: VGG19,
+    catalog: Catalog,
+    bases: Sequence[Basis],
+    name: str,
+    tick: Callable[[int], None] = lambda _: None,
+) -> tuple[TargetStatistics, list[tuple[str, str]]]:
+    """Statistics of a target, or of ``target_images`` of it, and path, reason of its bad images, in one pass.
+
+    Means and squared deviations are merged (Chan, Golub and LeVeque 1979) in float64. ``tick`` is told how many images
+    each step has read. Raises InputError for too many bad images.
+    """
+    target = catalog.take(_sample(catalog, config.target_images, seed=config.seed))
+    count = 0
+    mean = [torch.zeros_like(basis.mean, dtype=torch.float64) for basis in bases]
+    deviations = np.zeros(NUM_TERMS)
+    coordinates, bad = [], []
+    for batch in read_batches(network, target.file_paths(), config):
+        bad += [(target.frame["path"].iloc[position], reason) for position, reason in batch.bad]
+        size = len(batch.positions)
+        tick(size + len(batch.bad))
+        if not size:
+            continue
+        for term, vectors in enumerate(batch.vectors):
+            batch_mean = vectors.mean(dim=0, dtype=torch.float64)
+            step = batch_mean - mean[term]
+            within = (vectors - batch_mean.float()).square().sum(dtype=torch.float64)
+            deviations[term] += float(within + step.square().sum() * (count * size / (count + size)))
+            mean[term] += step * (size / (count + size))
+        count += size
+        projected = [basis.project(vectors)[0] for basis, vectors in zip(bases, batch.vectors, strict=True)]
+        coordinates.append(torch.cat(projected, dim=1).cpu().numpy())
+    check_quarantine(bad, len(target), of=f"target {name}")
+    return TargetStatistics(
+        mean=tuple(vector.float().cpu() for vector in mean),
+        constant=deviations / count,
+        sketch=np.concatenate(coordinates),
+    ), bad
+
+
+def _write(
+    folder: Path, bases: Sequence[Basis], statistics: Mapping[str, TargetStatistics], facts: Mapping[str, object]
+) -> None:
+    arrays = {f"mean/{term}": basis.mean for term, basis in enumerate(bases)}
+    arrays |= {f"directions/{term}": basis.directions for term, basis in enumerate(bases)}
+    summary = {"median": np.array([basis.median for basis in bases])}
+    for name, target in statistics.items():
+        arrays |= {f"target/{term}/{name}": vector for term, vector in enumerate(target.mean)}
+        summary |= {f"sketch/{name}": target.sketch, f"constant/{name}": target.constant}
+    withdraw(folder / REFERENCE_MARKER)
+    storage.write_sealed(
+        folder / REFERENCE_MARKER,
+        {
+            **facts,
+            "sha256": storage.write_arrays(folder / REFERENCE, {key: x.cpu().numpy() for key, x in arrays.items()}),
+            "summary_sha256": storage.write_arrays(folder / SUMMARY, summary),
+            "targets": list(statistics),
+            "num_coordinates": [basis.directions.shape[1] for basis in bases],
+            "spread": [basis.spread for basis in bases],
+        },
+    )

@@ -1,0 +1,1 @@
+"""Adaptive sampling: which images to measure next."""

@@ -1,0 +1,1 @@
+"""What a search and a comparison mean: why, how sure, who, in records and words."""

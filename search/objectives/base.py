@@ -1,0 +1,79 @@
+"""What an objective is: this page is all that its author needs."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from finegpr.arrays import Floats, Ints
+from finegpr.subset import Subset
+from search.objectives.embedding import CellEmbedding
+from search.objectives.kernels import ImageKernel
+from search.objectives.surrogate import SurrogateReport
+
+if TYPE_CHECKING:
+    from finegpr.catalog import Cells
+    from finegpr.measuring.results import Measurements, Scale
+
+
+class Objective(Protocol):
+    """Scores subsets. ``unit`` names the score's unit, ``higher_is_better`` its direction."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def unit(self) -> str: ...
+
+    @property
+    def higher_is_better(self) -> bool: ...
+
+    def score(self, subsets: list[Subset]) -> Floats:
+        """Scores (n,); NaN where a subset could not be scored."""
+
+
+class Form(Protocol):
+    """What an objective makes of the measurements: a function of cell shares."""
+
+    def score(self, shares: Floats) -> Floats:
+        """Scores (n,) at shares (n, C), rows summing to 1."""
+
+
+class Make(Protocol):
+    """Makes the form of an objective, and the validation of the surrogate that filled unmeasured cells, if one did."""
+
+    def __call__(
+        self,
+        measurements: "Measurements",
+        cells: "Cells",
+        identity: Ints,
+        *,
+        target: str,
+        scale: "Scale",
+        seed: int,
+    ) -> tuple[Form, SurrogateReport | None]: ...
+
+
+class Embed(Protocol):
+    """Turns measurements into the embedding of a quadratic objective."""
+
+    def __call__(
+        self, measurements: "Measurements", cells: "Cells", identity: Ints, *, target: str, scale: "Scale"
+    ) -> CellEmbedding: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """One objective over measurements.
+
+    ``unit`` is that of its score, ``cost`` what a subset's score takes, in words. ``correction``: ``unbiased`` where
+    every cell was measured, or ``plug-in``, an estimate put in for the truth. ``quadratic``: the form is a
+    ``CellEmbedding``, which adaptive sampling, intervals and identity-level attributes need. ``kernel``, if it has one,
+    gives the effects of people's attributes their length; without one, none of these can be searched.
+    """
+
+    unit: str
+    cost: str
+    correction: Literal["unbiased", "plug-in"]
+    make: Make
+    quadratic: bool = False
+    higher_is_better: bool = False
+    kernel: ImageKernel | None = None

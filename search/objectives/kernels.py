@@ -1,0 +1,40 @@
+"""The kernels of the objectives between measured images, applied without being held in memory as a matrix."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from finegpr.arrays import Floats, Ints
+from search.objectives.embedding import measured_images
+from search.objectives.samples import Samples
+
+if TYPE_CHECKING:
+    from finegpr.catalog import Cells
+    from finegpr.measuring.results import Measurements, Scale
+
+
+UnitGram = Callable[[Floats], Floats]
+"""Weights (U, m) of people in cells, the units of ``Samples`` -> inner products (m, m) of the weighted sums."""
+
+
+class ImageKernel(Protocol):
+    """The kernel K (n, n) of an objective between images."""
+
+    def __call__(self, measurements: "Measurements", places: Ints, weights: Floats, *, scale: "Scale") -> Floats:
+        """K @ weights (n, m) for the measured images at ``places`` (n,) of the measurements."""
+
+
+def unit_gram(
+    kernel: ImageKernel, measurements: "Measurements", cells: "Cells", identity: Ints, *, target: str, scale: "Scale"
+) -> UnitGram:
+    """The inner products of sums over units, by one pass over the kernel between all measured images of known cell."""
+    places, cell, person = measured_images(measurements, cells, identity, target)
+    images = Samples(values=np.empty((len(cell), 0)), names=(), cell=cell, identity=person, num_cells=len(cells))
+    num = np.bincount(images.unit_of_image)
+
+    def gram(weights: Floats) -> Floats:
+        of_image = (weights / num[:, None])[images.unit_of_image]
+        return np.asarray(of_image.T @ kernel(measurements, places, of_image, scale=scale))
+
+    return gram

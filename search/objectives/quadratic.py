@@ -1,0 +1,38 @@
+"""Objectives that are a quadratic form of the shares, with unmeasured cells filled in."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from finegpr.arrays import Ints
+from search.objectives.base import Embed, Form, Kind
+from search.objectives.embedding import CellEmbedding
+from search.objectives.kernels import ImageKernel
+from search.objectives.surrogate import SurrogateReport, fit_surrogate
+
+if TYPE_CHECKING:
+    from finegpr.catalog import Cells
+    from finegpr.measuring.results import Measurements, Scale
+
+
+NUM_PREDICTED = 8  # leading coordinates that a surrogate fills in
+
+
+def quadratic(unit: str, embed: Embed, kernel: ImageKernel | None = None) -> Kind:
+    """The objective whose form is what ``embed`` gives, with unmeasured cells filled in."""
+
+    def make(
+        measurements: "Measurements", cells: "Cells", identity: Ints, *, target: str, scale: "Scale", seed: int
+    ) -> tuple[Form, SurrogateReport | None]:
+        embedding = embed(measurements, cells, identity, target=target, scale=scale)
+        return fill_unmeasured(embedding, cells, seed=seed) if embedding.plug_in else (embedding, None)
+
+    return Kind(unit=unit, cost="one matrix product", correction="unbiased", make=make, quadratic=True, kernel=kernel)
+
+
+def fill_unmeasured(embedding: CellEmbedding, cells: "Cells", *, seed: int) -> tuple[CellEmbedding, SurrogateReport]:
+    """Fill unmeasured cells from a surrogate of the leading coordinates and the linear part; its validation."""
+    samples = embedding.samples
+    leading = np.arange(min(NUM_PREDICTED, len(samples.names) - 1))
+    surrogate = fit_surrogate(cells, samples.columns([*leading.tolist(), len(samples.names) - 1]), seed=seed)
+    return embedding.fill(surrogate.predict_cells(cells.codes)), surrogate.report

@@ -1,0 +1,392 @@
+"""The objective ``training``: a subset is worth what a short re-ID training on its manifest reaches on the target: mAP
+on the validation part, or a label-free score.
+
+Each training has a folder of its own, named by all that decides its result, and commits that result there. So the same
+search, killed and run again, trains nothing twice, and it does not matter where a training ran.
+"""
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import floor, isfinite
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+from pydantic import Field, field_validator, model_validator
+
+from finegpr.arrays import Floats
+from finegpr.catalog import Catalog
+from finegpr.config import Config
+from finegpr.errors import AostError, ConfigError, InputError, StateError
+from finegpr.reid.config import TrainConfig
+from finegpr.reid.data import ImageStore
+from finegpr.reid.label_free import MIN_PHOTOS, unlabelled_photos
+from finegpr.reid.model import find_weights
+from finegpr.reid.sampler import batches_per_epoch
+from finegpr.reid.train import Diverged, FitResult, fit
+from finegpr.storage import canonical_hash, read_marker, write_marker
+from finegpr.subset import Subset
+from search.objectives.halving import halve, halving_cost
+from search.space import Space
+
+FORMAT = 1  # raised by hand when the same training would give another result
+TRAININGS = "trainings"
+VALIDATION = "validation.parquet"
+IMAGES = "images"
+VALIDATION_PARTS = ("validation_query", "validation_gallery")
+
+Fit = Callable[..., FitResult]
+Score = Literal["mAP", "label_free"]
+
+
+class TrainingConfig(Config):
+    """How a subset is scored by training. ``train`` is the whole training of one subset.
+
+    ``score``: mAP on the target's labelled validation part, or label_free on its training images, whose labels are not
+    looked at: ``finegpr.reid.label_free`` says which, and results/label-free.md how well that ranks. ``rungs`` are
+    fractions of ``train``, rising to 1: of each generation all subsets are trained for the first, and the better half
+    of those for the next, anew and with that length's own learning rates. ``seconds_per_image`` is the cost model:
+    GPU-seconds per image and pass, a constant, so that a cost does not depend on the machine; None leaves it in images.
+    ``gpu_seconds`` is a budget by that model, which bounds how many subsets are trained.
+    """
+
+    train: TrainConfig
+    score: Score = "mAP"
+    rungs: tuple[float, ...] = (1.0,)
+    seconds_per_image: float | None = Field(default=None, gt=0)
+    gpu_seconds: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _has_a_cost(self) -> Self:
+        if self.gpu_seconds is not None and self.seconds_per_image is None:
+            raise ValueError("a budget of gpu_seconds needs a cost model: give seconds_per_image too")
+        return self
+
+    @field_validator("rungs")
+    @classmethod
+    def _rise_to_one(cls, rungs: tuple[float, ...]) -> tuple[float, ...]:
+        if not rungs or rungs[-1] != 1 or rungs[0] <= 0 or any(a >= b for a, b in pairwise(rungs)):
+            raise ValueError(f"rungs are fractions of a training that rise to 1, such as [0.25, 0.5, 1], got {rungs}")
+        return rungs
+
+    @property
+    def lengths(self) -> tuple[TrainConfig, ...]:
+        """The training of each rung; those that round to the same length are one."""
+        train = self.train
+        whole, name = (train.steps, "steps") if train.steps is not None else (train.epochs, "epochs")
+        assert whole is not None
+        lengths = dict.fromkeys(max(1, round(rung * whole)) for rung in self.rungs)
+        return tuple(train.model_copy(update={name: length}) for length in lengths)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """One training to be run, in any process that sees these folders. ``key`` names all that decides its result.
+
+    ``images`` is an image store or None, ``num_trained`` the images it passes through the network, each pass counted.
+    """
+
+    label: str
+    key: str
+    folder: Path
+    subset: Subset
+    config: TrainConfig
+    score: Score
+    seed: int
+    source_root: str
+    validation: Path
+    validation_root: str
+    images: Path | None
+    num_trained: int
+
+    @property
+    def work(self) -> Path:
+        """What exists only until the result is committed: the manifest, and the model with its states."""
+        return self.folder / "work"
+
+    @property
+    def manifest(self) -> Path:
+        return self.work / "manifest.parquet"
+
+    def result(self) -> "TrainingResult | None":
+        """What was committed, None while nothing was. Raises StateError when damaged or of another training."""
+        marker = read_marker(self.folder)
+        if marker is None:
+            return None
+        if marker.get("key") != self.key:
+            raise StateError(f"{self.folder} holds another training; delete it and run the same command again")
+        return TrainingResult(mean_ap=marker["mAP"], label_free=marker["label_free"], failure=marker["failure"])
+
+    def commit(self, result: "TrainingResult") -> None:
+        """Write the result, then drop the model: a search makes thousands."""
+        scores = {"mAP": result.mean_ap, "label_free": result.label_free}
+        fields = {**scores, "failure": result.failure, "num_trained": self.num_trained}
+        write_marker(self.folder, {"key": self.key, "subset": self.subset.to_record(), **fields})
+        shutil.rmtree(self.work, ignore_errors=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingResult:
+    """``mean_ap`` on the validation part, a fraction, or the ``label_free`` score, whichever was asked for; both None
+    for a training that failed, with the reason."""
+
+    mean_ap: float | None
+    label_free: float | None = None
+    failure: str | None
+
+    @property
+    def score(self) -> float:
+        """The one that was asked for, NaN for a training that failed."""
+        return next((value for value in (self.mean_ap, self.label_free) if value is not None), np.nan)
+
+
+RunAll = Callable[[Sequence[Training]], None]
+
+
+def run_training(training: Training, *, fit: Fit = fit) -> TrainingResult:
+    """Train, score and commit; a training that was committed is only read. Safe to run twice.
+
+    A training that diverges, gets no finite score, or raises what has to do with its own images is a failed one. Raises
+    what would befall every other one too: an AostError of the config, our state or the disk.
+    """
+    if (done := training.result()) is not None:
+        return done
+    result = _train(training, fit)
+    training.commit(result)
+    return result
+
+
+def _train(training: Training, fit: Fit) -> TrainingResult:
+    train = Catalog.read(training.manifest, root=training.source_root)
+    validation = Catalog.read(training.validation, root=training.validation_root)
+    images = ImageStore.open(training.images) if training.images is not None else None
+    try:
+        fitted = fit(
+            training.config,
+            train,
+            validation=validation,
+            output=training.work / "model",
+            seed=training.seed,
+            images=images,
+        )
+    except (Diverged, InputError) as error:
+        return TrainingResult(mean_ap=None, failure=_one_line(error))
+    except AostError:
+        raise
+    except Exception as error:
+        return TrainingResult(mean_ap=None, failure=_one_line(error))
+    metrics = fitted.history[-1].metrics or {}
+    score = float(metrics.get(training.score, np.nan))
+    if not isfinite(score):
+        return TrainingResult(mean_ap=None, failure=f"its {training.score} is {score}")
+    if training.score == "label_free":
+        return TrainingResult(mean_ap=None, label_free=score, failure=None)
+    return TrainingResult(mean_ap=score, failure=None)
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+def run_in_turn(trainings: Sequence[Training]) -> None:
+    """One after another in this process: the reference."""
+    for training in trainings:
+        run_training(training)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainingObjective:
+    """What ``config.score`` says, of the target, after a training on the subset's manifest; ``unit`` names it. Make it
+    by ``training_objective``. ``validation`` is what trainings are scored on: the validation part, or photos.
+
+    The score of a subset that fell out at a rung is that of its last training, shorter than the others'. ``run``
+    commits a result for every training it is given, wherever it runs them.
+    """
+
+    config: TrainingConfig
+    space: Space
+    source: Catalog
+    validation: Catalog
+    seed: int
+    folder: Path
+    weights: str
+    images: Path | None
+    run: RunAll = run_in_turn
+    name: str = "training"
+    higher_is_better: bool = True
+
+    @property
+    def unit(self) -> str:
+        return self.config.score
+
+    def score(self, subsets: list[Subset]) -> Floats:
+        """Scores (n,) of one generation, NaN where the training failed. Trains what was not trained before."""
+
+        def train(places: list[int], config: TrainConfig) -> Floats:
+            trainings = [self.training(subsets[place], config) for place in places]
+            pending = [training for training in trainings if training.result() is None]
+            for training in pending:
+                rows = self.space.sampler.draw(training.subset, seed=self.seed)
+                self.source.take(rows).write(training.manifest)
+            if pending:
+                self.run(pending)
+            return np.array([_result(training).score for training in trainings])
+
+        return halve(len(subsets), self.config.lengths, train)
+
+    def training(self, subset: Subset, config: TrainConfig) -> Training:
+        """The training of a subset at one length."""
+        key = canonical_hash(
+            {
+                "format": FORMAT,
+                "subset": subset.key,
+                "train": config.model_dump(mode="json"),
+                "score": self.config.score,
+                "seed": self.seed,
+                "space": self.space.fingerprint,
+                "source": self.source.fingerprint,
+                "validation": self.validation.fingerprint,
+                "weights": self.weights,
+            }
+        )
+        return Training(
+            label=subset.key,
+            key=key,
+            folder=self.folder / TRAININGS / key[:24],
+            subset=subset,
+            config=config,
+            score=self.config.score,
+            seed=self.seed,
+            source_root=str(self.source.root),
+            validation=self.folder / VALIDATION,
+            validation_root=str(self.validation.root),
+            images=self.images,
+            num_trained=self._num_trained(config),
+        )
+
+    def _num_trained(self, config: TrainConfig) -> int:
+        """Images that pass through the network, the last, incomplete batch of an epoch left out."""
+        batches = config.steps or (config.epochs or 0) * batches_per_epoch(self.space.budget.images, config.batch_size)
+        return batches * config.batch_size
+
+    def affordable(self, evaluations: int) -> int:
+        """How many of ``evaluations`` subsets ``gpu_seconds`` pays for, however they fall into generations.
+
+        Raises ConfigError when it does not pay for one.
+        """
+        config = self.config
+        if config.gpu_seconds is None or config.seconds_per_image is None:
+            return evaluations
+        costs = [self._num_trained(length) * config.seconds_per_image for length in config.lengths]
+        dearest = max(halving_cost(num, costs) / num for num in range(1, evaluations + 1))
+        # A budget of exactly so many trainings must pay for them, whatever its last bit.
+        affordable = min(evaluations, floor(config.gpu_seconds / dearest + 1e-9))
+        if affordable < 1:
+            raise ConfigError(
+                f"gpu_seconds is {config.gpu_seconds:g}, and one subset costs up to {dearest:g}; "
+                "raise it, or train for fewer steps"
+            )
+        return affordable
+
+    def failure(self, subset: Subset) -> str | None:
+        """Why a subset has no score, None where none of its trainings failed."""
+        results = [self.training(subset, config).result() for config in self.config.lengths]
+        return next((result.failure for result in results if result is not None and result.failure), None)
+
+    def settings(self) -> dict[str, Any]:
+        """All that decides a score beside the space, JSON-ready: what a journal holds of it."""
+        return {
+            "training": self.config.model_dump(mode="json"),
+            "training_seed": self.seed,
+            "source": self.source.fingerprint,
+            "validation": self.validation.fingerprint,
+            "weights": self.weights,
+        }
+
+    def spent(self) -> "Spent":
+        """What all trainings in the folder cost by the cost model, those of earlier runs too."""
+        markers = [read_marker(path) for path in sorted((self.folder / TRAININGS).glob("*"))]
+        num_trained = [marker["num_trained"] for marker in markers if marker is not None]
+        per_image = self.config.seconds_per_image
+        return Spent(
+            num_trainings=len(num_trained),
+            num_images=sum(num_trained),
+            gpu_seconds=None if per_image is None else per_image * sum(num_trained),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spent:
+    """``num_images`` went through the network, each pass counted; ``gpu_seconds`` by the cost model, if any."""
+
+    num_trainings: int
+    num_images: int
+    gpu_seconds: float | None
+
+
+def training_objective(
+    config: TrainingConfig,
+    space: Space,
+    source: Catalog,
+    target: Catalog,
+    *,
+    seed: int,
+    folder: Path,
+    run: RunAll = run_in_turn,
+) -> TrainingObjective:
+    """The objective over the manifests of ``space``, which is one of ``source``; trainings live in ``folder``.
+
+    All images are decoded once, when that fits the training's cache. Raises ConfigError for a target without a labelled
+    validation part, or for a label-free score with too few training images: its test part is never looked at.
+    """
+    validation = _photos(target) if config.score == "label_free" else _validation_part(target)
+    # Absolute, because a worker process may live in another folder.
+    folder = folder.resolve()
+    validation.write(folder / VALIDATION)
+    train = config.train
+    num_images = len(source) + len(validation)
+    images = None
+    if num_images * 3 * train.height * train.width <= train.cache_bytes:
+        images = folder / IMAGES
+        ImageStore.create(images, [source, validation], height=train.height, width=train.width)
+    return TrainingObjective(
+        config=config,
+        space=space,
+        source=source,
+        validation=validation,
+        seed=seed,
+        folder=folder,
+        weights=find_weights(train.model, train.weights).sha256,
+        images=images,
+        run=run,
+    )
+
+
+def _validation_part(target: Catalog) -> Catalog:
+    validation = target.part(*VALIDATION_PARTS)
+    for name in VALIDATION_PARTS:
+        if not len(validation.part(name)):
+            raise ConfigError(
+                f"{target.title} has no images in its part {name}, by which trainings are scored; give a target with "
+                "a labelled validation part, or set training.score=label_free, which needs no labels"
+            )
+    return validation
+
+
+def _photos(target: Catalog) -> Catalog:
+    photos = unlabelled_photos(target)
+    if len(photos) < MIN_PHOTOS:
+        raise ConfigError(
+            f"training.score=label_free needs {MIN_PHOTOS} images in the part train of {target.title}, got "
+            f"{len(photos)}; give more photos, or search by another objective"
+        )
+    return photos
+
+
+def _result(training: Training) -> TrainingResult:
+    result = training.result()
+    if result is None:
+        raise StateError(f"training {training.label} left no result in {training.folder}; run the same command again")
+    return result
