@@ -15,9 +15,9 @@ from rich.table import Table
 from cluster.executors.trial import METRICS
 from cluster.progress import console, say
 from cluster.run.adaptive import RECORD
+from cluster.run.choice import make_choice, rank_arms
 from cluster.run.config import RANDOM
-from cluster.run.pipeline import TARGET, Run
-from cluster.run.search import make_choice, rank_arms
+from cluster.run.state import TARGET, Run
 from finegpr.arrays import Ints
 from finegpr.catalog import WORLD, Catalog
 from finegpr.errors import InputError

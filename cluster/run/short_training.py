@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.progress import Tick, progress, say
 from cluster.run.config import CHECKED, TRAINING
-from cluster.run.search import SUBSET
-from cluster.verbs.search import (
+from cluster.search_by_training import (
     TRUE_RANKING,
     Shown,
     failures,
@@ -16,6 +15,7 @@ from cluster.verbs.search import (
     tell_ranking,
     tell_spent,
 )
+from cluster.search_measured import SUBSET
 from finegpr.mixture import choice_from_record
 from finegpr.reid.model import find_weights
 from finegpr.storage import read_json, write_bytes, write_json
@@ -26,7 +26,7 @@ from search.objectives.training import RunAll, TrainingObjective, run_in_turn, t
 from search.space import SpaceConfig
 
 if TYPE_CHECKING:
-    from cluster.run.pipeline import Run
+    from cluster.run.state import Run
 
 SHORT = "short-trainings"
 
@@ -62,7 +62,7 @@ def search_stage(run: "Run") -> None:
 
 def check_stage(run: "Run", name: str) -> None:
     """Train the favourites of the search by ``name``, and random subsets, and keep the best as an arm's."""
-    from cluster.run.pipeline import note
+    from cluster.run.state import note
 
     config = run.config.check
     assert config is not None

@@ -1,1 +1,23 @@
-"""What each verb of the command line does."""
+"""The verbs of ``aost``: the options of each, and the function that does it, which is imported when the verb runs."""
+
+from collections.abc import Mapping
+
+from cluster import options
+from cluster.options import Verb
+
+VERBS: Mapping[type[Verb], str] = {
+    options.Demo: "cluster.verbs.run:demo",
+    options.Run: "cluster.verbs.run:run",
+    options.Render: "cluster.verbs.world:render",
+    options.Index: "cluster.verbs.world:index",
+    options.Measure: "cluster.verbs.measure:measure",
+    options.Search: "cluster.verbs.search:search",
+    options.Sweep: "cluster.verbs.sweep:sweep",
+    options.Select: "cluster.verbs.select:select",
+    options.Train: "cluster.verbs.train:train",
+    options.Evaluate: "cluster.verbs.train:evaluate",
+    options.Compare: "cluster.verbs.report:compare",
+    options.Diff: "cluster.verbs.report:diff",
+    options.Export: "cluster.verbs.report:export",
+    options.Report: "cluster.verbs.report:report",
+}

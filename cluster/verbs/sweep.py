@@ -20,7 +20,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from cluster import cli
+from cluster import options
 from cluster.executors.session import RayConfig, announce, ray_session
 from cluster.progress import Tick, progress, say
 from cluster.run.folder import differences
@@ -99,7 +99,7 @@ class Chunks:
         return self.folder / f"{number:05d}.parquet", self.folder / f"{number:05d}.json"
 
 
-def sweep(verb: cli.Sweep) -> dict[str, Any]:
+def sweep(verb: options.Sweep) -> dict[str, Any]:
     """The verb: do all searches that are not done yet, write table and report, and return what ``--json`` prints."""
     catalog = Catalog.read(verb.catalog)
     measurements = read_measurements(verb.measurements)

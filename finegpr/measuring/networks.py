@@ -1,6 +1,6 @@
 """VGG-19 up to relu5_1: images to the vectors of ``perceptual``, and where its weights come from.
 
-    python -m finegpr.measuring.networks OUT.safetensors     fetch torchvision's ImageNet weights and convert them (needs network)
+    python -m finegpr.measuring.networks OUT.safetensors     fetch and convert ImageNet weights (needs network)
 
 Nothing else downloads, and pickled weights (.pth) are never read.
 """

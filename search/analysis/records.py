@@ -1,6 +1,7 @@
 """What the analysis of a search and its choice found: frozen records, which a report shows.
 
-Shares and metrics are fractions in [0, 1]; a number that is not known is None, never NaN."""
+Shares and metrics are fractions in [0, 1]; a number that is not known is None, never NaN.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -188,8 +189,8 @@ class IdentityShift:
 class Round:
     """One round of adaptive measuring: the share of images measured by then, and what was decided on them.
 
-    ``expected_regret`` and ``certainty`` are as in ``search.adaptive.sampler.Decision``; ``overlap`` is the Jaccard index of
-    the round's subset with the last round's, mean over attributes.
+    ``expected_regret`` and ``certainty`` are as in ``search.adaptive.sampler.Decision``; ``overlap`` is the Jaccard
+    index of the round's subset with the last round's, mean over attributes.
     """
 
     share: float

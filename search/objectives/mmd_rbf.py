@@ -1,4 +1,4 @@
-"""mmd_rbf: squared maximum mean discrepancy (Gretton et al. 2012) with Gaussian kernels of three widths in each term."""
+"""mmd_rbf: squared maximum mean discrepancy (Gretton et al. 2012), kernels of three widths in each term."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING

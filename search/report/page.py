@@ -5,28 +5,18 @@ The page makes no request: Plotly, figures and thumbnails are inside, and its co
 
 from pathlib import Path
 
-import jinja2
 from plotly.offline import get_plotlyjs
 
 from finegpr.storage import sha256, write_bytes
+from search.analysis import words
 from search.analysis.compare import ArmSummary
 from search.analysis.records import Effect, Spread
 from search.report import explain_text
 from search.report import text as report_text
 from search.report.data import ReportData
-from search.report.figures import (
-    arms as figures,
-)
-from search.report.figures import (
-    explain as explain_figures,
-)
-from search.report.figures import (
-    search as search_figures,
-)
-from search.report.figures import (
-    shares as share_figures,
-)
+from search.report.figures import arms, explain, search, shares
 from search.report.figures.base import Figure
+from search.report.templates import templates
 from search.report.text import markdown_summary
 
 __all__ = ["ReportData", "markdown_summary", "render", "write_report"]
@@ -42,22 +32,16 @@ def write_report(data: ReportData, path: Path) -> None:
 
 def render(data: ReportData) -> str:
     """The page as text, under 20 MB for any number of trials: histories and long lists are thinned."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates()
     environment.filters.update(
-        percent=report_text.percent,
-        number=report_text.number,
-        decimals=report_text.decimals,
-        odds=report_text.odds,
-        counted=report_text.counted,
+        percent=words.percent,
+        number=words.number,
+        decimals=words.decimals,
+        odds=words.odds,
+        counted=words.counted,
         chips=report_text.chips,
         agreement=report_text.mean_agreement,
-        duration=report_text.duration,
+        duration=words.duration,
         fixed_values=explain_text.fixed_values,
         worst_first=explain_text.worst_first,
         checks_summary=explain_text.checks_summary,
@@ -77,7 +61,7 @@ def render(data: ReportData) -> str:
         spreads=_by_attribute(data.spreads),
         figures=drawn,
         specs={key: figure.spec for key, figure in drawn.items()},
-        max_effects=explain_figures.MAX_EFFECTS,
+        max_effects=explain.MAX_EFFECTS,
         max_quarantine_rows=MAX_QUARANTINE_ROWS,
         total_seconds=sum(stage.seconds for stage in data.stages),
         nonce=sha256(data.to_json())[:32],
@@ -92,40 +76,40 @@ def _figures(data: ReportData) -> dict[str, Figure]:
     for (target, metric), summaries in _by_target_and_metric(data.results).items():
         place = f"{target}/{metric}"
         found += [
-            figures.arms(summaries, key=f"arms/{place}", main_arm=main_arm),
-            figures.differences(summaries, key=f"differences/{place}", baseline=data.baseline, main_arm=main_arm),
+            arms.arms(summaries, key=f"arms/{place}", main_arm=main_arm),
+            arms.differences(summaries, key=f"differences/{place}", baseline=data.baseline, main_arm=main_arm),
         ]
     found += [
-        share_figures.shares(attribute, key=f"shares/{attribute.name}", target=data.target.title)
+        shares.shares(attribute, key=f"shares/{attribute.name}", target=data.target.title)
         for attribute in data.main_choice.attributes
     ]
-    found += [figures.history(choice, key=f"history/{choice.objective}") for choice in data.choices]
+    found += [arms.history(choice, key=f"history/{choice.objective}") for choice in data.choices]
     directions = {choice.objective: choice.higher_is_better for choice in data.choices}
     found += [
-        figures.ranking(
+        arms.ranking(
             each, key=f"ranking/{each.target}/{each.objective}", higher_is_better=directions.get(each.objective, False)
         )
         for each in data.rank_agreements
     ]
     found += [
-        explain_figures.effects(effects, key=f"effects/{quantity}", attributes=data.main_choice.attributes)
+        explain.effects(effects, key=f"effects/{quantity}", attributes=data.main_choice.attributes)
         for quantity, effects in _by_quantity(data.effects).items()
     ]
     found += [
-        explain_figures.distances(
+        explain.distances(
             spreads, key=f"distances/{name}", attributes=data.main_choice.attributes, target=data.target.title
         )
         for name, spreads in _by_attribute(data.spreads).items()
     ]
     found += [
-        explain_figures.importance(data.importances, key="importance"),
-        explain_figures.contour(data.contour, key="contour") if data.contour and data.importances else None,
-        explain_figures.shifts(data.shifts, key="shifts"),
-        search_figures.rounds(data.rounds, key="rounds"),
-        search_figures.best(data.best_subsets, key="best", attributes=data.main_choice.attributes),
-        search_figures.distribution(data.main_choice, key="distribution"),
-        search_figures.front(data.front, data.main_choice, key="front"),
-        search_figures.slices(data.slices, key="slices", objective=data.main),
+        explain.importance(data.importances, key="importance"),
+        explain.contour(data.contour, key="contour") if data.contour and data.importances else None,
+        explain.shifts(data.shifts, key="shifts"),
+        search.rounds(data.rounds, key="rounds"),
+        search.best(data.best_subsets, key="best", attributes=data.main_choice.attributes),
+        search.distribution(data.main_choice, key="distribution"),
+        search.front(data.front, data.main_choice, key="front"),
+        search.slices(data.slices, key="slices", objective=data.main),
     ]
     return {figure.key: figure for figure in found if figure is not None}
 

@@ -6,18 +6,17 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import jinja2
 import numpy as np
 from plotly.offline import get_plotlyjs
 
 from finegpr.mixture import choice_from_json
 from finegpr.storage import canonical_hash, write_bytes
 from finegpr.subset import Subset
-from search.analysis.words import counted, duration, percent
-from search.report import text as report_text
+from search.analysis.words import MINUS, NONE, counted, duration, number, percent
 from search.report.figures import sweep as sweep_figures
 from search.report.figures.base import Figure
 from search.report.figures.sweep import value_label
+from search.report.templates import templates
 from search.report.text import Tile
 from search.space import Budget
 from search.sweep import AXES, Ground, SweepConfig
@@ -69,14 +68,8 @@ def write_sweep_report(frame: "pd.DataFrame", path: Path, *, config: SweepConfig
 
 def render(frame: "pd.DataFrame", *, config: SweepConfig, ground: Ground, cost: Cost) -> str:
     """The page as text; scatter plots and long lists are thinned."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(percent=percent, counted=counted, duration=duration, number=report_text.number)
+    environment = templates()
+    environment.filters.update(percent=percent, counted=counted, duration=duration, number=number)
     axes = {field: [value_label(value) for value in getattr(config, name)] for field, name in AXES.items()}
     varied = [name for name, values in axes.items() if len(values) > 1]
     labelled = _labelled(frame)
@@ -173,7 +166,7 @@ def _labelled(frame: "pd.DataFrame") -> "pd.DataFrame":
 
 def _gain(gain: float) -> str:
     """A gain, which may be far below 0, in per cent."""
-    return f"{100 * gain:.1f} %".replace("-", report_text.MINUS)
+    return f"{100 * gain:.1f} %".replace("-", MINUS)
 
 
 def _headline(frame: "pd.DataFrame") -> str:
@@ -199,7 +192,7 @@ def _tiles(frame: "pd.DataFrame", cost: Cost) -> list[Tile]:
     failed = int(frame["error"].notna().sum())
     scored = frame["num_evaluations"].dropna()
     each = f"{scored.mean():,.0f} a search" if len(scored) else "no search got a score"
-    leader = str(medians.index[0]) if len(medians) else report_text.NONE
+    leader = str(medians.index[0]) if len(medians) else NONE
     detail = f"median {_gain(float(medians.iloc[0]))}" if len(medians) else "no search got a score"
     clear = bool(len(medians) and medians.iloc[0] > 0)
     return [

@@ -288,7 +288,8 @@ WHAT_WAS_DONE = (
     "* Of a Gram matrix the blocks left of the diagonal are not computed: 13.3, now 11.0. What is left is most of what",
     "  VGG-19's pipeline adds, and runs at the speed of the convolutions but for the narrow first layers.",
     "* The content vector keeps the order of a channels-last map, so it is not transposed: 1.26, now 0.12.",
-    "* Freed blocks stay with the process (`finegpr/pixels/allocator.py`): VGG-19 itself, bare and whole alike, 237, now 207.",
+    "* Freed blocks stay with the process (`finegpr/pixels/allocator.py`): VGG-19 itself, bare and whole alike, 237,",
+    "  now 207.",
     "* The projection (1.5) reads 170 MB of directions for every batch; larger batches would share that.",
 )
 

@@ -283,9 +283,9 @@ of the cells with two is enough to know it.
 The search keeps at most {rank} coordinates, and the kernel's diagonal, so that the noise of a cell's mean is in the
 score and can be taken off in full. Leading eigenvectors of the kernel itself hold noise where subsets look, and with
 the diagonal it was counted twice: +0.011 at two people a cell of these worlds. Now the coordinates are those of the
-kernel without its noise, chosen and scaled by what random subsets see (`search/objectives/embedding.py`). `truncation` is what the
-{rank} coordinates change, by the score with all coordinates from the same images: its mean, and its standard deviation
-between subsets."""
+kernel without its noise, chosen and scaled by what random subsets see (`search/objectives/embedding.py`).
+`truncation` is what the {rank} coordinates change, by the score with all coordinates from the same images: its mean,
+and its standard deviation between subsets."""
 
 LARGE_HEAD = """## FineGPR's shape
 

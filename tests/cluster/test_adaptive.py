@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from cluster import cli
-from cluster.executors.base import MeasureJob, SerialExecutor
+from cluster.executors.base import MeasureJob
+from cluster.executors.serial import SerialExecutor
 from cluster.progress import Tick
 from cluster.run.adaptive import RECORD, ROWS, Rounds, measure_adaptively
 from finegpr.catalog import Catalog

@@ -1,0 +1,103 @@
+"""The same work on Ray: Data measures, Tune runs trainings, Train the model that is kept."""
+
+import os
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from typing import Any
+
+from cluster.executors.base import MeasureJob
+from cluster.executors.loggers import Logger, make_loggers
+from cluster.executors.session import RayConfig, announce, ray_session
+from cluster.executors.short_trainings import TrainingVerbConfig, TuneTrainings
+from cluster.executors.trial import MODEL, run_trial
+from cluster.progress import Tick, say
+from finegpr.catalog import Catalog
+from finegpr.errors import AostError
+from finegpr.measuring.measure import pending_shards, prepare
+from finegpr.measuring.reference import MeasureConfig
+from finegpr.measuring.results import Measurements, read_measurements
+from finegpr.reid.config import TrainConfig
+from search.objectives.training import RunAll
+
+
+class RayExecutor:
+    """Ray Data measures, Ray Tune runs the trials, Ray Train the model that is kept. Ray starts when first needed."""
+
+    name = "ray"
+
+    def __init__(self, config: RayConfig, *, num_workers: int, use_gpu: bool) -> None:
+        self._config = config
+        self.processes = config.num_cpus or os.cpu_count() or 1
+        self._num_workers = num_workers
+        self._use_gpu = use_gpu
+        self._stack = ExitStack()
+        self._session: Any = None
+
+    @property
+    def _ray(self) -> Any:
+        if self._session is None:
+            self._session = self._stack.enter_context(ray_session(self._config))
+            announce(self._session)
+        return self._session
+
+    def measure(self, config: MeasureConfig, job: MeasureJob, tick: Tick) -> Measurements:
+        from cluster.executors.ray_data import measure_pending
+
+        shards = prepare(config, job.source, job.targets, job.folder, cells=job.cells, batches=job.batches)
+        pending = {index: shards[index] for index in pending_shards(job.folder, job.source)}
+        total = sum(map(len, shards))
+        done = total - sum(map(len, pending.values()))
+
+        def count(images: int) -> None:
+            nonlocal done
+            done += images
+            tick(done, total)
+
+        count(0)
+        if pending:
+            measure_pending(self._ray, config, job.folder, job.source_path, job.source.root, pending, count)
+        return read_measurements(job.folder)
+
+    def train(
+        self, trials: Sequence[dict[str, Any]], output: Path, tick: Tick, *, loggers: Sequence[Logger] = ()
+    ) -> None:
+        from cluster.executors.ray_tune import TuneRun
+
+        if not trials:
+            return
+        run = TuneRun(
+            self._ray,
+            lambda: run_trial,
+            what="a training trial",
+            cpus=float(TrainConfig.model_validate_json(trials[0]["config"]).threads),
+            gpus=1.0 if self._use_gpu else 0.0,
+            storage=output / "train" / f".tune-{time.time_ns()}",
+            loggers=make_loggers(loggers, output),
+        )
+        with run:
+            lost = [reason for reason in run(trials, tick) if reason is not None]
+        if lost:
+            raise AostError(f"{len(lost)} of {len(trials)} training trials failed; the first: {lost[0]}")
+
+    def trainings(self, config: TrainingVerbConfig, folder: Path, tick: Tick) -> AbstractContextManager[RunAll]:
+        return TuneTrainings(self._ray, config, folder=folder, tick=tick)
+
+    def fit_on_workers(self, trial: dict[str, Any]) -> None:
+        from cluster.executors.ray_train import fit_on_workers
+
+        say(f"  {trial['label']}: Ray Train, {self._num_workers} worker{'s' if self._num_workers > 1 else ''}")
+        fit_on_workers(
+            TrainConfig.model_validate_json(trial["config"]),
+            Catalog.read(Path(trial["manifest"]), root=trial["source_root"]),
+            output=Path(trial["folder"]) / MODEL,
+            seed=trial["seed"],
+            ray=self._ray,
+            num_workers=self._num_workers,
+            use_gpu=self._use_gpu,
+        )
+
+    def close(self) -> None:
+        self._stack.close()
+        self._session = None

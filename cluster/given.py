@@ -1,0 +1,26 @@
+"""What several verbs are given: a subset in a file, one of the measured targets."""
+
+from pathlib import Path
+
+from finegpr.errors import ConfigError, InputError
+from finegpr.measuring.results import (
+    Measurements,
+)
+from finegpr.mixture import choice_from_json
+from finegpr.subset import Subset
+
+
+def read_subset(path: Path) -> Subset:
+    """The subset or mixture in a subset.json. Raises InputError."""
+    try:
+        return choice_from_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'not text'}") from None
+
+
+def only_target(measurements: Measurements, target: str | None) -> str:
+    """The target that was named, or the only one. Raises ConfigError where there are several."""
+    known = sorted(measurements.terms)
+    if target is None and len(known) > 1:
+        raise ConfigError(f"these measurements have several targets; choose one by --target: {', '.join(known)}")
+    return target or known[0]

@@ -1,0 +1,132 @@
+"""What a search chose, for the report, and whether it ranks the arms as training does."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import pandas as pd
+
+from cluster.run.arms import Truth
+from cluster.run.config import TRAINING
+from finegpr.arrays import Floats
+from finegpr.attributes import Attribute
+from finegpr.catalog import Catalog, Cells
+from finegpr.subset import Subset
+from search.analysis.compare import RankAgreement, agreements, rank_agreement, value_shares
+from search.analysis.records import AttributeShares, Choice
+from search.objectives import CellObjective
+from search.objectives.base import Objective
+from search.optimizers.baselines import random_masks
+
+if TYPE_CHECKING:
+    from cluster.run.state import Run
+from cluster.search_measured import NUM_RANDOM
+
+Shares = Mapping[str, Floats]
+
+
+def make_choice(run: "Run", name: str) -> Choice:
+    """What one search chose, for the report."""
+    result = run.searches[name]
+    scored_by: Objective = run.by_training if name == TRAINING else run.objectives[name]
+    manifest = Catalog.read(run.manifests[name, run.config.seeds[0]])
+    groups = run.space.groups
+    attributes = run.space.cells.attributes + (() if groups is None else groups.attributes)
+    source, chosen = (shares_of(catalog, attributes) for catalog in (run.source, manifest))
+    true = true_shares(run.truth, attributes) if run.truth else {}
+    estimated = {each.attribute: np.array(each.shares) for other in run.objectives.values() for each in other.estimate}
+    occurring = {
+        attribute.name: [
+            place
+            for place, share in enumerate(source[attribute.name])
+            if share > 0 or (attribute.name in true and true[attribute.name][place] > 0)
+        ]
+        for attribute in attributes
+    }
+    random: Floats = np.empty(0)
+    if isinstance(scored_by, CellObjective):  # to train random subsets would cost as much as the search
+        random = scored_by.score_masks(random_masks(run.space, NUM_RANDOM, seed=run.space.seed))
+    return Choice(
+        objective=name,
+        unit=scored_by.unit,
+        higher_is_better=scored_by.higher_is_better,
+        optimizer=run.config.search.optimizer,
+        arm=name,
+        score=result.score,
+        random_score=result.random_median,
+        known_best=None,
+        num_evaluations=result.num_evaluations,
+        num_failed=result.num_failed,
+        num_images=int(run.space.num_images(run.space.mask(result.subset)[None])[0]),
+        attributes=tuple(
+            attribute_shares(attribute, occurring[attribute.name], result.subset, source, chosen, true, estimated)
+            for attribute in attributes
+        ),
+        agreements=agreements(result.subset, attributes, chosen=chosen, source=source, true=true, seed=run.config.seed),
+        history=tuple(trial.score for trial in result.history if trial.status != "duplicate"),
+        random_history=tuple(float(score) if np.isfinite(score) else None for score in random),
+    )
+
+
+def attribute_shares(
+    attribute: Attribute,
+    places: list[int],
+    subset: Subset,
+    source: Shares,
+    manifest: Shares,
+    true: Shares,
+    estimated: Shares,
+) -> AttributeShares:
+    """One attribute of a choice, with the values at ``places``: those that the source or the target has."""
+    values = tuple(attribute.values[place] for place in places)
+    chosen = subset.values.get(attribute.name, frozenset(values))
+    kind: Literal["true", "estimate", "unknown"] = "unknown"
+    target = None
+    if attribute.name in true:
+        kind, target = "true", tuple(true[attribute.name][places].tolist())
+    elif attribute.name in estimated:
+        kind, target = "estimate", tuple(estimated[attribute.name][places].tolist())
+    return AttributeShares(
+        name=attribute.name,
+        values=values,
+        level=attribute.level,
+        circular=attribute.circular,
+        chosen=tuple(value in chosen for value in values),
+        source=tuple(source[attribute.name][places].tolist()),
+        manifest=tuple(manifest[attribute.name][places].tolist()),
+        target=target,
+        target_kind=kind,
+    )
+
+
+def shares_of(catalog: Catalog, attributes: tuple[Attribute, ...]) -> dict[str, Floats]:
+    """Share of every value among the images of a catalog."""
+    cells: Cells = catalog.cells([attribute.name for attribute in attributes])
+    return value_shares(cells.codes, cells.images.astype(np.float64), attributes)
+
+
+def true_shares(truth: Truth, attributes: tuple[Attribute, ...]) -> dict[str, Floats]:
+    """The stated distribution, uniform over the values it names; attributes it does not name are left out."""
+    return {
+        attribute.name: np.array(
+            [(value in truth[attribute.name]) / len(truth[attribute.name]) for value in attribute.values]
+        )
+        for attribute in attributes
+        if attribute.name in truth
+    }
+
+
+def rank_arms(run: "Run", results: pd.DataFrame) -> tuple[RankAgreement, ...]:
+    """Whether each objective ranks the arms at equal budget as their training does."""
+    arms = {name: arm for name, arm in run.arms.items() if not arm.takes_all}
+    truths = {str(name): float(value) for name, value in results.groupby("arm")["mAP"].mean().items()}
+    return tuple(
+        rank_agreement(
+            dict(zip(arms, objective.score([arm.subset for arm in arms.values()]).tolist(), strict=True)),
+            truths,
+            objective=name,
+            target=run.target.title,
+            higher_is_better=objective.higher_is_better,
+        )
+        for name, objective in run.objectives.items()
+    )

@@ -1,0 +1,149 @@
+"""Searching on measurements, for the verb ``search`` and for a run."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cluster.progress import progress, say
+from finegpr.arrays import Ints
+from finegpr.catalog import Catalog
+from finegpr.measuring.results import Measurements, Scale
+from finegpr.storage import write_bytes
+from search.loop import Evaluate, Generation, SearchConfig, SearchResult
+from search.loop import search as search_space
+from search.objectives import CellObjective, make_objective
+from search.objectives.base import Objective
+from search.optimizers import make_optimizer
+from search.optimizers.proposer import Optimizer
+from search.parallel import in_parallel
+from search.rounds import RoundsConfig, search_in_rounds
+from search.space import Budget, Space, SpaceConfig, make_space
+
+if TYPE_CHECKING:
+    pass
+
+
+SUBSET = "subset.json"
+
+
+NUM_RANDOM = 200
+
+
+class SearchVerbConfig(SearchConfig):
+    """The settings of the verb ``search``: those of a search, the budget, what bounds the subsets, whether to search in
+    rounds, and how the terms are weighed."""
+
+    budget: Budget
+    space: SpaceConfig = SpaceConfig()
+    rounds: RoundsConfig | None = None
+    scale: Scale = "standardised"
+
+
+def search_measured(
+    config: SearchVerbConfig, source: Catalog, measurements: Measurements, *, target: str, folder: Path
+) -> SearchResult:
+    """Search on measurements of ``source``; the journal in ``folder`` makes the same call resume."""
+    space = make_space(source, config.budget, seed=config.seed, attributes=config.attributes, config=config.space)
+    settings = {
+        **config.model_dump(mode="json"),
+        "target": target,
+        "measurements": measurements.fingerprint(target),
+    }
+    job = _Job(
+        config=config,
+        space=space,
+        identity=source.frame["identity"].to_numpy(dtype=np.int64),
+        measurements=measurements,
+        target=target,
+        scale=config.scale,
+        folder=folder,
+        settings=settings,
+    )
+    return job.run(config.rounds)[0]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Job:
+    """One search on measurements, at once or in rounds; the journals in ``folder`` make it resume."""
+
+    config: SearchConfig
+    space: Space
+    identity: Ints
+    measurements: Measurements
+    target: str
+    scale: Scale
+    folder: Path
+    settings: Mapping[str, object]
+
+    def run(self, rounds: RoundsConfig | None) -> tuple[SearchResult, CellObjective]:
+        """The search of the last round, and its objective."""
+        config = self.config
+        with progress(f"searching by {config.objective}", "subsets") as tick:
+
+            def show(generation: Generation) -> None:
+                best = "" if generation.best is None else f"best {generation.best:.5g}"
+                tick(generation.num_evaluations, config.evaluations, best)
+
+            if rounds is None:
+                objective = self._objective(self.measurements)
+                result = search_space(
+                    self.space,
+                    objective,
+                    self._optimizer(),
+                    self.folder,
+                    evaluations=config.evaluations,
+                    config=self.settings,
+                    evaluate=_evaluate(objective),
+                    num_random=NUM_RANDOM,
+                    progress=show,
+                )
+            else:
+                done = search_in_rounds(
+                    rounds,
+                    self.space,
+                    self.measurements,
+                    self.folder,
+                    target=self.target,
+                    make_objective=self._objective,
+                    make_optimizer=self._optimizer,
+                    evaluations=config.evaluations,
+                    settings=self.settings,
+                    seed=config.seed,
+                    evaluate=_evaluate,
+                    num_random=NUM_RANDOM,
+                    progress=lambda _, generation: show(generation),
+                )
+                assert isinstance(done.objective, CellObjective)
+                result, objective = done.last, done.objective
+        if rounds is not None:
+            for each in done.rounds:
+                say(f"  after {each.num_target_images} photos: {each.change}")
+            say(f"  {done.summary}")
+        for warning in objective.report.warnings if objective.report else ():
+            say(f"  {warning}")
+        write_bytes(self.folder / SUBSET, (result.subset.to_json() + "\n").encode())
+        return result, objective
+
+    def _objective(self, measurements: Measurements) -> CellObjective:
+        return make_objective(
+            self.config.objective, self.space, measurements, self.identity, target=self.target, scale=self.scale
+        )
+
+    def _optimizer(self) -> Optimizer:
+        config = self.config
+        return make_optimizer(
+            config.optimizer,
+            self.space,
+            seed=config.seed,
+            evaluations=config.evaluations,
+            options=config.optimizer_options,
+        )
+
+
+def _evaluate(objective: Objective) -> Evaluate:
+    """On all cores; the journal does not depend on their number."""
+    return in_parallel(objective.score, workers=len(os.sched_getaffinity(0)))

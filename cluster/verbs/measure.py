@@ -1,0 +1,132 @@
+"""The verb ``measure``: distances and sketches of a source against targets, in one pass, or from sketches."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from cluster import options
+from cluster.executors.base import Executor, MeasureJob
+from cluster.executors.make import make_executor
+from cluster.executors.session import RayConfig
+from cluster.progress import progress, say
+from cluster.run.config import (
+    AdaptiveVerbConfig,
+    MeasureVerbConfig,
+)
+from cluster.settings import override, validate
+from finegpr.catalog import Catalog
+from finegpr.errors import ConfigError
+from finegpr.measuring.reference import MeasureConfig
+from finegpr.measuring.results import (
+    DERIVED_MARKER,
+    TERMS,
+    Measurements,
+    Scale,
+    basis_hash,
+    read_marker,
+)
+from finegpr.storage import locked
+
+LISTED = ", ".join(TERMS)
+
+
+def measure(verb: options.Measure) -> dict[str, Any]:
+    if verb.from_sketches is not None:
+        return _measure_from_sketches(verb, verb.from_sketches)
+    if verb.catalog is None:
+        raise ConfigError("nothing to measure; give the source's catalog, or --from-sketches and a measurement")
+    if (verb.output / DERIVED_MARKER).exists():
+        raise ConfigError(f"{verb.output} holds targets that were added --from-sketches; choose another --output")
+    settings = validate(MeasureVerbConfig, override({}, verb.set), "--set")
+    config, adaptive = settings.plain, settings.adaptive
+    source = Catalog.read(verb.catalog)
+    targets = _targets(verb)
+    names = [attribute.name for attribute in source.image_attributes]
+    job = MeasureJob(
+        source=source,
+        source_path=verb.catalog,
+        cells=source.cells([name for name in names if name != "scene"]),
+        targets=targets,
+        folder=verb.output,
+    )
+    facts: dict[str, Any] = {}
+    executor = make_executor(verb.serial, RayConfig())
+    try:
+        with locked(verb.output):
+            if adaptive is None:
+                with progress("measuring", "images") as tick:
+                    measured = executor.measure(config, job, tick)
+            else:
+                measured, facts = _measure_adaptively(executor, config, job, adaptive)
+    finally:
+        executor.close()
+    return {**_tell(measured, verb.output, config.scale), **facts}
+
+
+def _targets(verb: options.Measure) -> dict[str, Catalog]:
+    if len({path.stem for path in verb.targets}) < len(verb.targets):
+        raise ConfigError("two targets have the same file name; a target is called by its file's name")
+    return {path.stem: Catalog.read(path).part("train") for path in verb.targets}
+
+
+def _measure_from_sketches(verb: options.Measure, base: Path) -> dict[str, Any]:
+    from finegpr.measuring.retarget import RetargetConfig, retarget
+
+    if verb.catalog is not None:
+        raise ConfigError(f"--from-sketches reads no source; leave {verb.catalog} out")
+    config = validate(RetargetConfig, override({}, verb.set), "--set")
+    targets = _targets(verb)
+    say("from sketches: one process, without Ray")
+    with locked(verb.output), progress("measuring targets", "images") as tick:
+        measured = retarget(config, base, targets, verb.output, progress=tick)
+    errors = read_marker(verb.output / DERIVED_MARKER)["errors"]
+    for name, error in errors.items():
+        say(f"  {name} was measured; its distances from sketches miss these by, in standard deviations, {LISTED}:")
+        _say_rows(error)
+    return {**_tell(measured, verb.output, config.scale), "errors": errors}
+
+
+def _tell(measured: Measurements, folder: Path, scale: Scale) -> dict[str, Any]:
+    """Say what came of measuring into ``folder``, and return it as facts."""
+    shares = {name: measured.style_share(name, scale) for name in measured.terms}
+    for warning in measured.warnings:
+        say(f"  {warning}")
+    for name, share in shares.items():
+        say(f"  {name}: style is {share:.1%} of the {scale} distance")
+    basis, off_basis = basis_hash(folder), measured.off_basis_summary()
+    say(f"  basis of the sketches {basis[:12]}; share of the images off it, {LISTED}:")
+    _say_rows(off_basis)
+    say(f"{measured.weights}: {len(measured.row)} images measured, {len(measured.quarantine)} quarantined")
+    return {
+        "measurements": str(folder),
+        "num_images": len(measured.row),
+        "style_share": shares,
+        "basis": basis,
+        "off_basis": off_basis,
+        "warnings": measured.warnings,
+    }
+
+
+def _say_rows(rows: Mapping[str, list[float]]) -> None:
+    for name, values in rows.items():
+        say(f"    {name.replace('_', ' '):14}{' '.join(f'{value:7.2%}' for value in values)}")
+
+
+def _measure_adaptively(
+    executor: Executor, config: MeasureConfig, job: MeasureJob, adaptive: AdaptiveVerbConfig
+) -> tuple[Measurements, dict[str, Any]]:
+    from cluster.run.adaptive import measure_adaptively
+    from search.space import make_space
+
+    target = adaptive.target or next(iter(job.targets))
+    if target not in job.targets or (adaptive.target is None and len(job.targets) > 1):
+        raise ConfigError(f"adaptive.target should say which target decides: one of {', '.join(job.targets)}")
+    space = make_space(
+        job.source, adaptive.budget, seed=config.seed, attributes=adaptive.attributes, config=adaptive.space
+    )
+    job = replace(job, cells=space.cells)
+    measured, rounds = measure_adaptively(executor, config, job, adaptive, space, target=target)
+    say(f"  {rounds.summary}")
+    facts = {"share": rounds.share, "num_rounds": len(rounds.batches), "stopped": rounds.stopped}
+    return measured, {"adaptive": facts | {"subset": rounds.decided[-1]["subset"]}}

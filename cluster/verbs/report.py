@@ -1,0 +1,48 @@
+"""The verbs ``compare``, ``report``, ``diff`` and ``export``: what finished work says, again or elsewhere."""
+
+from typing import Any
+
+from cluster import options
+from cluster.given import read_subset
+from cluster.progress import say
+from finegpr.catalog import Catalog
+
+
+def diff(verb: options.Diff) -> dict[str, Any]:
+    from search.analysis.subset_diff import describe
+    from search.analysis.subset_diff import diff as in_words
+
+    attributes = Catalog.read(verb.catalog).attributes
+    old, new = read_subset(verb.old), read_subset(verb.new)
+    named = [each for each in attributes if each.name in {*old.values, *new.values}]
+    said = in_words(old, new, named)
+    say(f"{describe(new, named)}\n  {said}") if verb.json else print(said)
+    return {"diff": said, "old": describe(old, named), "new": describe(new, named)}
+
+
+def export(verb: options.Export) -> dict[str, Any]:
+    from search.export.optuna import export as to_optuna
+
+    num_trials = to_optuna(verb.journal, verb.storage, verb.study)
+    say(f"{num_trials} trials -> study {verb.study} in {verb.storage}")
+    return {"study": verb.study, "storage": verb.storage, "num_trials": num_trials}
+
+
+def compare(verb: options.Compare) -> dict[str, Any]:
+    from cluster.run.report import print_results, read_report_data
+
+    data = read_report_data(verb.folder)
+    print_results(data.results)
+    return {
+        "mAP": {each.arm: each.mean.mean for each in data.results if each.metric == "mAP" and each.mean is not None}
+    }
+
+
+def report(verb: options.Report) -> dict[str, Any]:
+    from cluster.run.report import REPORT, read_report_data
+    from search.report.page import write_report
+
+    path = verb.folder / REPORT
+    write_report(read_report_data(verb.folder), path)
+    say(f"report: {path}") if verb.json else print(path)
+    return {"report": str(path)}

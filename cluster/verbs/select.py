@@ -1,0 +1,58 @@
+"""The verb ``select``: a manifest, drawn from a subset or chosen image by image."""
+
+from typing import Any
+
+import numpy as np
+
+from cluster import options
+from cluster.given import only_target, read_subset
+from cluster.progress import say
+from finegpr.arrays import Ints
+from finegpr.catalog import Catalog
+from finegpr.errors import ConfigError
+from finegpr.measuring.results import (
+    read_measurements,
+)
+from finegpr.subset import Subset
+
+
+def select(verb: options.Select) -> dict[str, Any]:
+    catalog = Catalog.read(verb.catalog)
+    manifest = catalog.take(_drawn(verb, catalog) if verb.selector is None else _selected(verb, catalog))
+    manifest.write(verb.output)
+    people = int(manifest.frame["identity"].nunique())
+    say(f"{len(manifest)} images of {people} identities -> {verb.output}")
+    return {"manifest": str(verb.output), "num_images": len(manifest), "num_identities": people}
+
+
+def _drawn(verb: options.Select, catalog: Catalog) -> Ints:
+    """Rows of a manifest from a subset, or from everything."""
+    from finegpr.manifest import Sampler
+
+    if verb.measurements is not None or verb.target is not None:
+        raise ConfigError("--measurements and --target are for a --selector; a subset is drawn from without them")
+    subset = read_subset(verb.subset) if verb.subset else Subset({})
+    of_people = [each.name for each in catalog.identity_attributes if each.name in subset.values]
+    names = {each.name for each in catalog.image_attributes if each.name != "scene"}
+    sampler = Sampler(
+        catalog.cells(sorted({*names, *subset.values}.difference(of_people))),
+        catalog.frame["identity"].to_numpy(dtype=np.int64),
+        budget=verb.images,
+        identities=verb.identities,
+        seed=verb.seed,
+        groups=catalog.cells(of_people) if of_people else None,
+    )
+    return sampler.draw(subset, seed=verb.seed)
+
+
+def _selected(verb: options.Select, catalog: Catalog) -> Ints:
+    """Rows of a manifest that a selector chose image by image."""
+    from cluster.run.selecting import selected
+    from search.space import Budget
+
+    if verb.subset is not None or verb.measurements is None or verb.selector is None:
+        raise ConfigError("a --selector goes by --measurements, and takes no --subset")
+    measurements = read_measurements(verb.measurements)
+    budget = Budget(images=verb.images, identities=verb.identities)
+    target = only_target(measurements, verb.target)
+    return selected(verb.selector, catalog, measurements, budget, target=target, scale="standardised", seed=verb.seed)

@@ -1,0 +1,58 @@
+"""The verbs ``train`` and ``evaluate``: a re-identification model from a manifest, and its mAP on a target."""
+
+from typing import Any
+
+from cluster import options
+from cluster.executors.session import RayConfig
+from cluster.progress import progress, say
+from cluster.run.config import (
+    train_config,
+)
+from cluster.settings import override
+from finegpr.catalog import Catalog
+from finegpr.reid.train import fit
+from finegpr.storage import locked
+
+
+def train(verb: options.Train) -> dict[str, Any]:
+    from cluster.executors.ray_train import fit_on_workers
+
+    config = train_config(override({"recipe": verb.recipe}, verb.set), "--set")
+    num_steps = config.steps or 0
+    catalog = Catalog.read(verb.manifest)
+    with locked(verb.output):
+        if verb.workers > 1 or verb.gpu:
+            from cluster.executors.session import ray_session
+
+            with ray_session(RayConfig()) as ray:
+                fit_on_workers(
+                    config,
+                    catalog,
+                    output=verb.output,
+                    seed=verb.seed,
+                    ray=ray,
+                    num_workers=verb.workers,
+                    use_gpu=verb.gpu,
+                )
+        with progress("training", "steps") as tick:
+            result = fit(
+                config,
+                catalog,
+                output=verb.output,
+                seed=verb.seed,
+                report=lambda epoch: tick(epoch.step, num_steps or epoch.step, f"loss {epoch.loss:.3f}"),
+            )
+    say(f"{result.num_images} images of {result.num_identities} identities, {result.weights} -> {result.checkpoint}")
+    return {"checkpoint": str(result.checkpoint), "loss": result.history[-1].loss, "num_images": result.num_images}
+
+
+def evaluate(verb: options.Evaluate) -> dict[str, Any]:
+    from finegpr.reid.evaluate import evaluate_checkpoint
+
+    target = Catalog.read(verb.target)
+    prefix = "" if verb.part == "test" else "validation_"
+    evaluation = evaluate_checkpoint(verb.checkpoint, target.part(f"{prefix}query"), target.part(f"{prefix}gallery"))
+    evaluation.write(verb.output)
+    metrics = evaluation.metrics
+    say(f"{target.title} {verb.part}: mAP {metrics['mAP']:.1%}, rank-1 {metrics['rank-1']:.1%} -> {verb.output}")
+    return {"metrics": str(verb.output), **metrics}

@@ -1,0 +1,51 @@
+"""The verbs ``render`` and ``index``: image folders, and the catalogs of them."""
+
+import os
+from typing import Any
+
+from cluster import options
+from cluster.progress import progress, say
+from cluster.run.config import (
+    DataConfig,
+    WorldConfig,
+)
+from cluster.run.world import index_data
+from cluster.settings import override, validate
+from finegpr.errors import ConfigError
+from finegpr.storage import locked, write_bytes
+
+
+def render(verb: options.Render) -> dict[str, Any]:
+    from finegpr.render.minigpr import render_minigpr
+    from finegpr.render.minimarket import render_minimarket
+    from finegpr.render.sheet import contact_sheet
+
+    if verb.output is None and verb.sheet is None:
+        raise ConfigError("nothing to do; give --output FOLDER for a world, or --sheet FILE for a contact sheet")
+    result: dict[str, Any] = {}
+    if verb.sheet is not None:
+        write_bytes(verb.sheet, contact_sheet(seed=verb.seed))
+        result["sheet"] = str(verb.sheet)
+        say(f"contact sheet: {verb.sheet}")
+    if verb.output is not None:
+        settings = override({}, [f"source.seed={verb.seed}", f"target.seed={verb.seed}", *verb.set])
+        world = validate(WorldConfig, settings, "--set")
+        workers = os.cpu_count() or 1
+        with locked(verb.output):
+            with progress("rendering MiniGPR", "images") as tick:
+                render_minigpr(world.source, verb.output / "source", progress=tick, workers=workers)
+            with progress("rendering MiniMarket", "images") as tick:
+                render_minimarket(world.target, verb.output / "target", progress=tick, workers=workers)
+        result |= {"source": str(verb.output / "source"), "target": str(verb.output / "target")}
+        say(f"world: {verb.output / 'source'} (layout finegpr), {verb.output / 'target'} (layout market1501)")
+    return result
+
+
+def index(verb: options.Index) -> dict[str, Any]:
+    settings = {"root": verb.root, "layout": verb.layout, "options": override({}, verb.set)}
+    catalog = index_data(validate(DataConfig, settings, "--set"))
+    catalog.write(verb.output)
+    for row in catalog.rejected.head(10).itertuples():
+        say(f"  left out: {row.path}: {row.reason}")
+    say(f"{catalog.title}: {len(catalog)} images, {len(catalog.rejected)} files left out -> {verb.output}")
+    return {"catalog": str(verb.output), "num_images": len(catalog), "num_rejected": len(catalog.rejected)}
