@@ -4,32 +4,23 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
+from finegpr.weighing import Scale
 
 from cluster.progress import progress, say
-from finegpr.arrays import Ints
-from finegpr.catalog import Catalog
-from finegpr.measuring.results import Measurements, Scale
 from finegpr.storage import write_bytes
 from search.loop import Evaluate, Generation, SearchConfig, SearchResult
 from search.loop import search as search_space
+from search.measured import Measured
 from search.objectives import CellObjective, make_objective
 from search.objectives.base import Objective
 from search.optimizers import make_optimizer
 from search.optimizers.proposer import Optimizer
 from search.parallel import in_parallel
 from search.rounds import RoundsConfig, search_in_rounds
-from search.space import Budget, Space, SpaceConfig, make_space
-
-if TYPE_CHECKING:
-    pass
-
+from search.space import Budget, Space, SpaceConfig
 
 SUBSET = "subset.json"
-
-
 NUM_RANDOM = 200
 
 
@@ -43,39 +34,13 @@ class SearchVerbConfig(SearchConfig):
     scale: Scale = "standardised"
 
 
-def search_measured(
-    config: SearchVerbConfig, source: Catalog, measurements: Measurements, *, target: str, folder: Path
-) -> SearchResult:
-    """Search on measurements of ``source``; the journal in ``folder`` makes the same call resume."""
-    space = make_space(source, config.budget, seed=config.seed, attributes=config.attributes, config=config.space)
-    settings = {
-        **config.model_dump(mode="json"),
-        "target": target,
-        "measurements": measurements.fingerprint(target),
-    }
-    job = _Job(
-        config=config,
-        space=space,
-        identity=source.frame["identity"].to_numpy(dtype=np.int64),
-        measurements=measurements,
-        target=target,
-        scale=config.scale,
-        folder=folder,
-        settings=settings,
-    )
-    return job.run(config.rounds)[0]
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Job:
+class MeasuredSearch:
     """One search on measurements, at once or in rounds; the journals in ``folder`` make it resume."""
 
     config: SearchConfig
     space: Space
-    identity: Ints
-    measurements: Measurements
-    target: str
-    scale: Scale
+    measured: Measured
     folder: Path
     settings: Mapping[str, object]
 
@@ -89,7 +54,7 @@ class _Job:
                 tick(generation.num_evaluations, config.evaluations, best)
 
             if rounds is None:
-                objective = self._objective(self.measurements)
+                objective = self._objective(self.measured)
                 result = search_space(
                     self.space,
                     objective,
@@ -105,9 +70,8 @@ class _Job:
                 done = search_in_rounds(
                     rounds,
                     self.space,
-                    self.measurements,
+                    self.measured,
                     self.folder,
-                    target=self.target,
                     make_objective=self._objective,
                     make_optimizer=self._optimizer,
                     evaluations=config.evaluations,
@@ -128,10 +92,8 @@ class _Job:
         write_bytes(self.folder / SUBSET, (result.subset.to_json() + "\n").encode())
         return result, objective
 
-    def _objective(self, measurements: Measurements) -> CellObjective:
-        return make_objective(
-            self.config.objective, self.space, measurements, self.identity, target=self.target, scale=self.scale
-        )
+    def _objective(self, measured: Measured) -> CellObjective:
+        return make_objective(self.config.objective, self.space, measured)
 
     def _optimizer(self) -> Optimizer:
         config = self.config

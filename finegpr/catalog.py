@@ -225,6 +225,11 @@ class Catalog:
         return replace(self, frame=self.frame.take(rows.astype(np.int64)).reset_index(drop=True))
 
     @property
+    def identities(self) -> Ints:
+        """Who is in each image, (n,): 1 and above are people, 0 a distractor, -1 junk."""
+        return self.frame["identity"].to_numpy(dtype=np.int64)
+
+    @property
     def image_attributes(self) -> tuple[Attribute, ...]:
         """The attributes that may differ between images of a person."""
         return tuple(attribute for attribute in self.attributes if attribute.level == "image")

@@ -11,19 +11,19 @@ from pydantic import Field
 
 from finegpr.arrays import Ints
 from finegpr.config import Config
-from finegpr.errors import InputError
 from finegpr.storage import write_json
 from finegpr.subset import Subset
 from search.analysis.compare import jaccard
 from search.analysis.subset_diff import diff, searched
 from search.loop import NUM_RANDOM, Evaluate, Generation, SearchResult, search
+from search.measured import Measured
 from search.objectives.base import Objective
 from search.optimizers.proposer import Optimizer
 from search.space import Space
 from search.trial import Proposal
 
 if TYPE_CHECKING:
-    from finegpr.measuring.results import Measurements
+    pass
 
 ROUNDS = "rounds.json"
 NUM_WARM = 20
@@ -154,35 +154,36 @@ def num_images(schedule: Schedule, num: int) -> list[int]:
     return [*(2**power for power in range(num.bit_length()) if 2**power < num), num]
 
 
-def of_target_images(measurements: "Measurements", target: str, images: Ints) -> "Measurements":
-    """The measurements, had the target only these of its images (places in ``target_sketch``), and no other target.
+def of_target_images(measured: Measured, images: Ints) -> Measured:
+    """What was measured, had the target only these of its images (places in ``target_sketch``), and no other target.
 
     The terms are the measured ones plus what sketches say of the difference, so that all images give the measured ones;
     the length of what single images of the target have off the basis is not known, a constant that no image changes.
     """
+    measurements, target = measured.measurements, measured.target
     sketch = measurements.target_sketch[target]
     few, rest = sketch[images].astype(np.float64), np.zeros(len(measurements.blocks))
     mean, mean_of_all = few.mean(axis=0), sketch.mean(axis=0, dtype=np.float64)
     starts = [block.start for block in measurements.blocks]
     spread = np.add.reduceat(few.var(axis=0) - sketch.var(axis=0, dtype=np.float64), starts)
     moved = measurements.distances(mean=mean, rest=rest) - measurements.distances(mean=mean_of_all, rest=rest)
-    return replace(
+    of_few = replace(
         measurements,
         terms={target: (measurements.terms[target] + moved + spread).astype(np.float32)},
         target_sketch={target: sketch[images]},
         target_constant={target: measurements.target_constant[target] + spread},
         num_target={target: len(images)},
     )
+    return replace(measured, measurements=of_few)
 
 
 def search_in_rounds(
     config: RoundsConfig,
     space: Space,
-    measurements: "Measurements",
+    measured: Measured,
     folder: Path,
     *,
-    target: str,
-    make_objective: Callable[["Measurements"], Objective],
+    make_objective: Callable[[Measured], Objective],
     make_optimizer: Callable[[], Optimizer],
     evaluations: int,
     settings: Mapping[str, Any],
@@ -196,19 +197,17 @@ def search_in_rounds(
     Every round makes its objective, and with it the surrogate, from the measurements of its images, may have
     ``evaluations`` new subsets scored (so R rounds may cost R times as many), starts from the NUM_WARM best subsets of
     the round before, and keeps a journal in its own folder; ROUNDS is written last. ``settings`` are the config of
-    ``search``, which must hold the fingerprint of ``measurements``; ``evaluate`` turns an objective into what scores
+    ``search``, which must hold the fingerprint of ``measured``; ``evaluate`` turns an objective into what scores
     batches; ``progress`` is told the round too. Raises InputError for a target that was not measured.
     """
-    if target not in measurements.target_sketch:
-        known = ", ".join(measurements.target_sketch) or "none"
-        raise InputError(f"target {target!r} was not measured; measured targets: {known}")
-    order = np.random.default_rng(seed).permutation(len(measurements.target_sketch[target]))
+    measured.require_target()
+    order = np.random.default_rng(seed).permutation(len(measured.measurements.target_sketch[measured.target]))
     done: list[tuple[int, SearchResult]] = []
     stopped = "all images of the target seen"
     num_stable = 0
     warm: list[Subset] = []
     for index, num in enumerate(num_images(config.rounds, len(order))):
-        objective = make_objective(of_target_images(measurements, target, np.sort(order[:num])))
+        objective = make_objective(of_target_images(measured, np.sort(order[:num])))
         facts = {"index": index, "target_images": num, "seed": seed, "warm_start": [subset.key for subset in warm]}
         result = search(
             space,

@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from finegpr.weighing import Weighing
 
 from finegpr.arrays import Floats, Ints
 from finegpr.attributes import Attribute
 from finegpr.catalog import Cells
 from finegpr.measuring.results import Measurements
 from finegpr.subset import Subset
+from search.measured import Measured
 
 NUM_TERMS = 6
 TARGET = "target"
@@ -31,6 +33,17 @@ class Simulation:
     planted: Subset
     groups: Cells | None = None
     group_effects: Floats | None = None
+
+    @property
+    def measured(self) -> Measured:
+        """What is measured against the target, its terms standardised."""
+        return Measured(
+            measurements=self.measurements,
+            cells=self.cells,
+            identity=self.identity,
+            target=TARGET,
+            weighing=Weighing(),
+        )
 
 
 def simulate(

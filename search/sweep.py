@@ -8,7 +8,7 @@ better than random, whichever direction the score has. Nothing in it depends on 
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from math import prod
 from pathlib import Path
@@ -18,13 +18,14 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, ValidationError, model_validator
 
-from finegpr.arrays import Floats, Ints
+from finegpr.arrays import Ints
 from finegpr.config import Config
 from finegpr.errors import AostError, ConfigError
-from finegpr.measuring.results import Measurements, Scale
-from finegpr.perceptual import ALPHA, BETA, LAYER_WEIGHT, NUM_STYLE_TERMS
+from finegpr.measuring.results import Measurements
 from finegpr.storage import read_table
+from finegpr.weighing import ALPHA, BETA, LAYER_WEIGHT, NUM_STYLE_TERMS, Scale, Weighing
 from search.loop import NUM_RANDOM, random_median, search
+from search.measured import Measured
 from search.objectives import OBJECTIVES, CellObjective, make_objective
 from search.optimizers import check_optimizer, make_optimizer
 from search.space import Budget, MixtureSpace, Space, SpaceConfig, make_space
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
     from finegpr.catalog import Catalog, Cells
 
 MAX_POINTS = 1_000_000
-UNWEIGHED = ("mmd_rbf",)
-"""Objectives that measure each term by itself, so that scale and weights change nothing: swept at one of them."""
 
 WeightsOfLayers = Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=5, max_length=5)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -151,7 +150,7 @@ AXES = {
 class Grid:
     """The points of a sweep, numbered from 0: the whole grid, or a seeded sample of it in the grid's order.
 
-    Objectives in ``UNWEIGHED`` have one scale (standardised, where it is swept) and one set of weights.
+    Objectives that are not ``weighed`` have one scale (standardised, where it is swept) and one set of weights.
     Raises ConfigError for more than ``MAX_POINTS`` points, or a sample of more than there are.
     """
 
@@ -159,8 +158,8 @@ class Grid:
         axes = {field: getattr(config, name) for field, name in AXES.items()}
         scale = "standardised" if "standardised" in config.scales else config.scales[0]
         single = {"scale": (scale,)} | {name: axes[name][:1] for name in ("alpha", "beta", "layer_weights")}
-        plain = [name for name in config.objectives if name in UNWEIGHED]
-        weighed = [name for name in config.objectives if name not in UNWEIGHED]
+        plain = [name for name in config.objectives if not OBJECTIVES[name].weighed]
+        weighed = [name for name in config.objectives if OBJECTIVES[name].weighed]
         self._blocks = [axes | {"objective": weighed}, axes | {"objective": plain} | single]
         self._sizes = [prod(map(len, block.values())) for block in self._blocks]
         whole = sum(self._sizes)
@@ -211,30 +210,22 @@ class Ground:
                 f"{', '.join(unknown)}: no such target; measured: {', '.join(sorted(measurements.terms))}"
             )
         space = make_space(catalog, Budget(images=1), seed=0, attributes=config.attributes, config=config.space)
-        identity = catalog.frame["identity"].to_numpy(dtype=np.int64)
-        return cls(cells=space.cells, groups=space.groups, identity=identity, measurements=measurements)
+        return cls(cells=space.cells, groups=space.groups, identity=catalog.identities, measurements=measurements)
 
     def space(self, budget: Budget, config: SpaceConfig, *, seed: int) -> Space:
         """What is searched under this budget. Raises InputError when the images do not fit it."""
         kind = Space if config.levels == 1 else MixtureSpace
         return kind(self.cells, self.identity, budget, seed=seed, config=config, groups=self.groups)
 
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Weighed(Measurements):
-    """Measurements whose terms weigh otherwise: ``weights_of_terms`` (6,) are alpha w_l for the styles, then beta."""
-
-    weights_of_terms: Floats
-
-    @property
-    def layer_weights(self) -> Floats:
-        return self.weights_of_terms
-
-
-def weighed(measurements: Measurements, *, alpha: float, beta: float, layer_weights: tuple[float, ...]) -> Measurements:
-    """The same measurements, with D_total = alpha sum_l w_l D_l + beta D_content."""
-    kept = {field.name: getattr(measurements, field.name) for field in fields(Measurements)}
-    return Weighed(**kept, weights_of_terms=np.array([*(alpha * weight for weight in layer_weights), beta]))
+    def measured(self, target: str, weighing: Weighing) -> Measured:
+        """The measurements against one of the targets, their terms weighed so."""
+        return Measured(
+            measurements=self.measurements,
+            cells=self.cells,
+            identity=self.identity,
+            target=target,
+            weighing=weighing,
+        )
 
 
 class Sweeper:
@@ -290,13 +281,9 @@ class Sweeper:
         return self._ground.space(budget, self._config.space, seed=seed)
 
     def _make_form(self, point: Point, seed: int) -> CellObjective:
-        measurements = weighed(
-            self._ground.measurements, alpha=point.alpha, beta=point.beta, layer_weights=point.layer_weights
-        )
+        weighing = Weighing(scale=point.scale, alpha=point.alpha, beta=point.beta, layer_weights=point.layer_weights)
         space = self._space(Budget(images=1), seed)
-        return make_objective(
-            point.objective, space, measurements, self._ground.identity, target=point.target, scale=point.scale
-        )
+        return make_objective(point.objective, space, self._ground.measured(point.target, weighing))
 
     def _make_median(self, point: Point) -> float | None:
         space = self._space(_budget(point), point.seed)

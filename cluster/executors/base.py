@@ -1,10 +1,10 @@
-"""Where heavy stages run: in this process, or on Ray. Both give the same numbers; ``run.py`` does not know which."""
+"""Where heavy stages run: in this process, or on Ray. Both give the same numbers; what is run does not know which."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from cluster.executors.loggers import Logger
 from cluster.executors.short_trainings import TrainingVerbConfig
@@ -13,6 +13,7 @@ from finegpr.arrays import Ints
 from finegpr.catalog import Catalog, Cells
 from finegpr.measuring.reference import MeasureConfig
 from finegpr.measuring.results import Measurements
+from finegpr.reid.job import TrainingJob
 from search.objectives.training import RunAll
 
 
@@ -39,15 +40,13 @@ class Executor(Protocol):
 
     def measure(self, config: MeasureConfig, job: MeasureJob, tick: Tick) -> Measurements: ...
 
-    def train(
-        self, trials: Sequence[dict[str, Any]], output: Path, tick: Tick, *, loggers: Sequence[Logger] = ()
-    ) -> None:
-        """Run the trials; ``output`` is the run's folder, where loggers write."""
+    def train(self, jobs: Sequence[TrainingJob], output: Path, tick: Tick, *, loggers: Sequence[Logger] = ()) -> None:
+        """Do all of them; ``output`` is the run's folder, where loggers write."""
 
     def trainings(self, config: TrainingVerbConfig, folder: Path, tick: Tick) -> AbstractContextManager[RunAll]:
         """What runs the short trainings of a search, while the context lasts; ``tick`` is told of each batch."""
 
-    def fit_on_workers(self, trial: dict[str, Any]) -> None:
-        """Train one trial's model on the configured workers; where there are none, leave it to ``train``."""
+    def fit_on_workers(self, job: TrainingJob) -> None:
+        """Train one job's model on the configured workers; where there are none, leave it to ``train``."""
 
     def close(self) -> None: ...

@@ -5,21 +5,23 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cluster.executors.base import MeasureJob
 from cluster.executors.loggers import Logger, make_loggers
 from cluster.executors.session import RayConfig, announce, ray_session
 from cluster.executors.short_trainings import TrainingVerbConfig, TuneTrainings
-from cluster.executors.trial import MODEL, run_trial
 from cluster.progress import Tick, say
 from finegpr.catalog import Catalog
 from finegpr.errors import AostError
 from finegpr.measuring.measure import pending_shards, prepare
 from finegpr.measuring.reference import MeasureConfig
 from finegpr.measuring.results import Measurements, read_measurements
-from finegpr.reid.config import TrainConfig
+from finegpr.reid.job import TrainingJob, run_job
 from search.objectives.training import RunAll
+
+if TYPE_CHECKING:
+    from cluster.executors.ray_tune import Report
 
 
 class RayExecutor:
@@ -60,39 +62,38 @@ class RayExecutor:
             measure_pending(self._ray, config, job.folder, job.source_path, job.source.root, pending, count)
         return read_measurements(job.folder)
 
-    def train(
-        self, trials: Sequence[dict[str, Any]], output: Path, tick: Tick, *, loggers: Sequence[Logger] = ()
-    ) -> None:
+    def train(self, jobs: Sequence[TrainingJob], output: Path, tick: Tick, *, loggers: Sequence[Logger] = ()) -> None:
         from cluster.executors.ray_tune import TuneRun
 
-        if not trials:
+        if not jobs:
             return
         run = TuneRun(
             self._ray,
-            lambda: run_trial,
+            lambda: _train,
             what="a training trial",
-            cpus=float(TrainConfig.model_validate_json(trials[0]["config"]).threads),
+            cpus=float(jobs[0].config.threads),
             gpus=1.0 if self._use_gpu else 0.0,
             storage=output / "train" / f".tune-{time.time_ns()}",
             loggers=make_loggers(loggers, output),
         )
         with run:
+            trials = [{"label": job.label, "key": job.key, "job": job} for job in jobs]
             lost = [reason for reason in run(trials, tick) if reason is not None]
         if lost:
-            raise AostError(f"{len(lost)} of {len(trials)} training trials failed; the first: {lost[0]}")
+            raise AostError(f"{len(lost)} of {len(jobs)} training trials failed; the first: {lost[0]}")
 
     def trainings(self, config: TrainingVerbConfig, folder: Path, tick: Tick) -> AbstractContextManager[RunAll]:
         return TuneTrainings(self._ray, config, folder=folder, tick=tick)
 
-    def fit_on_workers(self, trial: dict[str, Any]) -> None:
+    def fit_on_workers(self, job: TrainingJob) -> None:
         from cluster.executors.ray_train import fit_on_workers
 
-        say(f"  {trial['label']}: Ray Train, {self._num_workers} worker{'s' if self._num_workers > 1 else ''}")
+        say(f"  {job.label}: Ray Train, {self._num_workers} worker{'s' if self._num_workers > 1 else ''}")
         fit_on_workers(
-            TrainConfig.model_validate_json(trial["config"]),
-            Catalog.read(Path(trial["manifest"]), root=trial["source_root"]),
-            output=Path(trial["folder"]) / MODEL,
-            seed=trial["seed"],
+            job.config,
+            Catalog.read(job.manifest, root=job.source_root),
+            output=job.model,
+            seed=job.seed,
             ray=self._ray,
             num_workers=self._num_workers,
             use_gpu=self._use_gpu,
@@ -101,3 +102,8 @@ class RayExecutor:
     def close(self) -> None:
         self._stack.close()
         self._session = None
+
+
+def _train(trial: dict[str, Any], report: "Report") -> dict[str, float]:
+    """One job, in an actor of Tune."""
+    return run_job(trial["job"], report=lambda epoch: report(epoch.numbers())).metrics

@@ -3,17 +3,16 @@
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
 
 from cluster.executors.base import MeasureJob
 from cluster.executors.loggers import Logger
 from cluster.executors.short_trainings import TrainingVerbConfig
-from cluster.executors.trial import run_trial
 from cluster.progress import Tick, say
 from finegpr.device import resolve_device
 from finegpr.measuring.measure import measure
 from finegpr.measuring.reference import MeasureConfig
 from finegpr.measuring.results import Measurements
+from finegpr.reid.job import TrainingJob, run_job
 from search.objectives.training import RunAll, run_in_turn
 
 
@@ -28,21 +27,19 @@ class SerialExecutor:
             say(f"  no GPU here: measuring on the CPU, {config.threads} thread{'s' if config.threads > 1 else ''}")
         return measure(config, job.source, job.targets, job.folder, cells=job.cells, batches=job.batches, progress=tick)
 
-    def train(
-        self, trials: Sequence[dict[str, Any]], output: Path, tick: Tick, *, loggers: Sequence[Logger] = ()
-    ) -> None:
+    def train(self, jobs: Sequence[TrainingJob], output: Path, tick: Tick, *, loggers: Sequence[Logger] = ()) -> None:
         del output, loggers
-        for done, trial in enumerate(trials):
-            tick(done, len(trials), trial["label"])
-            run_trial(trial)
-        tick(len(trials), len(trials))
+        for done, job in enumerate(jobs):
+            tick(done, len(jobs), job.label)
+            run_job(job)
+        tick(len(jobs), len(jobs))
 
     def trainings(self, config: TrainingVerbConfig, folder: Path, tick: Tick) -> AbstractContextManager[RunAll]:
         del config, folder, tick
         return nullcontext(run_in_turn)
 
-    def fit_on_workers(self, trial: dict[str, Any]) -> None:
-        del trial
+    def fit_on_workers(self, job: TrainingJob) -> None:
+        del job
 
     def close(self) -> None:
         pass

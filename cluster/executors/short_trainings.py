@@ -4,7 +4,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -13,11 +13,11 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from cluster.executors.loggers import Logger, make_loggers
 from cluster.executors.session import count_places, require_resources
-from cluster.executors.trial import epoch_numbers
 from cluster.progress import Tick
-from finegpr.reid.train import FitResult, fit
+from finegpr.reid.job import Fit, JobResult, run_job
+from finegpr.reid.train import fit
 from finegpr.storage import write_bytes
-from search.objectives.training import Fit, Training, TrainingConfig, TrainingResult, run_training
+from search.objectives.training import ShortTraining, TrainingConfig
 
 if TYPE_CHECKING:
     from cluster.executors.ray_tune import Report, Work
@@ -79,9 +79,8 @@ class TuneTrainings:
             trained_by = on_workers(workers, use_gpu=gpus > 0) if workers > 1 else fit
 
             def work(trial: dict[str, Any], report: "Report") -> dict[str, Any]:
-                training: Training = trial["training"]
-                done = run_watched(training, fit=reporting(trained_by, report), timeout_seconds=timeout_seconds)
-                return {} if done.failure else {training.score: done.score}
+                training: ShortTraining = trial["training"]
+                return run_watched(training, fit=trained_by, report=report, timeout_seconds=timeout_seconds).metrics
 
             return work
 
@@ -104,7 +103,7 @@ class TuneTrainings:
     def __exit__(self, *ended: Any) -> None:
         self._run.__exit__(*ended)
 
-    def __call__(self, trainings: Sequence[Training]) -> None:
+    def __call__(self, trainings: Sequence[ShortTraining]) -> None:
         lost = self._run(
             [{"label": training.label, "key": training.key, "training": training} for training in trainings],
             lambda done, total, _="": self._tick(done, total),  # a subset is too long a name for a line of progress
@@ -112,20 +111,11 @@ class TuneTrainings:
         for training, reason in zip(trainings, lost, strict=True):
             if reason is not None and training.result() is None:
                 failure = f"lost with its process {self._run.attempts} times: {reason}"
-                training.commit(TrainingResult(mean_ap=None, failure=failure))
+                training.commit(JobResult(failure=failure))
 
 
 def _no_tick(done: int, total: int, note: str = "") -> None:
     """Where nobody watches."""
-
-
-def reporting(fit: Fit, report: Callable[[dict[str, float]], None]) -> Fit:
-    """``fit``, which reports the numbers of every epoch."""
-
-    def fitted(*arguments: Any, **more: Any) -> FitResult:
-        return fit(*arguments, report=lambda epoch: report(epoch_numbers(epoch)), **more)
-
-    return fitted
 
 
 def on_workers(num_workers: int, *, use_gpu: bool) -> Fit:
@@ -137,14 +127,18 @@ def on_workers(num_workers: int, *, use_gpu: bool) -> Fit:
     return partial(fit_on_workers, ray=ray, num_workers=num_workers, use_gpu=use_gpu)
 
 
-def run_watched(training: Training, *, fit: Fit, timeout_seconds: float | None) -> TrainingResult:
-    """``run_training`` in a process of its own, which is ended when the time is up: nothing else stops a training that
+def run_watched(training: ShortTraining, *, fit: Fit, report: "Report", timeout_seconds: float | None) -> JobResult:
+    """``run_job`` in a process of its own, which is ended when the time is up: nothing else stops a training that
     hangs. Run again, as Tune does, such a training is committed as failed."""
     late = training.work / LATE
     if late.exists() and training.result() is None:
-        training.commit(TrainingResult(mean_ap=None, failure=f"took more than {late.read_text()} s"))
+        training.commit(JobResult(failure=f"took more than {late.read_text()} s"))
+
+    def do() -> JobResult:
+        return run_job(training, fit=fit, report=lambda epoch: report(epoch.numbers()))
+
     if timeout_seconds is None or training.result() is not None:
-        return run_training(training, fit=fit)
+        return do()
 
     def give_up() -> None:
         write_bytes(late, f"{timeout_seconds:g}".encode())
@@ -154,6 +148,6 @@ def run_watched(training: Training, *, fit: Fit, timeout_seconds: float | None) 
     watchdog.daemon = True
     watchdog.start()
     try:
-        return run_training(training, fit=fit)
+        return do()
     finally:
         watchdog.cancel()

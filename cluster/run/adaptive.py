@@ -17,13 +17,15 @@ from cluster.executors.base import Executor, MeasureJob
 from cluster.progress import progress, say
 from cluster.run.folder import differences
 from finegpr.arrays import Ints
+from finegpr.measuring.files import FORMAT, read_record, read_verified, withdraw
 from finegpr.measuring.measure import cell_order
 from finegpr.measuring.networks import find_weights
 from finegpr.measuring.reference import MeasureConfig, fit_settings
-from finegpr.measuring.results import FORMAT, Measurements, read_marker, read_verified, withdraw
+from finegpr.measuring.results import Measurements
 from finegpr.mixture import choice_from_record
 from finegpr.storage import write_arrays, write_sealed
 from finegpr.subset import Subset
+from finegpr.weighing import Weighing
 from search.adaptive.sampler import AdaptiveConfig, AdaptiveSampler, Decision
 from search.space import Space
 
@@ -50,7 +52,7 @@ class Rounds:
         rounds = cls(folder=folder, settings=settings, num_images=num_images)
         if not (folder / RECORD).exists():
             return rounds
-        record = read_marker(folder / RECORD)
+        record = read_record(folder / RECORD)
         if changes := differences(record["settings"], settings):
             say(f"  other settings ({'; '.join(changes[:6])}): the rounds begin anew")
             return rounds
@@ -124,9 +126,10 @@ def measure_adaptively(
 
     Killed at any point, the same call goes on with the same rows: finished shards and decided rounds stay.
     """
-    identity = job.source.frame["identity"].to_numpy(dtype=np.int64)
     order = cell_order(config, job.source, space.cells)
-    sampler = AdaptiveSampler(adaptive, space, identity, order, target=target, scale=config.scale)
+    sampler = AdaptiveSampler(
+        adaptive, space, job.source.identities, order, target=target, weighing=Weighing(scale=config.scale)
+    )
     rounds = Rounds.open(job.folder, _settings(config, job, adaptive, space, target), len(order))
     if not rounds.batches:
         rounds.batches.append(sampler.first())

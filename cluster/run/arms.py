@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from cluster.run.config import EVERYTHING, RANDOM, TRUE, WRONG, RunConfig
 from finegpr.attributes import Attribute, by_name
@@ -87,8 +86,3 @@ def _present(attribute: Attribute, values: tuple[str, ...] | None, space: Space)
     """The values of ``attribute`` that the source has, all of them or those among ``values``."""
     present = space.values[space.attributes.index(attribute)]
     return [value for value in present if values is None or value in values]
-
-
-def catalog_path(folder: Path, which: str) -> Path:
-    """Where the catalog of ``source`` or ``target`` lies in the index stage's folder."""
-    return folder / f"{which}.parquet"

@@ -1,40 +1,40 @@
 """What a search chose, for the report, and whether it ranks the arms as training does."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from cluster.run.arms import Truth
 from cluster.run.config import TRAINING
+from cluster.run.state import Made, Run
+from cluster.search_measured import NUM_RANDOM
 from finegpr.arrays import Floats
 from finegpr.attributes import Attribute
 from finegpr.catalog import Catalog, Cells
 from finegpr.subset import Subset
 from search.analysis.compare import RankAgreement, agreements, rank_agreement, value_shares
 from search.analysis.records import AttributeShares, Choice
+from search.loop import SearchResult
 from search.objectives import CellObjective
 from search.objectives.base import Objective
 from search.optimizers.baselines import random_masks
 
-if TYPE_CHECKING:
-    from cluster.run.state import Run
-from cluster.search_measured import NUM_RANDOM
-
 Shares = Mapping[str, Floats]
 
 
-def make_choice(run: "Run", name: str) -> Choice:
+def make_choice(run: Run, made: Made, name: str) -> Choice:
     """What one search chose, for the report."""
-    result = run.searches[name]
-    scored_by: Objective = run.by_training if name == TRAINING else run.objectives[name]
-    manifest = Catalog.read(run.manifests[name, run.config.seeds[0]])
-    groups = run.space.groups
-    attributes = run.space.cells.attributes + (() if groups is None else groups.attributes)
-    source, chosen = (shares_of(catalog, attributes) for catalog in (run.source, manifest))
-    true = true_shares(run.truth, attributes) if run.truth else {}
-    estimated = {each.attribute: np.array(each.shares) for other in run.objectives.values() for each in other.estimate}
+    result, scored_by = _search(made, name)
+    space = made.indexed.space
+    manifest = made.manifest(name, run.config.seeds[0])
+    groups = space.groups
+    attributes = space.cells.attributes + (() if groups is None else groups.attributes)
+    source, chosen = (shares_of(catalog, attributes) for catalog in (made.indexed.source, manifest))
+    true = true_shares(made.indexed.truth, attributes) if made.indexed.truth else {}
+    objectives = [each.objective for each in made.found.values()]
+    estimated = {each.attribute: np.array(each.shares) for other in objectives for each in other.estimate}
     occurring = {
         attribute.name: [
             place
@@ -45,7 +45,7 @@ def make_choice(run: "Run", name: str) -> Choice:
     }
     random: Floats = np.empty(0)
     if isinstance(scored_by, CellObjective):  # to train random subsets would cost as much as the search
-        random = scored_by.score_masks(random_masks(run.space, NUM_RANDOM, seed=run.space.seed))
+        random = scored_by.score_masks(random_masks(space, NUM_RANDOM, seed=space.seed))
     return Choice(
         objective=name,
         unit=scored_by.unit,
@@ -57,7 +57,7 @@ def make_choice(run: "Run", name: str) -> Choice:
         known_best=None,
         num_evaluations=result.num_evaluations,
         num_failed=result.num_failed,
-        num_images=int(run.space.num_images(run.space.mask(result.subset)[None])[0]),
+        num_images=int(space.num_images(space.mask(result.subset)[None])[0]),
         attributes=tuple(
             attribute_shares(attribute, occurring[attribute.name], result.subset, source, chosen, true, estimated)
             for attribute in attributes
@@ -66,6 +66,13 @@ def make_choice(run: "Run", name: str) -> Choice:
         history=tuple(trial.score for trial in result.history if trial.status != "duplicate"),
         random_history=tuple(float(score) if np.isfinite(score) else None for score in random),
     )
+
+
+def _search(made: Made, name: str) -> tuple[SearchResult, Objective]:
+    if name == TRAINING:
+        assert made.short.search is not None
+        return made.short.search
+    return made.found[name].result, made.found[name].objective
 
 
 def attribute_shares(
@@ -116,17 +123,17 @@ def true_shares(truth: Truth, attributes: tuple[Attribute, ...]) -> dict[str, Fl
     }
 
 
-def rank_arms(run: "Run", results: pd.DataFrame) -> tuple[RankAgreement, ...]:
+def rank_arms(made: Made, results: pd.DataFrame) -> tuple[RankAgreement, ...]:
     """Whether each objective ranks the arms at equal budget as their training does."""
-    arms = {name: arm for name, arm in run.arms.items() if not arm.takes_all}
+    arms = {each.arm.name: each.arm for each in made.manifests if not each.arm.takes_all}
     truths = {str(name): float(value) for name, value in results.groupby("arm")["mAP"].mean().items()}
     return tuple(
         rank_agreement(
-            dict(zip(arms, objective.score([arm.subset for arm in arms.values()]).tolist(), strict=True)),
+            dict(zip(arms, found.objective.score([arm.subset for arm in arms.values()]).tolist(), strict=True)),
             truths,
             objective=name,
-            target=run.target.title,
-            higher_is_better=objective.higher_is_better,
+            target=made.indexed.target.title,
+            higher_is_better=found.objective.higher_is_better,
         )
-        for name, objective in run.objectives.items()
+        for name, found in made.found.items()
     )

@@ -3,19 +3,18 @@
 import re
 from typing import Annotated, Any
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, model_validator
 
 from cluster.executors.loggers import Logger
 from cluster.executors.session import RayConfig
 from cluster.executors.short_trainings import TrainingVerbConfig
+from cluster.run.data import DataConfig, WorldConfig
 from cluster.settings import validate
 from finegpr.config import Config
 from finegpr.errors import ConfigError
 from finegpr.measuring.reference import MeasureConfig
 from finegpr.reid.config import TrainConfig
 from finegpr.reid.recipes import recipe
-from finegpr.render.minigpr import MiniGPRConfig
-from finegpr.render.minimarket import MiniMarketConfig
 from search.adaptive.sampler import AdaptiveConfig
 from search.analysis.fairness import FairnessConfig
 from search.analysis.true_ranking import CheckConfig
@@ -28,21 +27,6 @@ from search.space import Budget, SpaceConfig
 DEFAULT_RECIPE = "paper"
 RANDOM, EVERYTHING, TRUE = "random", "everything", "true_distribution"
 WRONG, CHECKED, TRAINING = "wrong_", "checked_", "training"
-
-
-class DataConfig(Config):
-    """An image folder, or the address of one (``s3://bucket/prefix``), its layout, and that layout's options."""
-
-    root: str
-    layout: str
-    options: dict[str, JsonValue] = Field(default_factory=dict)
-
-
-class WorldConfig(Config):
-    """The embedded default: a rendered source and a rendered target of known distribution."""
-
-    source: MiniGPRConfig = MiniGPRConfig()
-    target: MiniMarketConfig = MiniMarketConfig()
 
 
 class AdaptiveVerbConfig(AdaptiveConfig):
@@ -150,6 +134,17 @@ class RunConfig(Config):
     def objectives(self) -> tuple[str, ...]:
         """The arms that are searched by measurements."""
         return tuple(arm for arm in self.arms if arm in OBJECTIVES)
+
+    def sub_seed(self, own: int) -> int:
+        """What a part whose own seed is ``own`` draws by: the run's seed moves all of them."""
+        return self.seed + own
+
+    def seeded(self) -> "RunConfig":
+        """The same run with the seeds of its parts resolved: those of the world, the measuring and the search."""
+        measure = self.measure.model_copy(update={"seed": self.sub_seed(self.measure.seed)})
+        search = self.search.model_copy(update={"seed": self.sub_seed(self.search.seed)})
+        world = None if self.world is None else self.world.seeded(self.seed)
+        return self.model_copy(update={"measure": measure, "search": search, "world": world})
 
 
 def run_config(mapping: dict[str, Any], where: str) -> RunConfig:

@@ -10,21 +10,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from rich.table import Table
 
-from cluster.executors.trial import METRICS
-from cluster.progress import console, say
 from cluster.run.adaptive import RECORD
 from cluster.run.choice import make_choice, rank_arms
 from cluster.run.config import RANDOM
-from cluster.run.state import TARGET, Run
+from cluster.run.results import REPORT, REPORT_DATA, RESULTS, print_results
+from cluster.run.state import TARGET, Made, Run
 from finegpr.arrays import Ints
 from finegpr.catalog import WORLD, Catalog
-from finegpr.errors import InputError
-from finegpr.measuring.results import TERMS, Measurements
-from finegpr.measuring.results import read_marker as read_adaptive_marker
+from finegpr.measuring.files import read_record as read_adaptive_record
 from finegpr.pixels.decode import BadImage, decode
-from finegpr.storage import canonical_hash, read_json, read_marker, write_bytes, write_json
+from finegpr.reid.job import METRICS
+from finegpr.storage import canonical_hash, read_json, write_bytes, write_json
+from finegpr.weighing import TERMS
 from search.analysis.compare import ArmSummary, jaccard, summarise
 from search.analysis.explain import (
     distance_contour,
@@ -37,22 +35,21 @@ from search.analysis.fairness import identity_shifts
 from search.analysis.health import Evidence, run_checks
 from search.analysis.landscape import best_subsets, slices
 from search.analysis.pareto import pareto_front
-from search.analysis.records import Choice, Compromise, Importance, Round, StyleShare
+from search.analysis.records import Choice, Compromise, Round, StyleShare
 from search.analysis.subset_diff import describe, searched
 from search.objectives.mean_distance import embed_distance
 from search.report.data import Dataset, Provenance, Quarantined, ReportData, SampleRow, StageCost, Thumbnail, Weights
 from search.report.page import write_report
 
-REPORT, REPORT_DATA, RESULTS = "report.html", "report.json", "results.json"
 SAMPLES = 14
 LIBRARIES = ("ray", "torch", "torchvision", "xgboost", "nevergrad", "numpy", "pandas", "pyarrow", "pillow")
 
 
-def write_summary(run: Run) -> Path:
+def write_summary(run: Run, made: Made) -> Path:
     """Write results.json, report.json and report.html, print the table, and return the report's path."""
-    results = read_results(run)
+    results = read_results(run, made)
     arms = summarise(results, baseline=RANDOM) if len(results) else ()
-    data = make_report_data(run, results, arms)
+    data = make_report_data(run, made, results, arms)
     root = run.folder.root
     write_json(root / RESULTS, results.astype(object).where(results.notna(), None).to_dict(orient="records"))
     write_bytes(root / REPORT_DATA, data.to_json().encode())
@@ -61,117 +58,116 @@ def write_summary(run: Run) -> Path:
     return root / REPORT
 
 
-def read_results(run: Run) -> pd.DataFrame:
+def read_results(run: Run, made: Made) -> pd.DataFrame:
     """One row per arm and seed: every metric as a fraction. Empty when the target has no labels."""
     rows = []
-    for trial in run.trials:
-        label = {"target": run.target.title, "arm": trial["arm"], "seed": trial["seed"]}
-        path = Path(trial["folder"]) / METRICS
+    for each in made.trained:
+        label = {"target": made.indexed.target.title, "arm": each.arm, "seed": each.job.seed}
+        path = each.job.folder / METRICS
         if path.exists():
             rows.append({**label, **{k: value for k, value in read_json(path).items() if isinstance(value, float)}})
-        elif (marker := read_marker(Path(trial["folder"]))) and "diverged" in marker:
+        elif (marker := each.stage.marker) and "diverged" in marker:
             rows.append({**label, "mAP": float("nan"), "rank-1": float("nan")})
-            run.notes.append(f"{trial['label']} is left out: {marker['diverged']}")
+            run.notes.append(f"{each.job.label} is left out: {marker['diverged']}")
     return pd.DataFrame(rows)
 
 
-def make_report_data(run: Run, results: pd.DataFrame, arms: tuple[ArmSummary, ...]) -> ReportData:
+def make_report_data(run: Run, made: Made, results: pd.DataFrame, arms: tuple[ArmSummary, ...]) -> ReportData:
     """Everything the report shows."""
-    config = run.config
-    main = config.keep if config.keep in run.objectives else next(reversed(run.objectives))
+    config, indexed = run.config, made.indexed
+    main = config.keep if config.keep in made.found else list(made.found)[-1]
     assert main is not None
-    choices = tuple(make_choice(run, objective) for objective in run.searches)
+    choices = tuple(make_choice(run, made, objective) for objective in made.searches)
     return ReportData(
-        source=_dataset(run.source),
-        target=_dataset(run.target),
+        source=_dataset(indexed.source),
+        target=_dataset(indexed.target),
         budget=config.budget.images,
         baseline=RANDOM,
         choices=choices,
         main=main,
         results=arms,
-        rank_agreements=(*(rank_arms(run, results) if len(results) else ()), *run.rankings),
-        samples=_samples(run, main),
-        surrogate=run.surrogate.scores if run.surrogate else (),
-        style_shares=_style_shares(run),
+        rank_agreements=(*(rank_arms(made, results) if len(results) else ()), *made.short.rankings),
+        samples=_samples(run, made, main),
+        surrogate=made.surrogate.scores,
+        style_shares=_style_shares(made),
         stages=tuple(_costs(run)),
-        provenance=_provenance(run),
+        provenance=_provenance(run, made),
         notes=tuple(run.notes),
-        **explanation(run, next(choice for choice in choices if choice.objective == main)),
+        **explanation(run, made, next(choice for choice in choices if choice.objective == main)),
     )
 
 
-def explanation(run: Run, choice: Choice) -> dict[str, Any]:
+def explanation(run: Run, made: Made, choice: Choice) -> dict[str, Any]:
     """Why a search chose what it did, and how far to trust it: those fields of the report's data."""
-    main = choice.objective
-    config, result, objective = run.config, run.searches[main], run.objectives[main]
-    seed, scale = config.seed, config.measure.scale
-    identity = run.source.frame["identity"].to_numpy(dtype=np.int64)
-    distance = embed_distance(run.measurements, run.space.cells, identity, target=TARGET, scale=scale)
+    main, seed = choice.objective, run.config.seed
+    indexed, measured = made.indexed, made.measured
+    result, objective = made.found[main].result, made.found[main].objective
+    space, cells = indexed.space, indexed.space.cells
+    distance = embed_distance(measured)
     flips = flip_effects(
         objective, result.subset, quantity=f"{main} of the choice with this one value flipped", seed=seed
     )
     marginal = marginal_effects(
-        distance, run.space.cells, quantity="D_total of the images with this value, against the mean", seed=seed
+        distance, cells, quantity="D_total of the images with this value, against the mean", seed=seed
     )
-    importances: tuple[Importance, ...] = ()
-    if run.surrogate is not None:
-        importances = distance_importances(
-            run.space.cells, run.measurements, identity, run.surrogate, target=TARGET, scale=scale
-        )
-    manifest = Catalog.read(run.manifests[main, config.seeds[0]])
-    chosen_cells = run.space.cell_masks(run.space.mask(result.subset)[None])[0]
+    importances = distance_importances(measured, made.surrogate)
+    manifest = made.manifest(main, run.config.seeds[0])
+    chosen_cells = space.cell_masks(space.mask(result.subset)[None])[0]
     rounds, rounds_ended = _rounds(run)
-    shifts = identity_shifts(run.source, manifest, seed=seed)
+    shifts = identity_shifts(indexed.source, manifest, seed=seed)
     evidence = Evidence(
         choice=choice,
         num_proposals=len(result.history),
         num_duplicates=result.num_duplicates,
         num_identities=tuple(distance.samples.num_identities[chosen_cells].tolist()),
         flips=flips,
-        surrogate=objective.report or run.surrogate,
-        style_shares=_style_shares(run),
+        surrogate=objective.report or made.surrogate,
+        style_shares=_style_shares(made),
         shifts=shifts,
         rounds=rounds,
-        off_basis=dict(zip(TERMS, run.measurements.off_basis_share.tolist(), strict=True)),
-        **_sizes(run, main),
+        off_basis=dict(zip(TERMS, measured.measurements.off_basis_share.tolist(), strict=True)),
+        **_sizes(run, made, main),
     )
     return {
         "effects": (*flips, *marginal),
         "importances": importances,
-        "spreads": distance_spreads(run.source, run.measurements, target=TARGET, scale=scale),
-        "contour": distance_contour(run.source, run.measurements, importances, target=TARGET, scale=scale),
+        "spreads": distance_spreads(indexed.source, measured),
+        "contour": distance_contour(indexed.source, measured, importances),
         "checks": run_checks(evidence),
         "shifts": shifts,
         "rounds": rounds,
         "rounds_ended": rounds_ended,
         "best_subsets": best_subsets(result.history, higher_is_better=objective.higher_is_better),
-        "front": _front(run, main),
-        "slices": slices(result.history, run.space),
+        "front": _front(made, main),
+        "slices": slices(result.history, space),
     }
 
 
-def _front(run: Run, main: str) -> tuple[Compromise, ...]:
+def _front(made: Made, main: str) -> tuple[Compromise, ...]:
     """The trials of the main search that none beats in both score and number of images."""
-    points = pareto_front(run.searches[main].history, run.space, higher_is_better=run.objectives[main].higher_is_better)
-    attributes = searched(run.space)
+    found, space = made.found[main], made.indexed.space
+    points = pareto_front(found.result.history, space, higher_is_better=found.objective.higher_is_better)
+    attributes = searched(space)
     return tuple(
         Compromise(score=point.score, num_images=point.num_images, words=describe(point.subset, attributes))
         for point in points
     )
 
 
-def _style_shares(run: Run) -> tuple[StyleShare, ...]:
-    scale = run.config.measure.scale
-    return (StyleShare(target=run.target.title, scale=scale, share=run.measurements.style_share(TARGET, scale)),)
+def _style_shares(made: Made) -> tuple[StyleShare, ...]:
+    measured = made.measured
+    share = measured.measurements.style_share(TARGET, measured.weighing)
+    return (StyleShare(target=made.indexed.target.title, scale=measured.weighing.scale, share=share),)
 
 
-def _sizes(run: Run, main: str) -> dict[str, float]:
+def _sizes(run: Run, made: Made, main: str) -> dict[str, float]:
     """What the choice holds, may hold and must hold, as shares of the source's drawable images."""
-    total = int(run.space.sampler.images(np.ones((1, len(run.space.cells)), dtype=bool))[0])
-    chosen = run.space.mask(run.searches[main].subset)[None]
+    space = made.indexed.space
+    total = int(space.sampler.images(np.ones((1, len(space.cells)), dtype=bool))[0])
+    chosen = space.mask(made.found[main].result.subset)[None]
     budget = run.config.budget
     return {
-        "share": int(run.space.num_images(chosen)[0]) / total,
+        "share": int(space.num_images(chosen)[0]) / total,
         "least": budget.least,
         "most": budget.most,
         "budget_share": budget.images / total,
@@ -183,7 +179,7 @@ def _rounds(run: Run) -> tuple[tuple[Round, ...], str | None]:
     if run.config.adaptive is None:
         return (), None
     stage = next(stage for stage in run.folder.opened if stage.name == "measure")
-    record = read_adaptive_marker(stage.folder / RECORD)
+    record = read_adaptive_record(stage.folder / RECORD)
     subsets = [decided["subset"] for decided in record["rounds"]]
     rounds = tuple(
         Round(
@@ -197,38 +193,6 @@ def _rounds(run: Run) -> tuple[tuple[Round, ...], str | None]:
     return rounds, record["stopped"]
 
 
-def print_results(arms: tuple[ArmSummary, ...]) -> None:
-    """The comparison as one table."""
-    if not arms:
-        say("the target has no query and gallery, so no arm was scored")
-        return
-    table = Table(title=f"{arms[0].target}: mAP and rank-1 in percent")
-    for heading in ("arm", "mAP", "rank-1", "mAP - random", "95 % interval", "seeds"):
-        table.add_column(heading, justify="left" if heading == "arm" else "right")
-    rank = {summary.arm: summary for summary in arms if summary.metric == "rank-1"}
-    for summary in arms:
-        if summary.metric == "mAP":
-            difference = summary.difference
-            interval = (
-                f"{100 * difference.low:+.1f} to {100 * difference.high:+.1f}"
-                if difference is not None and difference.low is not None and difference.high is not None
-                else ""
-            )
-            table.add_row(
-                summary.arm,
-                _percent(summary),
-                _percent(rank[summary.arm]),
-                f"{100 * difference.mean:+.1f}" if difference is not None else "",
-                interval,
-                str(len(summary.seeds)),
-            )
-    console().print(table)
-
-
-def _percent(summary: ArmSummary) -> str:
-    return f"{100 * summary.mean.mean:.1f}" if summary.mean is not None else "failed"
-
-
 def _dataset(catalog: Catalog) -> Dataset:
     people = catalog.frame["identity"]
     return Dataset(
@@ -239,14 +203,14 @@ def _dataset(catalog: Catalog) -> Dataset:
     )
 
 
-def _samples(run: Run, main: str) -> tuple[SampleRow, ...]:
-    manifest = Catalog.read(run.manifests[main, run.config.seeds[0]])
+def _samples(run: Run, made: Made, main: str) -> tuple[SampleRow, ...]:
+    indexed, manifest = made.indexed, made.manifest(main, run.config.seeds[0])
     return tuple(
         SampleRow(title=title, images=_thumbnails(catalog, run.config.seed))
         for title, catalog in (
-            (f"Source: {run.source.title}", run.source),
+            (f"Source: {indexed.source.title}", indexed.source),
             (f"Chosen by {main}", manifest),
-            (f"Target: {run.target.title}", run.target_photos),
+            (f"Target: {indexed.target.title}", indexed.photos),
         )
     )
 
@@ -285,8 +249,8 @@ def _costs(run: Run) -> list[StageCost]:
     return list(ledger.values())
 
 
-def _provenance(run: Run) -> Provenance:
-    measurements: Measurements = run.measurements
+def _provenance(run: Run, made: Made) -> Provenance:
+    measurements, indexed = made.measured.measurements, made.indexed
     models = {marker["weights"] for stage in run.folder.opened if (marker := stage.marker) and "weights" in marker}
     weights = [(f"measuring: {measurements.weights}", "random" not in measurements.weights)]
     weights += [(f"training starts from: {name}", "random" not in name) for name in sorted(models)]
@@ -297,10 +261,10 @@ def _provenance(run: Run) -> Provenance:
         versions={"python": platform.python_version(), **{name: metadata.version(name) for name in LIBRARIES}},
         seeds={"run": run.config.seed, **{f"training {place}": seed for place, seed in enumerate(run.config.seeds)}},
         hashes={
-            "source catalog": run.source.fingerprint,
-            "target catalog": run.target.fingerprint,
-            "config": canonical_hash(run.config.model_dump(mode="json")),
-            "manifests": canonical_hash([run.keys[f"select/{arm}/{seed}"] for arm, seed in run.manifests]),
+            "source catalog": indexed.source.fingerprint,
+            "target catalog": indexed.target.fingerprint,
+            "config": canonical_hash(run.given.model_dump(mode="json")),
+            "manifests": canonical_hash([manifest.fingerprint for manifest in made.manifests]),
         },
         weights=tuple(Weights(name=name, trained=trained, sha256=None) for name, trained in weights),
         quarantine=tuple(
@@ -309,23 +273,14 @@ def _provenance(run: Run) -> Provenance:
     )
 
 
-def outcome(run: Run, report: Path) -> dict[str, Any]:
+def outcome(run: Run, made: Made, report: Path) -> dict[str, Any]:
     """What ``--json`` prints of a run: mAP per arm, the choice, and where the report lies."""
-    results = read_results(run)
+    results = read_results(run, made)
     means = results.groupby("arm")["mAP"].mean().to_dict() if len(results) else {}
     return {
         "run": str(run.folder.root),
         "report": str(report),
         "mAP": {str(arm): float(value) for arm, value in means.items()},
-        "subsets": {name: json.loads(result.subset.to_json()) for name, result in run.searches.items()},
-        "scores": {name: result.score for name, result in run.searches.items()},
+        "subsets": {name: json.loads(result.subset.to_json()) for name, result in made.searches.items()},
+        "scores": {name: result.score for name, result in made.searches.items()},
     }
-
-
-def read_report_data(root: Path) -> ReportData:
-    """The report data of a finished run. Raises InputError for a folder without, StateError for damaged ones."""
-    path = root / REPORT_DATA
-    try:
-        return ReportData.from_json(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError):
-        raise InputError(f"{root} has no readable {REPORT_DATA}; expected the folder of a finished run") from None

@@ -1,50 +1,44 @@
-"""Running a search on measurements, and what the report says of it: the choice, its history, the surrogate's worth."""
+"""The stages ``surrogate`` and ``search``: what the measurements say of cells nobody measured, and what is chosen."""
 
 import time
-from typing import TYPE_CHECKING
-
-import numpy as np
 
 from cluster.progress import say
-from cluster.search_measured import _Job
+from cluster.run.state import Found, Indexed, Run
+from cluster.search_measured import MeasuredSearch
 from finegpr.storage import read_json
 from search.analysis.subset_diff import describe, searched
-from search.loop import SearchResult
-from search.objectives import CellObjective
+from search.measured import Measured
 from search.objectives.mean_distance import embed_distance
 from search.objectives.surrogate import SurrogateReport, fit_surrogate
 from search.rounds import ROUNDS
 from search.space import SpaceConfig
 
-if TYPE_CHECKING:
-    from cluster.run.state import Run
+
+def validate_surrogate(run: Run, measured: Measured) -> SurrogateReport:
+    """How well a surrogate predicts the distance terms of cells, value pairs and identities that it has not seen,
+    whether or not a search needs it to fill cells in."""
+    started = time.monotonic()
+    report = fit_surrogate(measured.cells, embed_distance(measured).samples, seed=run.config.seed).report
+    say(f"surrogate validated in {time.monotonic() - started:.0f} s on {report.num_cells} cells")
+    if not report.num_unmeasured:
+        say("  every cell was measured: no search rests on its predictions")
+    return report
 
 
-def run_search(run: "Run", name: str) -> tuple[SearchResult, CellObjective]:
-    """The search stage of one objective in a run."""
-    from cluster.run.state import TARGET
-
-    config = run.config.search.model_copy(update={"objective": name, "seed": run.config.search.seed + run.config.seed})
+def search(run: Run, indexed: Indexed, measured: Measured, name: str) -> Found:
+    """The search by one objective."""
+    config = run.config.search.model_copy(update={"objective": name})
     settings = {**config.model_dump(mode="json"), "budget": run.config.budget.model_dump(mode="json")}
-    settings["scale"] = run.config.measure.scale
+    settings["scale"] = measured.weighing.scale
     if run.config.space != SpaceConfig():
         settings["space"] = run.config.space.model_dump(mode="json")
     if run.config.rounds is not None:
         settings["rounds"] = run.config.rounds.model_dump(mode="json")
-    stage = run.folder.open(f"search/{name}", inputs={"measure": run.keys["measure"]}, config=settings, journal=True)
-    job = _Job(
-        config=config,
-        space=run.space,
-        identity=run.source.frame["identity"].to_numpy(dtype=np.int64),
-        measurements=run.measurements,
-        target=TARGET,
-        scale=run.config.measure.scale,
-        folder=stage.folder,
-        settings=settings,
-    )
+    stage = run.folder.open(f"search/{name}", inputs={"measure": measured.fingerprint}, config=settings, journal=True)
+    work = MeasuredSearch(config=config, space=indexed.space, measured=measured, folder=stage.folder, settings=settings)
     started = time.monotonic()
     # A finished search replays its journal: the same asks and tells, without a score computed again.
-    result, objective = job.run(run.config.rounds)
+    result, objective = work.run(run.config.rounds)
     if not stage.done:
         stage.finish(seconds=time.monotonic() - started, num_evaluations=result.num_evaluations, score=result.score)
     if run.config.rounds is not None:
@@ -55,15 +49,5 @@ def run_search(run: "Run", name: str) -> tuple[SearchResult, CellObjective]:
         f"  {name}: {result.score:.5g} {objective.unit} (median random {result.random_median:.5g}), "
         f"{result.num_evaluations} subsets in {result.num_generations} generations of {result.population}"
     )
-    say(f"  {describe(result.subset, searched(run.space))}")
-    return result, objective
-
-
-def validate_surrogate(run: "Run") -> SurrogateReport:
-    """How well a surrogate predicts the distance terms of cells, value pairs and identities that it has not seen."""
-    from cluster.run.state import TARGET
-
-    identity = run.source.frame["identity"].to_numpy(dtype=np.int64)
-    scale = run.config.measure.scale
-    embedding = embed_distance(run.measurements, run.space.cells, identity, target=TARGET, scale=scale)
-    return fit_surrogate(run.space.cells, embedding.samples, seed=run.config.seed).report
+    say(f"  {describe(result.subset, searched(indexed.space))}")
+    return Found(result=result, objective=objective)

@@ -4,65 +4,65 @@ from collections.abc import Mapping
 
 from cluster.run.arms import Arm, make_arm
 from cluster.run.config import EVERYTHING, RANDOM
-from cluster.run.state import TARGET, Run
+from cluster.run.state import SOURCE, Indexed, Manifest, Run
 from finegpr.catalog import Catalog
 from finegpr.subset import Subset
+from search.analysis.fairness import require_fair
+from search.measured import Measured
+from search.selectors import select_images
 
 
-def select(run: Run) -> None:
-    """Draw every arm's manifest, one per seed."""
-    found: Mapping[str, Subset] = {name: result.subset for name, result in run.searches.items()} | run.checked
-    for name in run.config.arms:
-        arm = make_arm(name, run.config, run.space, run.truth, found)
-        run.arms[name] = arm
+def select(run: Run, indexed: Indexed, measured: Measured, chosen: Mapping[str, Subset]) -> tuple[Manifest, ...]:
+    """Draw all manifests; ``chosen`` are the subsets of the arms that a search or a check decided."""
+    config, manifests = run.config, []
+    for name in config.arms:
+        arm = make_arm(name, config, indexed.space, indexed.truth, chosen)
         settings = {
-            "budget": run.config.budget.model_dump(mode="json"),
+            "budget": config.budget.model_dump(mode="json"),
             "takes_all": arm.takes_all,
-            "seed": run.config.seed,
-            "seeds": list(run.config.seeds),
+            "seed": config.seed,
+            "seeds": list(config.seeds),
         }
-        if run.config.fairness is not None:
-            settings["fairness"] = run.config.fairness.model_dump(mode="json")
+        if config.fairness is not None:
+            settings["fairness"] = config.fairness.model_dump(mode="json")
         inputs = {
             "subset": arm.subset.key,
-            "source": run.source.fingerprint,
-            "attributes": [attribute.name for attribute in run.space.cells.attributes],
+            SOURCE: indexed.source.fingerprint,
+            "attributes": [attribute.name for attribute in indexed.space.cells.attributes],
         }
         if arm.selector:
-            inputs["measure"] = run.keys["measure"]
-            settings["scale"] = run.config.measure.scale
-        if run.config.space.identity_attributes:
-            inputs["identity_attributes"] = list(run.config.space.identity_attributes)
+            inputs["measure"] = measured.fingerprint
+            settings["scale"] = measured.weighing.scale
+        if config.space.identity_attributes:
+            inputs["identity_attributes"] = list(config.space.identity_attributes)
         with run.folder.stage(f"select/{name}", inputs=inputs, config=settings) as (stage, fields):
-            for seed in run.config.seeds:
+            for seed in config.seeds:
                 path = stage.folder / f"seed{seed}.parquet"
-                run.manifests[name, seed] = path
                 if not stage.done:
-                    manifest = _manifest(run, arm, seed=seed)
-                    manifest.write(path)
-                    fields["num_images"] = len(manifest)
-            for seed in run.config.seeds:
-                run.keys[f"select/{name}/{seed}"] = Catalog.read(run.manifests[name, seed]).fingerprint
+                    drawn = _draw(run, indexed, measured, arm, seed=seed)
+                    drawn.write(path)
+                    fields["num_images"] = len(drawn)
+                fingerprint = Catalog.read(path).fingerprint
+                manifests.append(Manifest(arm=arm, seed=seed, path=path, fingerprint=fingerprint))
+    return tuple(manifests)
 
 
-def _manifest(run: Run, arm: Arm, *, seed: int) -> Catalog:
+def _draw(run: Run, indexed: Indexed, measured: Measured, arm: Arm, *, seed: int) -> Catalog:
     """One arm's images for one seed. Raises RefusedError where the config's guard does not hold."""
-    from cluster.run.selecting import require_fair, selected
-
-    config = run.config
+    config, source = run.config, indexed.source
     if arm.selector:
-        rows = selected(
+        rows = select_images(
             arm.name,
-            run.source,
-            run.measurements,
+            source,
+            measured.measurements,
             config.budget,
-            target=TARGET,
-            scale=config.measure.scale,
-            seed=config.seed + seed,
+            target=measured.target,
+            weighing=measured.weighing,
+            seed=config.sub_seed(seed),
         )
-        manifest = run.source.take(rows)
+        manifest = source.take(rows)
     else:
-        manifest = arm.draw(run.source, run.space, seed=seed)
+        manifest = arm.draw(source, indexed.space, seed=seed)
     if config.fairness is not None and arm.name not in (RANDOM, EVERYTHING):
-        require_fair(config.fairness, run.source, manifest, what=f"arm {arm.name}, seed {seed}")
+        require_fair(config.fairness, source, manifest, what=f"arm {arm.name}, seed {seed}")
     return manifest

@@ -1,85 +1,87 @@
 """The stage ``train``: every arm with every seed, scored on the target."""
 
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from cluster.progress import progress, say
-from cluster.run.folder import Stage
-from cluster.run.state import TARGET, Run
+from cluster.run.state import TARGET, Indexed, Manifest, Run, Trained
 from finegpr.catalog import Catalog
 from finegpr.errors import AostError
 from finegpr.reid.data import ImageStore
+from finegpr.reid.job import TrainingJob
 from finegpr.reid.model import find_weights
 
 
-def train(run: Run) -> None:
-    """Train every arm with every seed, and score it on the target."""
+def train(run: Run, indexed: Indexed, manifests: Sequence[Manifest]) -> tuple[Trained, ...]:
+    """Train on every manifest that was not trained on before; the model to be kept first, on the run's workers."""
+    trained = _plan(run, indexed, manifests)
+    pending = [each for each in trained if not each.stage.done]
+    if not pending:
+        return trained
+    store = _image_store(run, indexed, [each.job for each in pending])
+    jobs = [replace(each.job, images=store) for each in pending]
+    for place, (each, job) in enumerate(zip(pending, jobs, strict=True)):
+        if _is_kept(run, each.arm, each.job.seed):
+            started = time.monotonic()
+            run.executor.fit_on_workers(job)
+            jobs[place] = replace(job, seconds_before=time.monotonic() - started)
+    with progress("training", "trials") as tick:
+        run.executor.train(jobs, run.folder.root, tick, loggers=run.config.loggers)
+    for each in pending:
+        each.stage.reload()
+        if not each.stage.done:
+            raise AostError(f"training {each.job.label} did not finish; the same command resumes")
+    return trained
+
+
+def _plan(run: Run, indexed: Indexed, manifests: Sequence[Manifest]) -> tuple[Trained, ...]:
     config = run.config
     weights = find_weights(config.train.model, config.train.weights).sha256
-    kept = (config.keep, config.seeds[0])
-    stages: list[Stage] = []
-    for (arm, seed), manifest in run.manifests.items():
-        settings = {**config.train.model_dump(mode="json"), "seed": config.seed + seed}
+    trained = []
+    for manifest in manifests:
+        arm, seed = manifest.arm.name, config.sub_seed(manifest.seed)
         stage = run.folder.open(
-            f"train/{arm}/seed{seed}",
-            inputs={
-                "manifest": run.keys[f"select/{arm}/{seed}"],
-                TARGET: run.target.fingerprint,
-                "weights": weights,
-            },
+            f"train/{arm}/seed{manifest.seed}",
+            inputs={"manifest": manifest.fingerprint, TARGET: indexed.target.fingerprint, "weights": weights},
             # Batch statistics are those of each worker, so their number moves a model.
-            config={**settings, "workers": config.workers if (arm, seed) == kept else 1},
+            config={
+                **config.train.model_dump(mode="json"),
+                "seed": seed,
+                "workers": config.workers if _is_kept(run, arm, seed) else 1,
+            },
             journal=True,
         )
-        stages.append(stage)
-        run.trials.append(
-            {
-                "label": f"{arm}, seed {seed}",
-                "arm": arm,
-                "seed": config.seed + seed,
-                "folder": str(stage.folder.resolve()),
-                "key": stage.key,
-                "config": config.train.model_dump_json(),
-                "manifest": str(manifest.resolve()),
-                "target": str(run.catalog_path(TARGET).resolve()),
-                "source_root": str(run.source.root),
-                "target_root": str(run.target.root),
-                "kept": (arm, seed) == kept,
-                "images": None,
-                "seconds": 0.0,
-            }
+        job = TrainingJob(
+            label=f"{arm}, seed {manifest.seed}",
+            key=stage.key,
+            folder=stage.folder.resolve(),
+            config=config.train,
+            seed=seed,
+            manifest=manifest.path.resolve(),
+            source_root=str(indexed.source.root),
+            exam=indexed.path(TARGET).resolve(),
+            exam_root=str(indexed.target.root),
         )
-    pending = [trial for trial, stage in zip(run.trials, stages, strict=True) if not stage.done]
-    if not pending:
-        return
-    store = _image_store(run, pending)
-    for trial in pending:
-        trial["images"] = store
-    for trial in pending:
-        if trial["kept"]:
-            started = time.monotonic()
-            run.executor.fit_on_workers(trial)
-            trial["seconds"] = time.monotonic() - started
-    with progress("training", "trials") as tick:
-        run.executor.train(pending, run.folder.root, tick, loggers=config.loggers)
-    for trial, stage in zip(run.trials, stages, strict=True):
-        if trial in pending:
-            stage.reload()
-            if not stage.done:
-                raise AostError(f"training {trial['label']} did not finish; the same command resumes")
+        trained.append(Trained(arm=arm, job=job, stage=stage))
+    return tuple(trained)
 
 
-def _image_store(run: Run, trials: list[dict[str, Any]]) -> str | None:
-    """Every image of the trials decoded once, when that fits the training's cache; else each trial streams its own."""
+def _is_kept(run: Run, arm: str, seed: int) -> bool:
+    """Whether this is the training whose model is kept, and so made by the run's workers."""
+    return (arm, seed) == (run.config.keep, run.config.sub_seed(run.config.seeds[0]))
+
+
+def _image_store(run: Run, indexed: Indexed, jobs: Sequence[TrainingJob]) -> Path | None:
+    """Every image of the jobs decoded once, when that fits the training's cache; else each training streams its own."""
     config = run.config.train
-    manifests = sorted({trial["manifest"] for trial in trials})
-    catalogs = [Catalog.read(Path(path), root=run.source.root) for path in manifests]
-    catalogs.append(run.target.part("query", "gallery"))
+    catalogs = [Catalog.read(path, root=indexed.source.root) for path in sorted({job.manifest for job in jobs})]
+    catalogs.append(indexed.target.part("query", "gallery"))
     images = len({path for catalog in catalogs for path in catalog.file_paths()})
     if images * 3 * config.height * config.width > config.cache_bytes:
         return None
     say(f"  decoding {images} images once, at {config.height}x{config.width}")
     folder = run.folder.root / "images"
     ImageStore.create(folder, catalogs, height=config.height, width=config.width)
-    return str(folder.resolve())
+    return folder.resolve()

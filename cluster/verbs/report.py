@@ -29,7 +29,7 @@ def export(verb: options.Export) -> dict[str, Any]:
 
 
 def compare(verb: options.Compare) -> dict[str, Any]:
-    from cluster.run.report import print_results, read_report_data
+    from cluster.run.results import print_results, read_report_data
 
     data = read_report_data(verb.folder)
     print_results(data.results)
@@ -39,7 +39,7 @@ def compare(verb: options.Compare) -> dict[str, Any]:
 
 
 def report(verb: options.Report) -> dict[str, Any]:
-    from cluster.run.report import REPORT, read_report_data
+    from cluster.run.results import REPORT, read_report_data
     from search.report.page import write_report
 
     path = verb.folder / REPORT

@@ -14,6 +14,7 @@ from cluster.run.config import (
 )
 from cluster.run.folder import RunFolder, fork
 from cluster.run.pipeline import run_all
+from cluster.run.report import outcome
 from cluster.run.state import Run
 from cluster.settings import load_mapping, override, parse
 from finegpr.errors import ConfigError
@@ -33,8 +34,6 @@ def run(verb: options.Run) -> dict[str, Any]:
 def _main_job(
     verb: options.Demo | options.Run, mapping: dict[str, Any], where: str, output: Path | None
 ) -> dict[str, Any]:
-    from cluster.run.report import outcome
-
     if verb.fork and verb.fresh:
         raise ConfigError("--fork and --fresh exclude each other: one starts a new run, the other changes this one")
     config = run_config(override(mapping, verb.set), where)
@@ -43,12 +42,13 @@ def _main_job(
     if verb.fork:
         root = fork(root)
     job = Run(
-        config=config,
+        given=config,
+        config=config.seeded(),
         folder=RunFolder(root=root, fresh=verb.fresh),
         executor=make_executor(verb.serial, config.ray, num_workers=config.workers, gpu=config.gpu),
         command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     )
-    report = run_all(job)
+    made, report = run_all(job)
     # The last line a person sees is where to look; with --json that line belongs to the machine.
     say(f"report: {report}") if verb.json else print(report)
-    return outcome(job, report)
+    return outcome(job, made, report)

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from finegpr.weighing import Weighing
 
 from cluster import options
 from cluster.executors.loggers import require_installed
@@ -24,7 +24,7 @@ from cluster.search_by_training import (
     tell_ranking,
     tell_spent,
 )
-from cluster.search_measured import SUBSET, SearchVerbConfig, search_measured
+from cluster.search_measured import SUBSET, MeasuredSearch, SearchVerbConfig
 from cluster.settings import override, validate
 from finegpr.catalog import Catalog
 from finegpr.errors import ConfigError
@@ -32,6 +32,7 @@ from finegpr.measuring.results import read_measurements
 from finegpr.storage import locked, write_bytes, write_json
 from search.analysis.subset_diff import describe, searched
 from search.analysis.true_ranking import CheckConfig, rank_by_training
+from search.measured import Measured
 from search.objectives import make_objective
 from search.objectives.training import RunAll, TrainingObjective, run_in_turn, training_objective
 from search.space import Space, make_space
@@ -78,15 +79,27 @@ def _space(config: SearchVerbConfig, source: Catalog) -> Space:
 def _by_measurements(verb: options.Search, config: TrainedSearchConfig, source: Catalog) -> dict[str, Any]:
     plain = SearchVerbConfig.model_validate(config.model_dump(exclude={"training", "check"}))
     measurements = read_measurements(verb.measurements)
-    target = only_target(measurements, verb.target)
-    result = search_measured(plain, source, measurements, target=target, folder=verb.output)
+    space = _space(config, source)
+    measured = Measured(
+        measurements=measurements,
+        cells=space.cells,
+        identity=source.identities,
+        target=only_target(measurements, verb.target),
+        weighing=Weighing(scale=config.scale),
+    )
+    settings = {
+        **plain.model_dump(mode="json"),
+        "target": measured.target,
+        "measurements": measured.fingerprint,
+    }
+    work = MeasuredSearch(config=plain, space=space, measured=measured, folder=verb.output, settings=settings)
+    result, surrogate = work.run(config.rounds)
     say(f"{config.objective}: {result.score:.6g} -> {verb.output / SUBSET}")
     told = {"subset": str(verb.output / SUBSET), "score": result.score}
     if verb.validation is None or config.training is None:
         return told
-    space = _space(config, source)
-    identity = source.frame["identity"].to_numpy(dtype=np.int64)
-    surrogate = make_objective(config.objective, space, measurements, identity, target=target, scale=config.scale)
+    if config.rounds is not None:  # whose last round may have seen fewer photos
+        surrogate = make_objective(config.objective, space, measured)
     with (
         progress("checking by training", "trainings") as tick,
         _trainings(verb, config, config.training, space, source, verb.validation, tick) as training,

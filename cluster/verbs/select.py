@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from finegpr.weighing import Weighing
 
 from cluster import options
 from cluster.given import only_target, read_subset
@@ -47,7 +48,7 @@ def _drawn(verb: options.Select, catalog: Catalog) -> Ints:
 
 def _selected(verb: options.Select, catalog: Catalog) -> Ints:
     """Rows of a manifest that a selector chose image by image."""
-    from cluster.run.selecting import selected
+    from search.selectors import select_images
     from search.space import Budget
 
     if verb.subset is not None or verb.measurements is None or verb.selector is None:
@@ -55,4 +56,6 @@ def _selected(verb: options.Select, catalog: Catalog) -> Ints:
     measurements = read_measurements(verb.measurements)
     budget = Budget(images=verb.images, identities=verb.identities)
     target = only_target(measurements, verb.target)
-    return selected(verb.selector, catalog, measurements, budget, target=target, scale="standardised", seed=verb.seed)
+    return select_images(
+        verb.selector, catalog, measurements, budget, target=target, weighing=Weighing(), seed=verb.seed
+    )

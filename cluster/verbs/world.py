@@ -5,11 +5,7 @@ from typing import Any
 
 from cluster import options
 from cluster.progress import progress, say
-from cluster.run.config import (
-    DataConfig,
-    WorldConfig,
-)
-from cluster.run.world import index_data
+from cluster.run.data import DataConfig, WorldConfig, index_data
 from cluster.settings import override, validate
 from finegpr.errors import ConfigError
 from finegpr.storage import locked, write_bytes

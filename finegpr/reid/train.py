@@ -51,6 +51,11 @@ class Epoch:
     learning_rate: float
     metrics: dict[str, float] | None
 
+    def numbers(self) -> dict[str, float]:
+        """All of it but the step, as one table of numbers to be watched."""
+        numbers = {"epoch": self.epoch, "loss": self.loss, "accuracy": self.accuracy}
+        return {**numbers, "learning_rate": self.learning_rate, **(self.metrics or {})}
+
 
 @dataclass(frozen=True, kw_only=True)
 class FitResult:

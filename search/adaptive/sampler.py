@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from finegpr.weighing import Weighing
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
@@ -21,13 +22,14 @@ from finegpr.config import Config
 from finegpr.errors import InputError
 from finegpr.subset import Subset
 from search.adaptive.belief import Belief, believe
+from search.measured import Measured
 from search.objectives import QUADRATIC, CellObjective, make_objective
 from search.optimizers.baselines import random_masks
 from search.optimizers.polish import neighbours
 from search.space import Space
 
 if TYPE_CHECKING:
-    from finegpr.measuring.results import Measurements, Scale
+    from finegpr.measuring.results import Measurements
 
 PAIRED = 0.15  # share of the seed's cells that give a second image: without pairs no variance would be known
 NUM_RANDOM = 200  # subsets whose median score is the unit of regret; the best of them are starts
@@ -90,7 +92,7 @@ class AdaptiveSampler:
     """
 
     def __init__(
-        self, config: AdaptiveConfig, space: Space, identity: Ints, order: Ints, *, target: str, scale: "Scale"
+        self, config: AdaptiveConfig, space: Space, identity: Ints, order: Ints, *, target: str, weighing: Weighing
     ) -> None:
         cell = space.cells.of_row[order]
         if (np.diff(cell) < 0).any():
@@ -101,7 +103,7 @@ class AdaptiveSampler:
         self._space = space
         self._identity = identity
         self._target = target
-        self._scale: Scale = scale
+        self._weighing = weighing
         self._order = order
         self._sizes = np.bincount(cell, minlength=len(space.cells)).astype(np.int64)
         self._starts = np.cumsum(self._sizes) - self._sizes
@@ -119,14 +121,14 @@ class AdaptiveSampler:
 
         Rows of the batches that could not be measured are not asked for again.
         """
-        objective = make_objective(
-            self.config.objective,
-            self._space,
-            measurements,
-            self._identity,
+        measured = Measured(
+            measurements=measurements,
+            cells=self._space.cells,
+            identity=self._identity,
             target=self._target,
-            scale=self._scale,
+            weighing=self._weighing,
         )
+        objective = make_objective(self.config.objective, self._space, measured)
         cells = self._space.cells
         asked = np.bincount(cells.of_row[np.concatenate(batches)], minlength=len(cells)).astype(np.int64)
         belief = believe(objective.embedding, objective.report, self._sizes)

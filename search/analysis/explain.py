@@ -16,18 +16,18 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from finegpr.arrays import Floats, Ints
+from finegpr.arrays import Floats
 from finegpr.mixture import Mixture
-from finegpr.perceptual import NUM_STYLE_TERMS
 from finegpr.subset import Subset
+from finegpr.weighing import NUM_STYLE_TERMS
 from search.analysis.records import Contour, Effect, Importance, Spread
+from search.measured import Measured
 from search.objectives.embedding import CellEmbedding
 from search.objectives.mean_distance import embed_distance
 from search.objectives.surrogate import SurrogateReport, fit_reported
 
 if TYPE_CHECKING:
     from finegpr.catalog import Catalog, Cells
-    from finegpr.measuring.results import Measurements, Scale
     from search.objectives import CellObjective
 
 NUM_DRAWS = 400
@@ -166,20 +166,12 @@ def marginal_effects(
     return tuple(effects)
 
 
-def distance_importances(
-    cells: "Cells",
-    measurements: "Measurements",
-    identity: Ints,
-    report: SurrogateReport,
-    *,
-    target: str,
-    scale: "Scale",
-) -> tuple[Importance, ...]:
+def distance_importances(measured: Measured, report: SurrogateReport) -> tuple[Importance, ...]:
     """What the distance to the target hangs on: mean |SHAP| of each attribute for D_total, its style and its content.
 
     ``report`` is of a surrogate of the distance terms; where it trusts no trees, the values are the ridge's.
     """
-    embedding = embed_distance(measurements, cells, identity, target=target, scale=scale)
+    cells, embedding = measured.cells, embed_distance(measured)
     weighted = embedding.samples.values * embedding.readout[:, 0]
     parts = np.stack(
         [weighted.sum(axis=1), weighted[:, :NUM_STYLE_TERMS].sum(axis=1), weighted[:, NUM_STYLE_TERMS]], axis=1
@@ -199,12 +191,10 @@ def distance_importances(
     )
 
 
-def distance_spreads(
-    source: "Catalog", measurements: "Measurements", *, target: str, scale: "Scale"
-) -> tuple[Spread, ...]:
+def distance_spreads(source: "Catalog", measured: Measured) -> tuple[Spread, ...]:
     """How D_total spreads over the measured images with each value, of every attribute with two values or more."""
-    total = measurements.total(target, scale)
-    frame = source.frame.iloc[measurements.row]
+    total = measured.total
+    frame = source.frame.iloc[measured.measurements.row]
     spreads = []
     for attribute in source.attributes:
         codes = frame[attribute.name].cat.codes.to_numpy()
@@ -226,18 +216,16 @@ def distance_spreads(
     return tuple(spreads)
 
 
-def distance_contour(
-    source: "Catalog", measurements: "Measurements", importances: Sequence[Importance], *, target: str, scale: "Scale"
-) -> Contour | None:
+def distance_contour(source: "Catalog", measured: Measured, importances: Sequence[Importance]) -> Contour | None:
     """Mean D_total over the two attributes that matter most to it; None with fewer than two attributes."""
     of_total = [each for each in importances if each.quantity == "D_total"]
     if len(of_total) < 2:
         return None
     first, second = sorted(of_total, key=lambda each: -each.importance)[:2]
-    frame = source.frame.iloc[measurements.row]
+    frame = source.frame.iloc[measured.measurements.row]
     # The attribute with more values goes down the page, where there is room.
     rows, columns = sorted((frame[first.attribute], frame[second.attribute]), key=lambda column: -column.nunique())
-    means = pd.Series(measurements.total(target, scale)).groupby([rows.array, columns.array], observed=True).mean()
+    means = pd.Series(measured.total).groupby([rows.array, columns.array], observed=True).mean()
     table = means.unstack()
     return Contour(
         quantity="D_total",

@@ -10,6 +10,7 @@ from pydantic import Field
 from finegpr.arrays import Bools, Floats, Ints
 from finegpr.attributes import Attribute
 from finegpr.config import Config
+from finegpr.errors import RefusedError
 from search.analysis.compare import total_variation
 from search.analysis.records import IdentityShift
 
@@ -138,3 +139,11 @@ def _shares(codes: Ints, attribute: Attribute) -> Floats:
     """Share of every value among the images with a known one; zeros when there are none."""
     counts = np.bincount(codes[codes >= 0], minlength=len(attribute.values))
     return np.asarray(counts / max(int(counts.sum()), 1), dtype=np.float64)
+
+
+def require_fair(config: FairnessConfig, source: "Catalog", manifest: "Catalog", *, what: str) -> None:
+    """Raises RefusedError for a manifest in which a value of the people's attributes has become too rare."""
+    found = violations(identity_shifts(source, manifest, seed=0), least_share=config.least_share)
+    if found:
+        more = f", and {len(found) - 1} more" if len(found) > 1 else ""
+        raise RefusedError(f"{what}: {found[0]}{more}; choose more identities, or lower fairness.least_share")

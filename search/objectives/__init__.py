@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from finegpr.arrays import Bools, Floats, Ints
+from finegpr.arrays import Bools, Floats
 from finegpr.errors import ConfigError
 from finegpr.subset import Subset
+from search.measured import Measured
 from search.objectives.attribute_shares import AttributeEstimate, AttributeSharesForm, make_attribute_shares
 from search.objectives.base import Form, Kind
 from search.objectives.embedding import CellEmbedding
@@ -23,14 +23,10 @@ from search.objectives.quadratic import quadratic
 from search.objectives.surrogate import SurrogateReport
 from search.space import Space
 
-if TYPE_CHECKING:
-    from finegpr.measuring.results import Measurements, Scale
-
-
 OBJECTIVES: Mapping[str, Kind] = {
     "mean_distance": quadratic("D_total", embed_distance, no_kernel),
     "mmd_linear": quadratic("D_total", embed_linear, linear_kernel),
-    "mmd_rbf": quadratic("squared MMD", embed_rbf, rbf_kernel),
+    "mmd_rbf": quadratic("squared MMD", embed_rbf, rbf_kernel, weighed=False),
     "mmd_posterior": quadratic("squared distance of posteriors", embed_posterior),
     "frechet": Kind(
         unit="D_total",
@@ -91,14 +87,13 @@ class CellObjective:
         return np.concatenate(scores)
 
 
-def make_objective(
-    name: str, space: Space, measurements: "Measurements", identity: Ints, *, target: str, scale: "Scale"
-) -> CellObjective:
-    """The objective called ``name``; cells that nobody measured are filled in by a surrogate.
+def make_objective(name: str, space: Space, measured: Measured) -> CellObjective:
+    """The objective called ``name`` over ``space``, whose cells are those of ``measured``; cells that nobody measured
+    are filled in by a surrogate.
 
-    ``identity`` (rows,) is the catalog's. Raises ConfigError for an unknown name, InputError for measurements that do
-    not belong to the space's catalog or target.
+    Raises ConfigError for an unknown name, InputError for measurements of another catalog, or not of the target.
     """
+    assert measured.cells is space.cells
     if name not in OBJECTIVES:
         raise ConfigError(f"no objective {name!r}; known: {', '.join(OBJECTIVES)}")
     kind = OBJECTIVES[name]
@@ -108,13 +103,13 @@ def make_objective(
             f"objective {name} does not see who is in the images, but identity_attributes has {names}; "
             f"leave them out, or search by one of {', '.join(SEES_PEOPLE)}"
         )
-    form, report = kind.make(measurements, space.cells, identity, target=target, scale=scale, seed=space.seed)
+    form, report = kind.make(measured, seed=space.seed)
     identity_report = None
     if space.groups is not None:
         assert isinstance(form, CellEmbedding)
         assert kind.kernel is not None
-        gram = unit_gram(kind.kernel, measurements, space.cells, identity, target=target, scale=scale)
-        form, identity_report = add_group_effects(form, space.groups, identity, gram, seed=space.seed)
+        gram = unit_gram(kind.kernel, measured)
+        form, identity_report = add_group_effects(form, space.groups, measured.identity, gram, seed=space.seed)
     return CellObjective(
         name=name,
         unit=kind.unit,

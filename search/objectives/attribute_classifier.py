@@ -8,11 +8,10 @@ from scipy import optimize
 
 from finegpr.arrays import Floats, Ints
 from finegpr.errors import InputError
-from search.objectives.embedding import measured_images
+from search.measured import Measured
 
 if TYPE_CHECKING:
-    from finegpr.catalog import Cells
-    from finegpr.measuring.results import Measurements, Scale
+    pass
 
 NUM_FOLDS = 3  # of people
 MAX_IMAGES = 20_000  # that a classifier is trained on
@@ -49,15 +48,14 @@ class Readings:
     attributes: tuple[Reading, ...]
 
 
-def read_attributes(
-    measurements: "Measurements", cells: "Cells", identity: Ints, *, target: str, scale: "Scale"
-) -> Readings:
+def read_attributes(measured: Measured) -> Readings:
     """Train on the source, read source and target.
 
     The pixels are not at hand, so the classifiers learn from ``jittered`` sketches, not from altered images. Raises
     InputError for measurements that do not belong to the cells or the target, and for fewer than ``NUM_FOLDS`` people.
     """
-    keep, cell, person = measured_images(measurements, cells, identity, target)
+    cells = measured.cells
+    keep, cell, person = measured.images
     people, of_image = np.unique(person, return_inverse=True)
     if len(people) < NUM_FOLDS:
         raise InputError(
@@ -65,17 +63,17 @@ def read_attributes(
             f"got {len(people)}; measure more"
         )
     fold = (np.random.default_rng(SEED).permutation(len(people)) % NUM_FOLDS)[of_image.reshape(-1)]
-    phi = measurements.phi(scale)[keep].astype(np.float64)
+    phi = measured.phi[keep].astype(np.float64)
     origin, spread = phi.mean(axis=0), phi.std(axis=0)
     unit = np.maximum(spread + SPREAD_FLOOR * np.median(spread), 1e-300)
-    goal = (measurements.target_phi(target, scale).astype(np.float64) - origin) / unit
+    goal = (measured.target_phi.astype(np.float64) - origin) / unit
     phi -= origin
     phi /= unit
     readings = []
     for column, attribute in enumerate(cells.attributes):
         seen, labels = np.unique(cells.codes[cell, column].astype(np.int64), return_inverse=True)
         labels = labels.reshape(-1)
-        of_source, of_target = _read(phi, labels, fold, goal, measurements.blocks, len(seen))
+        of_source, of_target = _read(phi, labels, fold, goal, measured.measurements.blocks, len(seen))
         readings.append(
             Reading(
                 name=attribute.name,

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import optimize
 
-from finegpr.arrays import Bools, Floats, Ints
+from finegpr.arrays import Bools, Floats
+from search.measured import Measured
 from search.objectives.attribute_classifier import Reading, read_attributes, softmax
 from search.objectives.calibration import Calibration, calibrate
 
 if TYPE_CHECKING:
-    from finegpr.catalog import Cells
-    from finegpr.measuring.results import Measurements, Scale
+    pass
 
 EM_STEPS = 200
 
@@ -57,19 +57,15 @@ class AttributeSharesForm:
 
 
 def make_attribute_shares(
-    measurements: "Measurements",
-    cells: "Cells",
-    identity: Ints,
+    measured: Measured,
     *,
-    target: str,
-    scale: "Scale",
     seed: int,  # noqa: ARG001 (every objective's own; the classifiers have theirs)
 ) -> tuple[AttributeSharesForm, None]:
     """attribute_shares: plug-in, by the estimate's errors. Unmeasured cells need no surrogate.
 
     Raises as ``read_attributes``.
     """
-    readings = read_attributes(measurements, cells, identity, target=target, scale=scale)
+    cells, readings = measured.cells, read_attributes(measured)
     estimate = tuple(estimate_shares(reading, readings.fold == 0) for reading in readings.attributes)
     indicators = [np.eye(len(attribute.values))[cells.codes[:, a]] for a, attribute in enumerate(cells.attributes)]
     form = AttributeSharesForm(

@@ -3,15 +3,15 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from finegpr.arrays import Floats, Ints
+from finegpr.arrays import Floats
 from finegpr.subset import Subset
+from search.measured import Measured
 from search.objectives.embedding import CellEmbedding
 from search.objectives.kernels import ImageKernel
 from search.objectives.surrogate import SurrogateReport
 
 if TYPE_CHECKING:
-    from finegpr.catalog import Cells
-    from finegpr.measuring.results import Measurements, Scale
+    pass
 
 
 class Objective(Protocol):
@@ -40,24 +40,13 @@ class Form(Protocol):
 class Make(Protocol):
     """Makes the form of an objective, and the validation of the surrogate that filled unmeasured cells, if one did."""
 
-    def __call__(
-        self,
-        measurements: "Measurements",
-        cells: "Cells",
-        identity: Ints,
-        *,
-        target: str,
-        scale: "Scale",
-        seed: int,
-    ) -> tuple[Form, SurrogateReport | None]: ...
+    def __call__(self, measured: Measured, *, seed: int) -> tuple[Form, SurrogateReport | None]: ...
 
 
 class Embed(Protocol):
     """Turns measurements into the embedding of a quadratic objective."""
 
-    def __call__(
-        self, measurements: "Measurements", cells: "Cells", identity: Ints, *, target: str, scale: "Scale"
-    ) -> CellEmbedding: ...
+    def __call__(self, measured: Measured) -> CellEmbedding: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +56,8 @@ class Kind:
     ``unit`` is that of its score, ``cost`` what a subset's score takes, in words. ``correction``: ``unbiased`` where
     every cell was measured, or ``plug-in``, an estimate put in for the truth. ``quadratic``: the form is a
     ``CellEmbedding``, which adaptive sampling, intervals and identity-level attributes need. ``kernel``, if it has one,
-    gives the effects of people's attributes their length; without one, none of these can be searched.
+    gives the effects of people's attributes their length; without one, none of these can be searched. Without
+    ``weighed`` each term is measured by itself, so that scale and weights of the distance change nothing.
     """
 
     unit: str
@@ -75,5 +65,6 @@ class Kind:
     correction: Literal["unbiased", "plug-in"]
     make: Make
     quadratic: bool = False
+    weighed: bool = True
     higher_is_better: bool = False
     kernel: ImageKernel | None = None

@@ -24,12 +24,10 @@ import numpy as np
 from scipy import linalg
 
 from finegpr.arrays import Bools, Codes, Floats, Ints
-from finegpr.errors import InputError
 from search.objectives.samples import Samples
 
 if TYPE_CHECKING:
     from finegpr.catalog import Cells
-    from finegpr.measuring.results import Measurements
 
 
 MAX_RANK = 64
@@ -114,25 +112,6 @@ def embed_means(images: Samples, target: Floats, cells: "Cells") -> CellEmbeddin
         of_target=float(to_target @ to_target),
         of_unit=np.square(images.unit_means - origin).sum(axis=1),
     )
-
-
-def measured_images(
-    measurements: "Measurements", cells: "Cells", identity: Ints, target: str
-) -> tuple[Ints, Ints, Ints]:
-    """Measured images whose cell is known: their place in the measurements, cell and identity."""
-    if target not in measurements.target_sketch:
-        known = ", ".join(measurements.target_sketch) or "none"
-        raise InputError(f"target {target!r} was not measured; measured targets: {known}")
-    if len(cells.of_row) != measurements.num_catalog:
-        raise InputError(
-            f"measurements of a catalog of {measurements.num_catalog} images, but the catalog has "
-            f"{len(cells.of_row)}; measure this catalog"
-        )
-    cell = cells.of_row[measurements.row]
-    keep = np.flatnonzero(cell >= 0)
-    if len(keep) == 0:
-        raise InputError("no measured image has all the attributes searched over; measure more images")
-    return keep, cell[keep], identity[measurements.row[keep]]
 
 
 def _variance(images: Samples, of_unit: Floats, of_cell: Floats) -> Floats:

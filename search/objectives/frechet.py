@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from finegpr.arrays import Floats, Ints
-from search.objectives.embedding import measured_images
+from finegpr.arrays import Floats
+from search.measured import Measured
 from search.objectives.samples import Samples
 from search.objectives.surrogate import SurrogateReport, fit_surrogate
 
 if TYPE_CHECKING:
-    from finegpr.catalog import Cells
-    from finegpr.measuring.results import Measurements, Scale
+    pass
 
 NUM_DIMENSIONS = 24  # more make a subset's eigenproblem dearer, with the cube
 SHRINKAGE = 0.1
@@ -71,35 +70,19 @@ class FrechetForm:
         return replace(self, means=np.where(gap, means, self.means), moments=np.where(gap, moments, self.moments))
 
 
-def make_frechet(
-    measurements: "Measurements",
-    cells: "Cells",
-    identity: Ints,
-    *,
-    target: str,
-    scale: "Scale",
-    seed: int,
-) -> tuple[FrechetForm, SurrogateReport | None]:
+def make_frechet(measured: Measured, *, seed: int) -> tuple[FrechetForm, SurrogateReport | None]:
     """frechet: plug-in, because the covariance of a mixture of noisy means is too large. Raises as ``embed_linear``."""
-    form = fit_frechet(measurements, cells, identity, target=target, scale=scale)
+    cells, form = measured.cells, fit_frechet(measured)
     if not form.plug_in:
         return form, None
     surrogate = fit_surrogate(cells, form.samples.columns(list(range(min(NUM_PREDICTED, len(form.spread))))), seed=seed)
     return form.fill(surrogate.predict_cells(cells.codes)), surrogate.report
 
 
-def fit_frechet(
-    measurements: "Measurements",
-    cells: "Cells",
-    identity: Ints,
-    *,
-    target: str,
-    scale: "Scale",
-    num_dimensions: int = NUM_DIMENSIONS,
-) -> FrechetForm:
+def fit_frechet(measured: Measured, *, num_dimensions: int = NUM_DIMENSIONS) -> FrechetForm:
     """The form in the leading principal dimensions; unmeasured cells are left at 0, see ``fill``."""
-    keep, cell, person = measured_images(measurements, cells, identity, target)
-    phi = measurements.phi(scale)[keep].astype(np.float64)
+    keep, cell, person = measured.images
+    phi = measured.phi[keep].astype(np.float64)
     origin = phi.mean(axis=0)
     phi -= origin
     spread, axes = np.linalg.eigh(phi.T @ phi / len(phi))
@@ -110,9 +93,9 @@ def fit_frechet(
         names=tuple(f"dimension {place + 1}" for place in range(len(spread))),
         cell=cell,
         identity=person,
-        num_cells=len(cells),
+        num_cells=len(measured.cells),
     )
-    goal = (measurements.target_phi(target, scale) - origin) @ axes
+    goal = (measured.target_phi - origin) @ axes
     target_mean = goal.mean(axis=0)
     goal -= target_mean
     means = np.nan_to_num(samples.means)

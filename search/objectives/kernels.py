@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from finegpr.arrays import Floats, Ints
-from search.objectives.embedding import measured_images
+from search.measured import Measured
 from search.objectives.samples import Samples
 
 if TYPE_CHECKING:
-    from finegpr.catalog import Cells
-    from finegpr.measuring.results import Measurements, Scale
+    pass
 
 
 UnitGram = Callable[[Floats], Floats]
@@ -21,20 +20,20 @@ UnitGram = Callable[[Floats], Floats]
 class ImageKernel(Protocol):
     """The kernel K (n, n) of an objective between images."""
 
-    def __call__(self, measurements: "Measurements", places: Ints, weights: Floats, *, scale: "Scale") -> Floats:
+    def __call__(self, measured: Measured, places: Ints, weights: Floats) -> Floats:
         """K @ weights (n, m) for the measured images at ``places`` (n,) of the measurements."""
 
 
-def unit_gram(
-    kernel: ImageKernel, measurements: "Measurements", cells: "Cells", identity: Ints, *, target: str, scale: "Scale"
-) -> UnitGram:
+def unit_gram(kernel: ImageKernel, measured: Measured) -> UnitGram:
     """The inner products of sums over units, by one pass over the kernel between all measured images of known cell."""
-    places, cell, person = measured_images(measurements, cells, identity, target)
-    images = Samples(values=np.empty((len(cell), 0)), names=(), cell=cell, identity=person, num_cells=len(cells))
+    places, cell, person = measured.images
+    images = Samples(
+        values=np.empty((len(cell), 0)), names=(), cell=cell, identity=person, num_cells=len(measured.cells)
+    )
     num = np.bincount(images.unit_of_image)
 
     def gram(weights: Floats) -> Floats:
         of_image = (weights / num[:, None])[images.unit_of_image]
-        return np.asarray(of_image.T @ kernel(measurements, places, of_image, scale=scale))
+        return np.asarray(of_image.T @ kernel(measured, places, of_image))
 
     return gram

@@ -8,35 +8,32 @@ from finegpr.arrays import Floats, Ints
 from search.objectives.samples import Samples
 
 if TYPE_CHECKING:
-    from finegpr.catalog import Cells
-    from finegpr.measuring.results import Measurements, Scale
+    pass
 from typing import TYPE_CHECKING
 
-from search.objectives.embedding import CellEmbedding, embed_means, measured_images
+from search.measured import Measured
+from search.objectives.embedding import CellEmbedding, embed_means
 
 if TYPE_CHECKING:
-    from finegpr.catalog import Cells
-    from finegpr.measuring.results import Measurements, Scale
+    pass
 
 
-def embed_linear(
-    measurements: "Measurements", cells: "Cells", identity: Ints, *, target: str, scale: "Scale"
-) -> CellEmbedding:
+def embed_linear(measured: Measured) -> CellEmbedding:
     """mmd_linear: squared distance of the means of phi."""
-    keep, cell, person = measured_images(measurements, cells, identity, target)
+    keep, cell, person = measured.images
     images = Samples(
-        values=measurements.phi(scale)[keep].astype(np.float64),
+        values=measured.phi[keep].astype(np.float64),
         names=(),
         cell=cell,
         identity=person,
-        num_cells=len(cells),
+        num_cells=len(measured.cells),
     )
-    return embed_means(images, measurements.target_phi(target, scale).astype(np.float64), cells)
+    return embed_means(images, measured.target_phi.astype(np.float64), measured.cells)
 
 
-def linear_kernel(measurements: "Measurements", places: Ints, weights: Floats, *, scale: "Scale") -> Floats:
+def linear_kernel(measured: Measured, places: Ints, weights: Floats) -> Floats:
     """mmd_linear: phi_i . phi_j."""
-    phi = measurements.phi(scale)[places].astype(np.float64)
+    phi = measured.phi[places].astype(np.float64)
     # Weights that sum to 0 do not see the origin; near it, products lose no digits.
     phi -= phi.mean(axis=0)
     return np.asarray(phi @ (phi.T @ weights))

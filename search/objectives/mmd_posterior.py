@@ -9,30 +9,27 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from finegpr.arrays import Ints
+from search.measured import Measured
 from search.objectives.attribute_classifier import read_attributes, softmax
 from search.objectives.embedding import CellEmbedding, embed_means
 from search.objectives.samples import Samples
 
 if TYPE_CHECKING:
-    from finegpr.catalog import Cells
-    from finegpr.measuring.results import Measurements, Scale
+    pass
 
 
-def embed_posterior(
-    measurements: "Measurements", cells: "Cells", identity: Ints, *, target: str, scale: "Scale"
-) -> CellEmbedding:
+def embed_posterior(measured: Measured) -> CellEmbedding:
     """The posteriors of all attributes side by side; a source image's come from classifiers trained on other people.
 
     Raises as ``read_attributes``.
     """
-    readings = read_attributes(measurements, cells, identity, target=target, scale=scale)
+    readings = read_attributes(measured)
     images = Samples(
         values=np.concatenate([softmax(each.of_source) for each in readings.attributes], axis=1),
         names=(),
         cell=readings.cell,
         identity=readings.person,
-        num_cells=len(cells),
+        num_cells=len(measured.cells),
     )
     of_target = [np.mean([softmax(logits) for logits in each.of_target], axis=0) for each in readings.attributes]
-    return embed_means(images, np.concatenate(of_target, axis=1), cells)
+    return embed_means(images, np.concatenate(of_target, axis=1), measured.cells)

@@ -10,35 +10,34 @@ from finegpr.errors import InputError
 from search.objectives.samples import Samples
 
 if TYPE_CHECKING:
-    from finegpr.catalog import Cells
-    from finegpr.measuring.results import Measurements, Scale
+    from finegpr.measuring.results import Measurements
 from typing import TYPE_CHECKING
 
-from search.objectives.embedding import CellEmbedding, _from_kernel, measured_images
+from search.measured import Measured
+from search.objectives.embedding import CellEmbedding, _from_kernel
 
 if TYPE_CHECKING:
-    from finegpr.catalog import Cells
-    from finegpr.measuring.results import Measurements, Scale
+    from finegpr.measuring.results import Measurements
 
 
 ROWS_AT_ONCE = 64  # keeps one kernel block in the cache
 
 
-def embed_rbf(
-    measurements: "Measurements", cells: "Cells", identity: Ints, *, target: str, scale: "Scale"
-) -> CellEmbedding:
+def embed_rbf(measured: Measured) -> CellEmbedding:
     """mmd_rbf: sum over the six terms and s in (0.5, 1, 2) of exp(-d / (s median)).
 
     The kernel measures each term by its own median, which ``standardised`` does too: under ``paper`` it has no meaning.
     """
+    measurements, cells = measured.measurements, measured.cells
+    scale = measured.weighing.scale
     if scale != "standardised":
         raise InputError(f"mmd_rbf divides each term by its median; expected scale standardised, got {scale}")
-    keep, cell, person = measured_images(measurements, cells, identity, target)
+    keep, cell, person = measured.images
     order = np.argsort(cell, kind="stable")
     keep, cell, person = keep[order], cell[order], person[order]
     images = Samples(values=np.empty((len(cell), 0)), names=(), cell=cell, identity=person, num_cells=len(cells))
     source = in_kernel_units(measurements, measurements.sketch[keep])
-    goal = in_kernel_units(measurements, measurements.target_sketch[target])
+    goal = in_kernel_units(measurements, measurements.target_sketch[measured.target])
     starts = np.flatnonzero(np.concatenate([[True], cell[1:] != cell[:-1]]))
     weights = images.weights.astype(np.float32)
     image_cell = np.empty((len(cell), len(starts)), dtype=np.float32)
@@ -103,9 +102,9 @@ def _kernel_of_units(images: Samples, x: list[Singles]) -> Floats:
     return np.asarray(total / sizes**2)
 
 
-def rbf_kernel(measurements: "Measurements", places: Ints, weights: Floats, *, scale: "Scale") -> Floats:  # noqa: ARG001 (every kernel's own)
+def rbf_kernel(measured: Measured, places: Ints, weights: Floats) -> Floats:
     """mmd_rbf: see ``embed_rbf``."""
-    images = in_kernel_units(measurements, measurements.sketch[places])
+    images = in_kernel_units(measured.measurements, measured.measurements.sketch[places])
     product = np.empty_like(weights)
     for rows, block in kernel_blocks(images, images):
         product[rows] = block @ weights

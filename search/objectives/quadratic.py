@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from finegpr.arrays import Ints
+from search.measured import Measured
 from search.objectives.base import Embed, Form, Kind
 from search.objectives.embedding import CellEmbedding
 from search.objectives.kernels import ImageKernel
@@ -12,22 +12,27 @@ from search.objectives.surrogate import SurrogateReport, fit_surrogate
 
 if TYPE_CHECKING:
     from finegpr.catalog import Cells
-    from finegpr.measuring.results import Measurements, Scale
 
 
 NUM_PREDICTED = 8  # leading coordinates that a surrogate fills in
 
 
-def quadratic(unit: str, embed: Embed, kernel: ImageKernel | None = None) -> Kind:
+def quadratic(unit: str, embed: Embed, kernel: ImageKernel | None = None, *, weighed: bool = True) -> Kind:
     """The objective whose form is what ``embed`` gives, with unmeasured cells filled in."""
 
-    def make(
-        measurements: "Measurements", cells: "Cells", identity: Ints, *, target: str, scale: "Scale", seed: int
-    ) -> tuple[Form, SurrogateReport | None]:
-        embedding = embed(measurements, cells, identity, target=target, scale=scale)
-        return fill_unmeasured(embedding, cells, seed=seed) if embedding.plug_in else (embedding, None)
+    def make(measured: Measured, *, seed: int) -> tuple[Form, SurrogateReport | None]:
+        embedding = embed(measured)
+        return fill_unmeasured(embedding, measured.cells, seed=seed) if embedding.plug_in else (embedding, None)
 
-    return Kind(unit=unit, cost="one matrix product", correction="unbiased", make=make, quadratic=True, kernel=kernel)
+    return Kind(
+        unit=unit,
+        cost="one matrix product",
+        correction="unbiased",
+        make=make,
+        quadratic=True,
+        weighed=weighed,
+        kernel=kernel,
+    )
 
 
 def fill_unmeasured(embedding: CellEmbedding, cells: "Cells", *, seed: int) -> tuple[CellEmbedding, SurrogateReport]:

@@ -9,9 +9,9 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import floor, isfinite
+from math import floor
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 from pydantic import Field, field_validator, model_validator
@@ -19,13 +19,13 @@ from pydantic import Field, field_validator, model_validator
 from finegpr.arrays import Floats
 from finegpr.catalog import Catalog
 from finegpr.config import Config
-from finegpr.errors import AostError, ConfigError, InputError, StateError
+from finegpr.errors import ConfigError, StateError
 from finegpr.reid.config import TrainConfig
 from finegpr.reid.data import ImageStore
+from finegpr.reid.job import JobResult, TrainingJob, run_job
 from finegpr.reid.label_free import MIN_PHOTOS, unlabelled_photos
 from finegpr.reid.model import find_weights
 from finegpr.reid.sampler import batches_per_epoch
-from finegpr.reid.train import Diverged, FitResult, fit
 from finegpr.storage import canonical_hash, read_marker, write_marker
 from finegpr.subset import Subset
 from search.objectives.halving import halve, halving_cost
@@ -35,9 +35,9 @@ FORMAT = 1  # raised by hand when the same training would give another result
 TRAININGS = "trainings"
 VALIDATION = "validation.parquet"
 IMAGES = "images"
+WORK = "work"
 VALIDATION_PARTS = ("validation_query", "validation_gallery")
 
-Fit = Callable[..., FitResult]
 Score = Literal["mAP", "label_free"]
 
 
@@ -82,118 +82,49 @@ class TrainingConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
-    """One training to be run, in any process that sees these folders. ``key`` names all that decides its result.
+class ShortTraining(TrainingJob):
+    """The training of one ``subset``, whose result is all that is kept of it.
 
-    ``images`` is an image store or None, ``num_trained`` the images it passes through the network, each pass counted.
+    ``num_trained`` are the images that it passes through the network, each pass counted.
     """
 
-    label: str
-    key: str
-    folder: Path
     subset: Subset
-    config: TrainConfig
-    score: Score
-    seed: int
-    source_root: str
-    validation: Path
-    validation_root: str
-    images: Path | None
     num_trained: int
 
     @property
     def work(self) -> Path:
         """What exists only until the result is committed: the manifest, and the model with its states."""
-        return self.folder / "work"
+        return self.folder / WORK
 
     @property
-    def manifest(self) -> Path:
-        return self.work / "manifest.parquet"
+    def model(self) -> Path:
+        return self.work / "model"
 
-    def result(self) -> "TrainingResult | None":
+    def result(self) -> JobResult | None:
         """What was committed, None while nothing was. Raises StateError when damaged or of another training."""
         marker = read_marker(self.folder)
         if marker is None:
             return None
         if marker.get("key") != self.key:
             raise StateError(f"{self.folder} holds another training; delete it and run the same command again")
-        return TrainingResult(mean_ap=marker["mAP"], label_free=marker["label_free"], failure=marker["failure"])
+        metrics = {name: marker[name] for name in get_args(Score) if marker[name] is not None}
+        return JobResult(metrics=metrics, failure=marker["failure"])
 
-    def commit(self, result: "TrainingResult") -> None:
+    def commit(self, result: JobResult) -> None:
         """Write the result, then drop the model: a search makes thousands."""
-        scores = {"mAP": result.mean_ap, "label_free": result.label_free}
+        scores = {name: result.metrics.get(name) for name in get_args(Score)}
         fields = {**scores, "failure": result.failure, "num_trained": self.num_trained}
         write_marker(self.folder, {"key": self.key, "subset": self.subset.to_record(), **fields})
         shutil.rmtree(self.work, ignore_errors=True)
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainingResult:
-    """``mean_ap`` on the validation part, a fraction, or the ``label_free`` score, whichever was asked for; both None
-    for a training that failed, with the reason."""
-
-    mean_ap: float | None
-    label_free: float | None = None
-    failure: str | None
-
-    @property
-    def score(self) -> float:
-        """The one that was asked for, NaN for a training that failed."""
-        return next((value for value in (self.mean_ap, self.label_free) if value is not None), np.nan)
+RunAll = Callable[[Sequence[ShortTraining]], None]
 
 
-RunAll = Callable[[Sequence[Training]], None]
-
-
-def run_training(training: Training, *, fit: Fit = fit) -> TrainingResult:
-    """Train, score and commit; a training that was committed is only read. Safe to run twice.
-
-    A training that diverges, gets no finite score, or raises what has to do with its own images is a failed one. Raises
-    what would befall every other one too: an AostError of the config, our state or the disk.
-    """
-    if (done := training.result()) is not None:
-        return done
-    result = _train(training, fit)
-    training.commit(result)
-    return result
-
-
-def _train(training: Training, fit: Fit) -> TrainingResult:
-    train = Catalog.read(training.manifest, root=training.source_root)
-    validation = Catalog.read(training.validation, root=training.validation_root)
-    images = ImageStore.open(training.images) if training.images is not None else None
-    try:
-        fitted = fit(
-            training.config,
-            train,
-            validation=validation,
-            output=training.work / "model",
-            seed=training.seed,
-            images=images,
-        )
-    except (Diverged, InputError) as error:
-        return TrainingResult(mean_ap=None, failure=_one_line(error))
-    except AostError:
-        raise
-    except Exception as error:
-        return TrainingResult(mean_ap=None, failure=_one_line(error))
-    metrics = fitted.history[-1].metrics or {}
-    score = float(metrics.get(training.score, np.nan))
-    if not isfinite(score):
-        return TrainingResult(mean_ap=None, failure=f"its {training.score} is {score}")
-    if training.score == "label_free":
-        return TrainingResult(mean_ap=None, label_free=score, failure=None)
-    return TrainingResult(mean_ap=score, failure=None)
-
-
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-
-
-def run_in_turn(trainings: Sequence[Training]) -> None:
+def run_in_turn(trainings: Sequence[ShortTraining]) -> None:
     """One after another in this process: the reference."""
     for training in trainings:
-        run_training(training)
+        run_job(training)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -232,11 +163,11 @@ class TrainingObjective:
                 self.source.take(rows).write(training.manifest)
             if pending:
                 self.run(pending)
-            return np.array([_result(training).score for training in trainings])
+            return np.array([_result(training).metrics.get(self.config.score, np.nan) for training in trainings])
 
         return halve(len(subsets), self.config.lengths, train)
 
-    def training(self, subset: Subset, config: TrainConfig) -> Training:
+    def training(self, subset: Subset, config: TrainConfig) -> ShortTraining:
         """The training of a subset at one length."""
         key = canonical_hash(
             {
@@ -251,18 +182,20 @@ class TrainingObjective:
                 "weights": self.weights,
             }
         )
-        return Training(
+        folder = self.folder / TRAININGS / key[:24]
+        return ShortTraining(
             label=subset.key,
             key=key,
-            folder=self.folder / TRAININGS / key[:24],
-            subset=subset,
+            folder=folder,
             config=config,
-            score=self.config.score,
             seed=self.seed,
+            manifest=folder / WORK / "manifest.parquet",
             source_root=str(self.source.root),
-            validation=self.folder / VALIDATION,
-            validation_root=str(self.validation.root),
+            exam=self.folder / VALIDATION,
+            exam_root=str(self.validation.root),
+            score=self.config.score,
             images=self.images,
+            subset=subset,
             num_trained=self._num_trained(config),
         )
 
@@ -385,7 +318,7 @@ def _photos(target: Catalog) -> Catalog:
     return photos
 
 
-def _result(training: Training) -> TrainingResult:
+def _result(training: ShortTraining) -> JobResult:
     result = training.result()
     if result is None:
         raise StateError(f"training {training.label} left no result in {training.folder}; run the same command again")

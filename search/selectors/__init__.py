@@ -4,16 +4,24 @@ A new one is a module, a line here and nothing else.
 """
 
 from collections.abc import Mapping
-from typing import Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+from finegpr.weighing import Weighing
 
 from finegpr.arrays import Ints
 from finegpr.errors import ConfigError
+from search.measured import Measured
+from search.objectives.attribute_shares import make_attribute_shares
 from search.selectors.importance import importance
 from search.selectors.pool import Pool
 from search.selectors.snp import search_and_prune
-from search.space import Budget
+from search.space import SCENE, Budget
+
+if TYPE_CHECKING:
+    from finegpr.catalog import Catalog
+    from finegpr.measuring.results import Measurements
 
 
 class Selector(Protocol):
@@ -27,20 +35,62 @@ class Selector(Protocol):
         """Row numbers (budget.images,), ascending."""
 
 
-SELECTORS: Mapping[str, Selector] = {
-    "importance": importance,
-    "snp": search_and_prune,
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """One selector; with ``goes_by_shares`` it needs the target's shares of attribute values."""
+
+    choose: Selector
+    goes_by_shares: bool = False
+
+
+SELECTORS: Mapping[str, Kind] = {
+    "importance": Kind(choose=importance, goes_by_shares=True),
+    "snp": Kind(choose=search_and_prune),
 }
 
 
 def select(name: str, pool: Pool, budget: Budget, *, seed: int) -> Ints:
     """The manifest of the selector called ``name``. Raises ConfigError for an unknown name."""
-    if name not in SELECTORS:
-        raise ConfigError(f"no selector {name!r}; known: {', '.join(SELECTORS)}")
-    rows = SELECTORS[name](pool, budget, seed=seed)
+    rows = _kind(name).choose(pool, budget, seed=seed)
     assert len(rows) == budget.images
     assert (np.diff(rows) > 0).all()
     return rows
 
 
-__all__ = ["SELECTORS", "Pool", "Selector", "select"]
+def select_images(
+    name: str,
+    source: "Catalog",
+    measurements: "Measurements",
+    budget: Budget,
+    *,
+    target: str,
+    weighing: Weighing,
+    seed: int,
+) -> Ints:
+    """``select`` among the rows of ``source``, by all its image-level attributes but the scene.
+
+    The target's shares, where they are needed, are those that classifiers estimate. Raises ConfigError for an unknown
+    name, InputError where the budget cannot be filled.
+    """
+    names = [attribute.name for attribute in source.image_attributes if attribute.name != SCENE]
+    measured = Measured(
+        measurements=measurements,
+        cells=source.cells(names),
+        identity=source.identities,
+        target=target,
+        weighing=weighing,
+    )
+    shares = None
+    if _kind(name).goes_by_shares:
+        form, _ = make_attribute_shares(measured, seed=seed)
+        shares = {each.attribute: dict(zip(each.values, each.shares, strict=True)) for each in form.estimate}
+    return select(name, Pool(measured=measured, target_shares=shares), budget, seed=seed)
+
+
+def _kind(name: str) -> Kind:
+    if name not in SELECTORS:
+        raise ConfigError(f"no selector {name!r}; known: {', '.join(SELECTORS)}")
+    return SELECTORS[name]
+
+
+__all__ = ["SELECTORS", "Pool", "Selector", "select", "select_images"]

@@ -29,7 +29,7 @@ def importance(pool: Pool, budget: Budget, *, seed: int) -> Ints:
     log_weights = _log_weights(pool)
     rows = pool.drawable[np.isfinite(log_weights)]
     log_weights = log_weights[np.isfinite(log_weights)]
-    labels, person = np.unique(pool.identity[rows], return_inverse=True)
+    labels, person = np.unique(pool.measured.identity[rows], return_inverse=True)
     available = np.bincount(person, minlength=len(labels))
     require(available, budget, what="the images with values that the target has", advice="choose fewer attributes")
     random = np.random.default_rng(seed)
@@ -51,14 +51,15 @@ def _log_weights(pool: Pool) -> Floats:
     """Of every drawable row, (n,); -inf where the target's share is 0."""
     if pool.target_shares is None:
         raise ConfigError("importance needs the target's shares of attribute values; estimate them first, or use snp")
-    codes = pool.cells.codes[pool.cells.of_row[pool.drawable]]
-    names = [attribute.name for attribute in pool.cells.attributes]
+    cells = pool.measured.cells
+    codes = cells.codes[cells.of_row[pool.drawable]]
+    names = [attribute.name for attribute in cells.attributes]
     total = np.zeros(len(codes))
     for name, shares in pool.target_shares.items():
         if name not in names:
             raise InputError(f"shares of {name!r}, which is not searched over; searched: {', '.join(names)}")
         column = names.index(name)
-        target = _shares(pool.cells.attributes[column], shares)
+        target = _shares(cells.attributes[column], shares)
         source = np.bincount(codes[:, column], minlength=len(target)) / max(len(codes), 1)
         with np.errstate(divide="ignore", invalid="ignore"):
             ratios = np.log(target / source)

@@ -9,48 +9,37 @@ import numpy as np
 
 from finegpr.arrays import Floats, Ints
 from finegpr.errors import InputError
+from search.measured import Measured
 from search.space import Budget
 
 if TYPE_CHECKING:
-    from finegpr.catalog import Cells
-    from finegpr.measuring.results import Measurements, Scale
+    pass
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pool:
     """The rows of a catalog, and what is known of them and of the target.
 
-    ``cells`` of the attributes that count, of images or of people; ``identity`` (rows,). ``target_shares``: attribute
-    -> value -> its share among the target's images, None where nobody estimated it.
+    The cells of ``measured`` are of the attributes that count, of images or of people. ``target_shares``: attribute ->
+    value -> its share among the target's images, None where nobody estimated it.
     """
 
-    cells: "Cells"
-    identity: Ints
-    measurements: "Measurements"
-    target: str
-    scale: "Scale"
+    measured: Measured
     target_shares: Mapping[str, Mapping[str, float]] | None
 
     @cached_property
     def drawable(self) -> Ints:
         """Row numbers (n,), ascending: no unknown attribute, no junk (identity -1), no distractor (0)."""
-        return np.flatnonzero((self.cells.of_row >= 0) & (self.identity > 0))
+        return np.flatnonzero((self.measured.cells.of_row >= 0) & (self.measured.identity > 0))
 
     @cached_property
-    def measured(self) -> Ints:
+    def sketched(self) -> Ints:
         """Places (n,) in the measurements of the drawable rows that have a sketch.
 
         Raises InputError for a target without measurements, or measurements of another catalog.
         """
-        if self.target not in self.measurements.target_sketch:
-            known = ", ".join(self.measurements.target_sketch) or "none"
-            raise InputError(f"target {self.target!r} was not measured; measured targets: {known}")
-        if len(self.identity) != self.measurements.num_catalog:
-            raise InputError(
-                f"measurements of a catalog of {self.measurements.num_catalog} images, but the catalog has "
-                f"{len(self.identity)}; measure this catalog"
-            )
-        return np.flatnonzero(np.isin(self.measurements.row, self.drawable))
+        self.measured.require_target()
+        return np.flatnonzero(np.isin(self.measured.measurements.row, self.drawable))
 
 
 def holds(available: Ints, budget: Budget) -> bool:

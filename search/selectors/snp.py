@@ -24,14 +24,12 @@ def search_and_prune(pool: Pool, budget: Budget, *, seed: int) -> Ints:
     who cannot fill their even share come last, as in ``manifest.Sampler``. Only images with a sketch can be chosen.
     Raises InputError when too few are measured.
     """
-    measured = pool.measured
-    rows = pool.measurements.row[measured]
-    labels, person = np.unique(pool.identity[rows], return_inverse=True)
+    measured, sketched = pool.measured, pool.sketched
+    rows = measured.measurements.row[sketched]
+    labels, person = np.unique(measured.identity[rows], return_inverse=True)
     available = np.bincount(person, minlength=len(labels))
     require(available, budget, what="the measured images", advice="measure more images")
-    x, target = principal(
-        pool.measurements.phi(pool.scale)[measured], pool.measurements.target_phi(pool.target, pool.scale)
-    )
+    x, target = principal(measured.phi[sketched], measured.target_phi)
     random = np.random.default_rng(seed)
     means = np.zeros((len(labels), x.shape[1]))
     np.add.at(means, person, x)

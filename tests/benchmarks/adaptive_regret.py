@@ -33,8 +33,10 @@ from finegpr.render.minigpr import MiniGPRConfig, render_minigpr
 from finegpr.render.minimarket import MiniMarketConfig, render_minimarket
 from finegpr.storage import canonical_hash, read_json, write_atomic, write_json
 from finegpr.subset import Subset
+from finegpr.weighing import Weighing
 from search.adaptive.sampler import AdaptiveConfig, AdaptiveSampler, why_stop
 from search.loop import search
+from search.measured import Measured
 from search.objectives import CellObjective, make_objective
 from search.optimizers import make_optimizer
 from search.simulation import TARGET, simulate
@@ -153,7 +155,17 @@ class Truth:
 
 
 def truth_of(world: World, name: str) -> Truth:
-    objective = make_objective(name, world.space, world.measurements, world.identity, target=world.target, scale=SCALE)
+    objective = make_objective(
+        name,
+        world.space,
+        Measured(
+            measurements=world.measurements,
+            cells=world.space.cells,
+            identity=world.identity,
+            target=world.target,
+            weighing=Weighing(scale=SCALE),
+        ),
+    )
     optimizer = make_optimizer("swarm", world.space, seed=0, evaluations=EVALUATIONS)
     with tempfile.TemporaryDirectory() as folder:
         result = search(world.space, objective, optimizer, Path(folder), evaluations=EVALUATIONS, config={})

@@ -31,7 +31,7 @@ from search.loop import PATIENCE, regret, search
 from search.objectives import CellObjective, make_objective
 from search.optimizers import make_masks, make_optimizer
 from search.optimizers.baselines import random_masks
-from search.simulation import TARGET, Simulation, simulate
+from search.simulation import Simulation, simulate
 from search.space import Budget, Space
 
 SIZES = (36, 7, 7)
@@ -105,14 +105,7 @@ def space_of(seed: int, simulation: Simulation) -> Space:
 def objective_of(seed: int) -> CellObjective:
     """The objective of one simulated source and target."""
     simulation = simulate(SIZES, seed=seed, num_identities=PEOPLE, identities_per_cell=3)
-    return make_objective(
-        OBJECTIVE,
-        space_of(seed, simulation),
-        simulation.measurements,
-        simulation.identity,
-        target=TARGET,
-        scale="standardised",
-    )
+    return make_objective(OBJECTIVE, space_of(seed, simulation), simulation.measured)
 
 
 @cache

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from finegpr.weighing import Weighing
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -38,6 +39,7 @@ from finegpr.storage import read_json, sha256, write_atomic, write_json
 from finegpr.subset import Subset
 from search.analysis.compare import agreements, t_interval, value_shares
 from search.loop import search
+from search.measured import Measured
 from search.objectives import attribute_classifier, make_objective
 from search.objectives.attribute_classifier import Classifier
 from search.optimizers import make_optimizer
@@ -174,7 +176,17 @@ def choose(world: World, space: Space, objective: tuple[str, str], kind: str, nu
     """What the swarm finds."""
     name, scale = objective
     identity = world.source.frame["identity"].to_numpy(dtype=np.int64)
-    scored = make_objective(name, space, world.measurements, identity, target=f"{kind}{number}", scale=scale)
+    scored = make_objective(
+        name,
+        space,
+        Measured(
+            measurements=world.measurements,
+            cells=space.cells,
+            identity=identity,
+            target=f"{kind}{number}",
+            weighing=Weighing(scale=scale),
+        ),
+    )
     optimizer = make_optimizer("swarm", space, seed=0, evaluations=evaluations)
     with tempfile.TemporaryDirectory() as folder:
         subset = search(space, scored, optimizer, Path(folder), evaluations=evaluations, config={}, num_random=0).subset

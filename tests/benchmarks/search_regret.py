@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from scipy import spatial
 
-from finegpr.perceptual import ALPHA, BETA, LAYER_WEIGHT
+from finegpr.weighing import ALPHA, BETA, LAYER_WEIGHT
 from search.loop import regret, search
 from search.objectives import make_objective
 from search.optimizers import make_optimizer
@@ -139,10 +139,7 @@ def run_space(seed: int, budgets: list[int]) -> Outcome:
     simulation = simulate(sizes, seed=seed, num_identities=num_identities, identities_per_cell=3)
     images = round(IMAGES_SHARE * num_identities * int(np.prod(sizes)))
     space = Space(simulation.cells, simulation.identity, Budget(images=images, **BUDGET), seed=seed)
-    objectives = [
-        make_objective(name, space, simulation.measurements, simulation.identity, target=TARGET, scale="standardised")
-        for name in OBJECTIVES
-    ]
+    objectives = [make_objective(name, space, simulation.measured) for name in OBJECTIVES]
     grams = cell_grams(simulation)
     scores = score_all(space, list(grams.values()))
     best = dict(zip(grams, scores.min(axis=1), strict=True))

@@ -28,7 +28,7 @@ from search.objectives.embedding import CellEmbedding
 from search.objectives.samples import Samples
 from search.optimizers import OPTIMIZERS, make_optimizer
 from search.optimizers.baselines import random_masks
-from search.simulation import TARGET, simulate
+from search.simulation import simulate
 from search.space import Budget, Space, SpaceConfig
 
 NUM_IDENTITIES = 1150
@@ -156,9 +156,7 @@ def rank_rows() -> Iterator[str]:
         shares = space.expected_shares(masks)
         grams = cell_grams(simulation)
         for name in ("mmd_linear", "mmd_rbf"):
-            objective = make_objective(
-                name, space, simulation.measurements, simulation.identity, target=TARGET, scale="standardised"
-            )
+            objective = make_objective(name, space, simulation.measured)
             exact, scores = grams[name].score(shares), objective.score_masks(masks)
             errors = np.abs(scores - exact) / exact.std()
             order = np.corrcoef(scores.argsort().argsort(), exact.argsort().argsort())[0, 1]

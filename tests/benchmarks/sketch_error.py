@@ -26,11 +26,13 @@ from finegpr.catalog import Catalog
 from finegpr.measuring.measure import measure
 from finegpr.measuring.networks import find_weights
 from finegpr.measuring.reference import MeasureConfig, build_network, load_reference, read_batches
-from finegpr.measuring.results import MAX_OFF_BASIS, TERMS, Measurements
+from finegpr.measuring.results import MAX_OFF_BASIS, Measurements
 from finegpr.measuring.retarget import RetargetConfig, retarget
 from finegpr.measuring.sketch import SMALLEST_EIGENVALUE
 from finegpr.render.minigpr import MiniGPRConfig, render_minigpr
 from finegpr.render.minimarket import MiniMarketConfig, render_minimarket
+from finegpr.weighing import TERMS, Weighing
+from search.measured import Measured
 from search.objectives import make_objective
 from search.optimizers.baselines import enumerate_masks, random_masks
 from search.space import Budget, Space
@@ -258,7 +260,15 @@ def regrets_of(
     regrets = {}
     for name in OBJECTIVES:
         searched = make_objective(
-            name, choice.space, measured, choice.identity, target=target, scale="standardised"
+            name,
+            choice.space,
+            Measured(
+                measurements=measured,
+                cells=choice.space.cells,
+                identity=choice.identity,
+                target=target,
+                weighing=Weighing(),
+            ),
         ).embedding
         correct = choice.gram(truth[name])
         regrets[name, "variance"] = float((searched.variance / searched.num_identities).sum() / correct.noise.sum())

@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 from recovery import ATTRIBUTES, SOURCE, World, make_world
 
+from finegpr.weighing import Weighing
+from search.measured import Measured
 from search.objectives.mean_distance import embed_distance
 from search.objectives.mmd_rbf import embed_rbf
 from search.objectives.samples import Samples
@@ -28,11 +30,13 @@ def samples_of(world: World, target: str) -> Mapping[str, Samples]:
     """The quantities that a surrogate fills in: the six distance terms, and the leading coordinates of mmd_rbf."""
     cells = world.source.cells(ATTRIBUTES)
     identity = world.source.frame["identity"].to_numpy(dtype=np.int64)
-    options = {"target": target, "scale": "standardised"}
-    kernel = embed_rbf(world.measurements, cells, identity, **options).samples
+    measured = Measured(
+        measurements=world.measurements, cells=cells, identity=identity, target=target, weighing=Weighing()
+    )
+    kernel = embed_rbf(measured).samples
     places = [*range(NUM_COORDINATES), len(kernel.names) - 1]
     return {
-        "distance term": embed_distance(world.measurements, cells, identity, **options).samples,
+        "distance term": embed_distance(measured).samples,
         "`mmd_rbf`": kernel.columns(places),
     }
 

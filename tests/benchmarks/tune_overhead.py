@@ -23,9 +23,10 @@ import numpy as np
 
 from cluster.executors.session import RayConfig, ray_session
 from cluster.executors.short_trainings import TrainingVerbConfig, TuneTrainings
+from finegpr.reid.job import Fit, run_job
 from finegpr.reid.train import FitResult
 from search.analysis.true_ranking import random_subsets
-from search.objectives.training import Fit, RunAll, TrainingConfig, run_training, training_objective
+from search.objectives.training import RunAll, TrainingConfig, training_objective
 
 STUB = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "stub_training.py")))
 FIT_SECONDS = 0.2
@@ -79,7 +80,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, ray_session(RayConfig(num_cpus=2)) as ray:
         folder = Path(name)
         serial_fit = logged(folder / "serial-log")
-        train_all(folder / "serial", num, lambda all_: [run_training(each, fit=serial_fit) for each in all_])
+        train_all(folder / "serial", num, lambda all_: [run_job(each, fit=serial_fit) for each in all_])
         serial, _ = gaps(folder / "serial-log")
         config = TrainingVerbConfig(train=STUB.train_config(), timeout_seconds=60)
         opened = time.monotonic()

@@ -22,7 +22,7 @@ from cluster.executors.session import RayConfig, ray_session
 from search.loop import SearchResult, search
 from search.objectives import CellObjective, make_objective
 from search.optimizers import make_optimizer
-from search.simulation import TARGET, simulate
+from search.simulation import simulate
 from search.space import Budget, Space
 
 
@@ -32,9 +32,7 @@ def problem() -> CellObjective:
     space = Space(
         simulation.cells, simulation.identity, Budget(images=600, identities=10, least=0.03, most=0.12), seed=0
     )
-    return make_objective(
-        "mmd_rbf", space, simulation.measurements, simulation.identity, target=TARGET, scale="standardised"
-    )
+    return make_objective("mmd_rbf", space, simulation.measured)
 
 
 def whole_search(objective: CellObjective, evaluations: int) -> tuple[SearchResult, float]:

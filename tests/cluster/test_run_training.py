@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-import search.objectives.training
 from cluster import cli
+from finegpr.reid.job import JobResult
 from finegpr.subset import Subset
 from search.journal import JOURNAL
-from search.objectives.training import Fit, Training, TrainingResult
+from search.objectives.training import ShortTraining
 
 CONFIG = """
 name: tiny
@@ -71,7 +71,7 @@ def test_the_same_command_trains_nothing_again_and_keeps_the_journal(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr("search.objectives.training.run_training", refuse)
+    monkeypatch.setattr("search.objectives.training.run_job", refuse)
     capsys.readouterr()
     assert cli.run(["run", str(config), "--output", str(run), "--serial"]) == 0
     assert "check/mmd_rbf: done before, skipped" in capsys.readouterr().err
@@ -107,16 +107,15 @@ def test_failed_trainings_are_named_in_the_report_and_never_best(
         shutil.rmtree(root / gone)
     journal = (run / "search" / "training" / JOURNAL).read_text().splitlines()
     scores = {json.loads(line)["score"] for line in journal[1:] if json.loads(line).get("score")}
-    train, failed = search.objectives.training._train, []
+    commit, failed = ShortTraining.commit, []
 
-    def fails(training: Training, fit: Fit) -> TrainingResult:
-        result = train(training, fit)
-        if result.mean_ap is not None and result.mean_ap >= max(scores) - 1e-12:
+    def fails(training: ShortTraining, result: JobResult) -> None:
+        if result.metrics.get("mAP", 0.0) >= max(scores) - 1e-12:
             failed.append(training.label)
-            return TrainingResult(mean_ap=None, failure="MemoryError: no memory for the batch")
-        return result
+            result = JobResult(failure="MemoryError: no memory for the batch")
+        commit(training, result)
 
-    monkeypatch.setattr(search.objectives.training, "_train", fails)
+    monkeypatch.setattr(ShortTraining, "commit", fails)
     assert cli.run(["run", str(config), "--output", str(root), "--serial"]) == 0
     assert failed
     notes = json.loads((root / "report.json").read_text())["notes"]

@@ -15,11 +15,12 @@ from cluster import cli
 from cluster.executors.session import RayConfig, ray_session
 from cluster.executors.short_trainings import LATE, TrainingVerbConfig, TuneTrainings, run_watched
 from finegpr.errors import ConfigError
+from finegpr.reid.job import run_job
 from finegpr.storage import write_bytes
 from finegpr.subset import Subset
 from search.journal import JOURNAL
 from search.loop import search
-from search.objectives.training import TrainingConfig, run_training, training_objective
+from search.objectives.training import TrainingConfig, training_objective
 from search.optimizers import make_optimizer
 
 STUB = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "stub_training.py")))
@@ -48,7 +49,7 @@ def run_search(folder, run):
 def in_turn(fit):
     def run(trainings):
         for training in trainings:
-            run_training(training, fit=fit)
+            run_job(training, fit=fit)
 
     return run
 

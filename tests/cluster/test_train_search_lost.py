@@ -21,10 +21,11 @@ from cluster.executors.session import RayConfig, ray_session
 from cluster.executors.short_trainings import TrainingVerbConfig, TuneTrainings
 from finegpr.catalog import Catalog
 from finegpr.errors import ConfigError
+from finegpr.reid.job import run_job
 from finegpr.reid.recipes import recipe
 from search.journal import JOURNAL
 from search.loop import search
-from search.objectives.training import TRAININGS, TrainingConfig, run_training, training_objective
+from search.objectives.training import TRAININGS, TrainingConfig, training_objective
 from search.optimizers import make_optimizer
 from search.space import Budget, Space
 
@@ -71,7 +72,7 @@ def run_search(folder, run):
 
 def serial(folder):
     folder.mkdir()
-    return run_search(folder, lambda trainings: [run_training(each, fit=STUB.stub_fit) for each in trainings])
+    return run_search(folder, lambda trainings: [run_job(each, fit=STUB.stub_fit) for each in trainings])
 
 
 def results(folder):

@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from finegpr.measuring.results import Measurements
+from finegpr.weighing import Weighing
 from search.adaptive.belief import believe
 from search.adaptive.sampler import PAIRED, AdaptiveConfig, AdaptiveSampler, Decision
 from search.loop import random_median, regret
@@ -40,7 +41,7 @@ def take(measurements: Measurements, rows: np.ndarray) -> Measurements:
 
 def make(config: AdaptiveConfig, seed: int = 0) -> AdaptiveSampler:
     simulation, space, order = world(seed)
-    return AdaptiveSampler(config, space, simulation.identity, order, target=TARGET, scale="standardised")
+    return AdaptiveSampler(config, space, simulation.identity, order, target=TARGET, weighing=Weighing())
 
 
 def follow(config: AdaptiveConfig, seed: int = 0, *, most: int = 100) -> tuple[list[np.ndarray], list[Decision]]:
@@ -162,9 +163,7 @@ def test_adaptive_images_decide_better_than_as_many_spread_evenly() -> None:
     adaptive, even = [], []
     for seed in range(8):
         simulation, space, order = world(seed)
-        full = make_objective(
-            "mmd_rbf", space, simulation.measurements, simulation.identity, target=TARGET, scale="standardised"
-        )
+        full = make_objective("mmd_rbf", space, simulation.measured)
         sampler = make(QUICK.model_copy(update={"ceiling": 1.0}), seed)
         evenly = order.reshape(60, PEOPLE)[:, :3].ravel()
         best, spread = (
@@ -185,9 +184,10 @@ def test_what_is_believed_unknown_is_what_is_wrong(objective: str) -> None:
     simulation, space, order = world(0, noise=1.0)
     rows = order.reshape(60, PEOPLE)
     asked = np.concatenate([rows[:20, :2].ravel(), rows[20:45, :4].ravel()])
-    options = {"target": TARGET, "scale": "standardised"}
-    part = make_objective(objective, space, take(simulation.measurements, asked), simulation.identity, **options)
-    full = make_objective(objective, space, simulation.measurements, simulation.identity, **options)
+    part = make_objective(
+        objective, space, replace(simulation.measured, measurements=take(simulation.measurements, asked))
+    )
+    full = make_objective(objective, space, simulation.measured)
     belief = believe(part.embedding, part.report, np.full(60, PEOPLE))
     random = np.random.default_rng(0)
     draws = np.stack([belief.draw(random) for _ in range(400)])
@@ -204,7 +204,7 @@ def test_what_is_believed_unknown_is_what_is_wrong(objective: str) -> None:
 def test_a_budget_that_leaves_no_neighbour_is_not_an_error() -> None:
     simulation, _, order = world()
     space = Space(simulation.cells, simulation.identity, Budget(images=60, least=0.98), seed=0)
-    sampler = AdaptiveSampler(QUICK, space, simulation.identity, order, target=TARGET, scale="standardised")
+    sampler = AdaptiveSampler(QUICK, space, simulation.identity, order, target=TARGET, weighing=Weighing())
     first = sampler.first()
     decision = sampler.decide(take(simulation.measurements, first), [first], [])
     assert space.mask(decision.subset).all()
@@ -219,4 +219,4 @@ def test_settings_out_of_range_are_refused() -> None:
         AdaptiveConfig(explore=0.0)
     simulation, space, order = world()
     with pytest.raises(ValueError, match="cells ascending"):
-        AdaptiveSampler(QUICK, space, simulation.identity, order[::-1], target=TARGET, scale="standardised")
+        AdaptiveSampler(QUICK, space, simulation.identity, order[::-1], target=TARGET, weighing=Weighing())

@@ -3,7 +3,9 @@ import pytest
 from scipy import optimize
 
 from finegpr.errors import InputError
+from finegpr.weighing import Weighing
 from search.analysis.compare import total_variation
+from search.measured import Measured
 from search.objectives.attribute_classifier import (
     NUM_FOLDS,
     fit_classifier,
@@ -15,8 +17,6 @@ from search.objectives.attribute_shares import bbse_shares, em_shares, make_attr
 from search.objectives.calibration import calibrate, fit_temperature, reliability
 from search.objectives.mmd_posterior import embed_posterior
 from search.simulation import TARGET, Simulation, simulate
-
-OPTIONS = {"target": TARGET, "scale": "standardised"}
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ def test_copies_are_changed_by_term_and_leave_the_mean() -> None:
 
 
 def test_people_read_by_a_classifier_were_not_in_its_training(world: Simulation) -> None:
-    readings = read_attributes(world.measurements, world.cells, world.identity, **OPTIONS)
+    readings = read_attributes(world.measured)
     folds = [set(readings.person[readings.fold == fold]) for fold in range(NUM_FOLDS)]
     assert sum(map(len, folds)) == len(set().union(*folds)) == 12
     for reading in readings.attributes:
@@ -128,14 +128,18 @@ def test_a_reading_of_shuffled_labels_is_blind(world: Simulation) -> None:
         of_row=world.cells.of_row[order],
         images=world.cells.images,
     )
-    readings = read_attributes(world.measurements, cells, world.identity, **OPTIONS)
+    readings = read_attributes(
+        Measured(
+            measurements=world.measurements, cells=cells, identity=world.identity, target=TARGET, weighing=Weighing()
+        )
+    )
     for reading in readings.attributes:
         accuracy = (reading.of_source.argmax(axis=1) == reading.labels).mean()
         assert accuracy == pytest.approx(1 / len(reading.values), abs=0.06)
 
 
 def test_estimated_shares_are_near_the_planted_ones(world: Simulation) -> None:
-    form, report = make_attribute_shares(world.measurements, world.cells, world.identity, **OPTIONS, seed=0)
+    form, report = make_attribute_shares(world.measured, seed=0)
     assert report is None
     for estimate, attribute in zip(form.estimate, world.cells.attributes, strict=True):
         true = np.array([value in world.planted.values[attribute.name] for value in attribute.values], dtype=float)
@@ -151,7 +155,7 @@ def test_estimated_shares_are_near_the_planted_ones(world: Simulation) -> None:
 
 
 def test_the_score_is_the_sum_of_total_variations(world: Simulation) -> None:
-    form, _ = make_attribute_shares(world.measurements, world.cells, world.identity, **OPTIONS, seed=0)
+    form, _ = make_attribute_shares(world.measured, seed=0)
     shares = np.random.default_rng(0).dirichlet(np.ones(96), size=5)
     for p, score in zip(shares, form.score(shares), strict=True):
         expected = 0.0
@@ -162,8 +166,8 @@ def test_the_score_is_the_sum_of_total_variations(world: Simulation) -> None:
 
 
 def test_mean_posteriors_meet_at_the_planted_cells(world: Simulation) -> None:
-    embedding = embed_posterior(world.measurements, world.cells, world.identity, **OPTIONS)
-    readings = read_attributes(world.measurements, world.cells, world.identity, **OPTIONS)
+    embedding = embed_posterior(world.measured)
+    readings = read_attributes(world.measured)
     source = np.concatenate([softmax(each.of_source) for each in readings.attributes], axis=1)
     target = np.concatenate(
         [np.mean([softmax(logits).mean(axis=0) for logits in each.of_target], axis=0) for each in readings.attributes]
@@ -181,4 +185,4 @@ def test_mean_posteriors_meet_at_the_planted_cells(world: Simulation) -> None:
 def test_too_few_people_are_refused() -> None:
     simulation = simulate((3, 3), seed=0, num_identities=2, identities_per_cell=2)
     with pytest.raises(InputError, match="expected at least 3 measured people, got 2"):
-        read_attributes(simulation.measurements, simulation.cells, simulation.identity, **OPTIONS)
+        read_attributes(simulation.measured)

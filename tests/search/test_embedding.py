@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from finegpr.errors import InputError
+from finegpr.weighing import Weighing
+from search.measured import Measured
 from search.objectives.embedding import CellEmbedding
 from search.objectives.mean_distance import embed_distance
 from search.objectives.mmd_linear import embed_linear
 from search.objectives.mmd_rbf import embed_rbf
 from search.objectives.samples import Samples
 from search.simulation import TARGET, Simulation, simulate
-
-OPTIONS = {"target": TARGET, "scale": "standardised"}
 
 
 def random_shares(num_cells: int, num: int = 20, seed: int = 0) -> np.ndarray:
@@ -48,7 +48,7 @@ def naive_score(simulation: Simulation, kernels: tuple[np.ndarray, np.ndarray, n
 def test_mmd_rbf_is_the_kernel_written_out(simulation: Simulation) -> None:
     sketch, target = simulation.measurements.sketch, simulation.measurements.target_sketch[TARGET]
     kernels = tuple(naive_rbf(simulation, x, y) for x, y in ((sketch, sketch), (sketch, target), (target, target)))
-    embedding = embed_rbf(simulation.measurements, simulation.cells, simulation.identity, **OPTIONS)
+    embedding = embed_rbf(simulation.measured)
     shares = random_shares(len(simulation.cells))
     assert embedding.rank_error < 1e-6
     expected = [naive_score(simulation, kernels, p) for p in shares]
@@ -59,7 +59,11 @@ def test_the_variance_is_that_between_people_not_between_images(simulation: Simu
     """With two images of a person in a cell, a unit of the variance is their mean in the kernel's space."""
     measurements = simulation.measurements
     identity = (simulation.identity + 1) // 2
-    embedding = embed_rbf(measurements, simulation.cells, identity, **OPTIONS)
+    embedding = embed_rbf(
+        Measured(
+            measurements=measurements, cells=simulation.cells, identity=identity, target=TARGET, weighing=Weighing()
+        )
+    )
     kernel = naive_rbf(simulation, measurements.sketch, measurements.sketch)
     cell, person = simulation.cells.of_row[measurements.row], identity[measurements.row]
     squares, freedom = np.zeros(len(simulation.cells)), np.zeros(len(simulation.cells))
@@ -77,13 +81,13 @@ def test_the_variance_is_that_between_people_not_between_images(simulation: Simu
 
 
 def test_mmd_linear_is_the_distance_of_means_written_out(simulation: Simulation) -> None:
-    phi = simulation.measurements.phi("standardised").astype(float)
-    goal = simulation.measurements.target_phi(TARGET, "standardised").astype(float).mean(axis=0)
+    phi = simulation.measurements.phi(Weighing()).astype(float)
+    goal = simulation.measurements.target_phi(TARGET, Weighing()).astype(float).mean(axis=0)
     cell = simulation.cells.of_row[simulation.measurements.row]
     means = np.stack([phi[cell == place].mean(axis=0) for place in range(len(simulation.cells))])
     variance = np.stack([phi[cell == place].var(axis=0, ddof=1).sum() for place in range(len(simulation.cells))])
     shares = random_shares(len(simulation.cells))
-    embedding = embed_linear(simulation.measurements, simulation.cells, simulation.identity, **OPTIONS)
+    embedding = embed_linear(simulation.measured)
     expected = np.square(shares @ means - goal).sum(axis=1) - np.square(shares) @ (variance / 3)
     np.testing.assert_allclose(embedding.score(shares), expected, rtol=1e-5)
 
@@ -98,11 +102,11 @@ def test_the_score_is_unbiased() -> None:
         noise = np.random.default_rng(seed).normal(size=measurements.sketch.shape)
         sketch = simulation.cell_means[simulation.cells.of_row[measurements.row]] + noise
         measurements = replace(measurements, sketch=sketch.astype(np.float32))
-        embedding = embed_linear(measurements, simulation.cells, simulation.identity, **OPTIONS)
+        embedding = embed_linear(replace(simulation.measured, measurements=measurements))
         scores.append(embedding.score(shares)[0])
         uncorrected.append(replace(embedding, variance=np.zeros(12)).score(shares)[0])
-        true_phi = replace(measurements, sketch=simulation.cell_means.astype(np.float32)).phi("standardised")
-        goal = measurements.target_phi(TARGET, "standardised").mean(axis=0)
+        true_phi = replace(measurements, sketch=simulation.cell_means.astype(np.float32)).phi(Weighing())
+        goal = measurements.target_phi(TARGET, Weighing()).mean(axis=0)
         truths.append(np.square(shares[0] @ true_phi - goal).sum())
     error = np.std(scores) / np.sqrt(len(scores))
     assert abs(np.mean(scores) - truths[0]) < 3 * error
@@ -110,8 +114,8 @@ def test_the_score_is_unbiased() -> None:
 
 
 def test_the_mean_distance_is_the_mean_of_totals(simulation: Simulation) -> None:
-    embedding = embed_distance(simulation.measurements, simulation.cells, simulation.identity, **OPTIONS)
-    totals = simulation.measurements.total(TARGET, "standardised")
+    embedding = embed_distance(simulation.measured)
+    totals = simulation.measurements.total(TARGET, Weighing())
     cell = simulation.cells.of_row[simulation.measurements.row]
     shares = random_shares(len(simulation.cells))
     weight = shares[:, cell] / 3
@@ -121,10 +125,9 @@ def test_the_mean_distance_is_the_mean_of_totals(simulation: Simulation) -> None
 def test_mean_distance_is_mmd_linear_plus_both_variances(simulation: Simulation) -> None:
     """An identity of the formulas: it holds between two embeddings that are computed in different ways."""
     measurements = simulation.measurements
-    args = (measurements, simulation.cells, simulation.identity)
-    linear, distance = embed_linear(*args, **OPTIONS), embed_distance(*args, **OPTIONS)
-    phi = measurements.phi("standardised").astype(float)
-    goal = measurements.target_phi(TARGET, "standardised").astype(float)
+    linear, distance = embed_linear(simulation.measured), embed_distance(simulation.measured)
+    phi = measurements.phi(Weighing()).astype(float)
+    goal = measurements.target_phi(TARGET, Weighing()).astype(float)
     cell = simulation.cells.of_row[measurements.row]
     for p in random_shares(len(simulation.cells), num=3):
         weight = p[cell] / 3
@@ -162,7 +165,7 @@ def test_without_a_second_identity_nothing_is_known_of_the_variance() -> None:
 
 def test_low_rank_keeps_the_order_of_scores_and_tells_its_error() -> None:
     simulation = simulate((8, 5, 4), seed=2, coordinates_per_term=30)
-    embedding = embed_rbf(simulation.measurements, simulation.cells, simulation.identity, **OPTIONS)
+    embedding = embed_rbf(simulation.measured)
     assert embedding.coordinates.shape == (160, 64)
     assert 0.01 < embedding.rank_error < 0.5
     sketch, target = simulation.measurements.sketch, simulation.measurements.target_sketch[TARGET]
@@ -206,7 +209,7 @@ def test_few_coordinates_make_no_error_on_average_over_subsets(noise: float, spr
     Leading eigenvectors of the kernel itself and its diagonal are 0.08 and 0.26 too high, and spread by 0.05 and 0.22.
     """
     simulation = simulate((8, 5, 4), seed=0, identities_per_cell=2, coordinates_per_term=30, noise=noise)
-    embedding = embed_rbf(simulation.measurements, simulation.cells, simulation.identity, **OPTIONS)
+    embedding = embed_rbf(simulation.measured)
     assert embedding.coordinates.shape == (160, 64)
     shares = random_products(simulation)
     exact = kernel_score(simulation, embedding, shares)
@@ -217,7 +220,7 @@ def test_few_coordinates_make_no_error_on_average_over_subsets(noise: float, spr
 
 def test_few_coordinates_score_single_cells_exactly() -> None:
     simulation = simulate((8, 5, 4), seed=0, identities_per_cell=2, coordinates_per_term=30, noise=1.0)
-    embedding = embed_rbf(simulation.measurements, simulation.cells, simulation.identity, **OPTIONS)
+    embedding = embed_rbf(simulation.measured)
     assert embedding.rank_error > 0.01
     alone = np.eye(160)
     np.testing.assert_allclose(embedding.score(alone), kernel_score(simulation, embedding, alone), rtol=1e-4)
@@ -230,7 +233,7 @@ def test_few_coordinates_of_noise_alone_are_right_on_average(spread: float) -> N
     measurements = simulation.measurements
     sketch = spread * np.random.default_rng(0).normal(size=measurements.sketch.shape)
     simulation = replace(simulation, measurements=replace(measurements, sketch=sketch.astype(np.float32)))
-    embedding = embed_rbf(simulation.measurements, simulation.cells, simulation.identity, **OPTIONS)
+    embedding = embed_rbf(simulation.measured)
     shares = random_products(simulation, 20)
     exact = kernel_score(simulation, embedding, shares)
     np.testing.assert_allclose(embedding.score(shares).mean(), exact.mean(), atol=0.01)
@@ -239,7 +242,7 @@ def test_few_coordinates_of_noise_alone_are_right_on_average(spread: float) -> N
 @pytest.mark.parametrize("embed", [embed_distance, embed_linear, embed_rbf])
 def test_unmeasured_cells_are_filled_and_flagged(embed: type) -> None:
     simulation = simulate((5, 4, 3), seed=0, measured=0.7)
-    embedding = embed(simulation.measurements, simulation.cells, simulation.identity, **OPTIONS)
+    embedding = embed(simulation.measured)
     assert embedding.plug_in
     assert embedding.unmeasured.sum() == 18
     means = embedding.samples.means
@@ -261,15 +264,15 @@ def test_equal_images_give_no_nan(simulation: Simulation, embed: type) -> None:
         median=np.zeros(6),
         terms={TARGET: np.zeros_like(measurements.terms[TARGET])},
     )
-    scores = embed(flat, simulation.cells, simulation.identity, **OPTIONS).score(random_shares(60))
+    scores = embed(replace(simulation.measured, measurements=flat)).score(random_shares(60))
     np.testing.assert_allclose(scores, scores[0], atol=1e-9)
 
 
 def test_measurements_of_something_else_are_refused(simulation: Simulation) -> None:
-    args = (simulation.cells, simulation.identity)
+    measured = simulation.measured
     with pytest.raises(InputError, match="target 'duke' was not measured; measured targets: target"):
-        embed_linear(simulation.measurements, *args, target="duke", scale="paper")
+        embed_linear(replace(measured, target="duke"))
     with pytest.raises(InputError, match="catalog of 99 images, but the catalog has 720"):
-        embed_linear(replace(simulation.measurements, num_catalog=99), *args, **OPTIONS)
+        embed_linear(replace(measured, measurements=replace(simulation.measurements, num_catalog=99)))
     with pytest.raises(InputError, match="expected scale standardised, got paper"):
-        embed_rbf(simulation.measurements, *args, target=TARGET, scale="paper")
+        embed_rbf(replace(measured, weighing=Weighing(scale="paper")))

@@ -12,6 +12,7 @@ from finegpr.attributes import Attribute
 from finegpr.catalog import Catalog, Cells
 from finegpr.mixture import Mixture
 from finegpr.subset import Subset
+from finegpr.weighing import Weighing
 from search.analysis.explain import (
     Resampling,
     distance_contour,
@@ -21,6 +22,7 @@ from search.analysis.explain import (
     marginal_effects,
 )
 from search.analysis.records import Importance
+from search.measured import Measured
 from search.objectives import make_objective
 from search.objectives.embedding import CellEmbedding
 from search.objectives.mean_distance import embed_distance
@@ -31,16 +33,15 @@ from search.optimizers.baselines import random_masks
 from search.simulation import TARGET, Simulation, simulate
 from search.space import Budget, MixtureSpace, Space, SpaceConfig
 
-OPTIONS = {"target": TARGET, "scale": "standardised"}
 TRUSTED = SurrogateReport(scores=(), trusted=True, warnings=(), num_cells=0, num_unmeasured=0)
 
 
 def distance_of(simulation: Simulation) -> CellEmbedding:
-    return embed_distance(simulation.measurements, simulation.cells, simulation.identity, **OPTIONS)
+    return embed_distance(simulation.measured)
 
 
 def objective_of(simulation: Simulation, space: Space, name: str = "mmd_linear"):
-    return make_objective(name, space, simulation.measurements, simulation.identity, **OPTIONS)
+    return make_objective(name, space, simulation.measured)
 
 
 def test_flips_are_scored_one_by_one(simulation: Simulation, space: Space) -> None:
@@ -111,7 +112,7 @@ def test_the_marginal_effect_of_the_distance_is_a_difference_of_means(simulation
 def test_marginal_effects_weigh_values_by_their_images(simulation: Simulation) -> None:
     images = np.random.default_rng(0).integers(1, 30, len(simulation.cells))
     cells = replace(simulation.cells, images=images)
-    embedding = embed_linear(simulation.measurements, simulation.cells, simulation.identity, **OPTIONS)
+    embedding = embed_linear(simulation.measured)
     found = marginal_effects(embedding, cells, quantity="q", seed=0, draws=20)
     for name in {effect.attribute for effect in found}:
         codes = cells.frame[name]
@@ -169,7 +170,7 @@ def test_the_standard_error_of_a_mean_is_the_textbook_one(num_people: int) -> No
 
 
 def test_the_draws_of_a_quadratic_score_have_its_mean(simulation: Simulation) -> None:
-    embedding = embed_linear(simulation.measurements, simulation.cells, simulation.identity, **OPTIONS)
+    embedding = embed_linear(simulation.measured)
     random = np.random.default_rng(2)
     shares = random.random((4, len(simulation.cells))) ** 4
     shares /= shares.sum(axis=1, keepdims=True)
@@ -206,9 +207,9 @@ def test_intervals_of_flips_hold_the_truth_about_as_often_as_they_say(identities
         world = simulate((5, 4, 3), seed=seed, identities_per_cell=identities_per_cell)
         space = Space(world.cells, world.identity, Budget(images=36), seed=0)
         objective = objective_of(world, space)
-        exact = embed_linear(world.measurements, world.cells, world.identity, **OPTIONS)
+        exact = embed_linear(world.measured)
         phi_weight = np.sqrt(np.repeat(world.measurements.term_weights("standardised"), 6))
-        goal = world.measurements.target_phi(TARGET, "standardised").mean(axis=0)
+        goal = world.measurements.target_phi(TARGET, Weighing()).mean(axis=0)
 
         def true_score(shares: np.ndarray, world=world, weight=phi_weight, goal=goal) -> np.ndarray:
             return np.square(shares @ (world.cell_means * weight) - goal).sum(axis=1)
@@ -375,7 +376,9 @@ def test_what_drives_the_distance_is_important(simulation: Simulation) -> None:
         axis=1,
     )
     measurements = replace(measurements, sketch=dulled, terms={TARGET: terms.astype(np.float32)})
-    found = distance_importances(cells, measurements, identity, TRUSTED, **OPTIONS)
+    found = distance_importances(
+        Measured(measurements=measurements, cells=cells, identity=identity, target=TARGET, weighing=Weighing()), TRUSTED
+    )
     assert [each.quantity for each in found] == ["D_total"] * 3 + ["style"] * 3 + ["content"] * 3
     of_total = {each.attribute: each.importance for each in found if each.quantity == "D_total"}
     assert of_total["attribute2"] < 0.2 * min(of_total["viewpoint"], of_total["attribute1"])
@@ -404,8 +407,8 @@ def catalog_of(simulation: Simulation) -> Catalog:
 
 def test_spreads_are_the_percentiles_of_each_value(simulation: Simulation) -> None:
     catalog = catalog_of(simulation)
-    spreads = distance_spreads(catalog, simulation.measurements, **OPTIONS)
-    total = simulation.measurements.total(TARGET, "standardised")
+    spreads = distance_spreads(catalog, simulation.measured)
+    total = simulation.measurements.total(TARGET, Weighing())
     assert len(spreads) == 5 + 4 + 3
     for spread in spreads:
         inside = (catalog.frame[spread.attribute].iloc[simulation.measurements.row] == spread.value).to_numpy()
@@ -421,11 +424,11 @@ def test_the_contour_is_the_mean_of_each_pair(simulation: Simulation) -> None:
         for quantity, weights in (("D_total", (0.3, 0.1, 0.2)), ("style", (0.1, 0.9, 0.1)))
         for name, weight in zip(("viewpoint", "attribute1", "attribute2"), weights, strict=True)
     ]
-    contour = distance_contour(catalog, simulation.measurements, importances, **OPTIONS)
+    contour = distance_contour(catalog, simulation.measured, importances)
     assert (contour.row_attribute, contour.column_attribute) == ("viewpoint", "attribute2")
     assert (contour.rows, contour.columns) == tuple(simulation.cells.attributes[at].values for at in (0, 2))
-    total = simulation.measurements.total(TARGET, "standardised")
+    total = simulation.measurements.total(TARGET, Weighing())
     frame = catalog.frame.iloc[simulation.measurements.row]
     inside = ((frame["viewpoint"] == contour.rows[3]) & (frame["attribute2"] == contour.columns[1])).to_numpy()
     assert contour.means[3][1] == pytest.approx(total[inside].mean())
-    assert distance_contour(catalog, simulation.measurements, importances[:1], **OPTIONS) is None
+    assert distance_contour(catalog, simulation.measured, importances[:1]) is None

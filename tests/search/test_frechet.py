@@ -10,12 +10,9 @@ from search.selectors.snp import frechet
 from search.simulation import TARGET, Simulation, simulate
 from search.space import Budget, Space
 
-OPTIONS = {"target": TARGET, "scale": "standardised"}
-
 
 def fit(simulation: Simulation, num_dimensions: int = 6) -> FrechetForm:
-    arguments = (simulation.measurements, simulation.cells, simulation.identity)
-    return fit_frechet(*arguments, **OPTIONS, num_dimensions=num_dimensions)
+    return fit_frechet(simulation.measured, num_dimensions=num_dimensions)
 
 
 def distance_by_scipy(mean: np.ndarray, covariance: np.ndarray, other: np.ndarray, others: np.ndarray) -> float:
@@ -74,7 +71,7 @@ def test_diagonal_gaussians_have_a_closed_form() -> None:
 def test_a_target_of_the_source_itself_is_at_distance_zero(simulation: Simulation) -> None:
     measurements = simulation.measurements
     itself = replace(measurements, target_sketch={TARGET: measurements.sketch})
-    form = fit_frechet(itself, simulation.cells, simulation.identity, **OPTIONS)
+    form = fit_frechet(replace(simulation.measured, measurements=itself))
     np.testing.assert_allclose(form.score(np.full((1, 60), 1 / 60)), 0, atol=1e-9)
     assert (form.score(np.eye(60)) > 0.01).all()
 
@@ -104,7 +101,7 @@ def test_unmeasured_cells_get_the_predicted_mean_and_the_pooled_covariance() -> 
     # The noise within the cells of this simulation is known: 0.25 in every coordinate of the sketch.
     weights = simulation.measurements.term_weights("standardised").repeat(6)
     assert 0.5 < np.trace(form.within) / (0.25 * np.sort(weights)[-4:].sum()) < 2
-    scored, report = make_frechet(simulation.measurements, simulation.cells, simulation.identity, **OPTIONS, seed=0)
+    scored, report = make_frechet(simulation.measured, seed=0)
     assert report is not None
     assert report.num_unmeasured == gap.sum()
     assert np.isfinite(scored.score(np.eye(72))).all()
@@ -113,7 +110,7 @@ def test_unmeasured_cells_get_the_predicted_mean_and_the_pooled_covariance() -> 
 def test_it_finds_the_planted_cells() -> None:
     simulation = simulate((6, 4, 4), seed=5, interactions=0.1, num_target=2000)
     space = Space(simulation.cells, simulation.identity, Budget(images=24), seed=0)
-    objective = make_objective("frechet", space, simulation.measurements, simulation.identity, **OPTIONS)
+    objective = make_objective("frechet", space, simulation.measured)
     planted = space.mask(simulation.planted)[None]
     random = space.decode(np.random.default_rng(0).normal(size=(500, space.num_bits)))
     assert objective.score_masks(planted)[0] < np.nanpercentile(objective.score_masks(random), 1)

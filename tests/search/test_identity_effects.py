@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from finegpr.errors import ConfigError
+from finegpr.weighing import Weighing
 from search.adaptive.sampler import AdaptiveConfig, AdaptiveSampler
 from search.objectives import SEES_PEOPLE, CellObjective, make_objective
 from search.objectives.identity_effects import add_group_effects
@@ -15,8 +16,6 @@ from search.objectives.samples import Samples
 from search.optimizers.baselines import enumerate_masks
 from search.simulation import TARGET, Simulation, simulate
 from search.space import Budget, Space, SpaceConfig
-
-OPTIONS = {"target": TARGET, "scale": "standardised"}
 
 
 def no_more(weights: np.ndarray) -> np.ndarray:
@@ -44,12 +43,12 @@ def make_space(simulation: Simulation, budget: Budget) -> Space:
 def relative_error(num_identities: int, identities_per_cell: int) -> float:
     """Of the inner products between the fitted effects of groups, for mmd_linear, against the truth."""
     simulation = with_people(num_identities, identities_per_cell=identities_per_cell)
-    measurements, cells, identity = simulation.measurements, simulation.cells, simulation.identity
-    embedding = embed_linear(measurements, cells, identity, **OPTIONS)
-    gram = unit_gram(linear_kernel, measurements, cells, identity, **OPTIONS)
+    identity = simulation.identity
+    embedding = embed_linear(simulation.measured)
+    gram = unit_gram(linear_kernel, simulation.measured)
     extended, _ = add_group_effects(embedding, simulation.groups, identity, gram, seed=0)
     fitted = extended.coordinates[24:] @ extended.coordinates[24:].T
-    phi = simulation.group_effects * (measurements.phi("standardised")[0] / measurements.sketch[0])
+    phi = simulation.group_effects * (simulation.measured.phi[0] / simulation.measurements.sketch[0])
     truth = phi @ phi.T
     within = embedding.coordinates.shape[1]
     assert np.trace(extended.coordinates[24:, :within] @ extended.coordinates[24:, :within].T) < 0.9 * np.trace(fitted)
@@ -67,20 +66,19 @@ def test_fitted_effects_approach_the_truth() -> None:
 def test_the_kernels_are_those_of_the_embeddings(name: str) -> None:
     """Weights that average the images of each cell give the kernel between cells, which the coordinates factor."""
     simulation = with_people(12)
-    measurements, cells, identity = simulation.measurements, simulation.cells, simulation.identity
     embed, kernel = {"mmd_linear": (embed_linear, linear_kernel), "mmd_rbf": (embed_rbf, rbf_kernel)}[name]
-    embedding = embed(measurements, cells, identity, **OPTIONS)
+    embedding = embed(simulation.measured)
     samples = embedding.samples
     weights = np.zeros((len(samples.unit_cell), 24))
     weights[np.arange(len(weights)), samples.unit_cell] = 1 / samples.num_identities[samples.unit_cell]
-    gram = unit_gram(kernel, measurements, cells, identity, **OPTIONS)(weights - weights.mean(axis=1, keepdims=True))
+    gram = unit_gram(kernel, simulation.measured)(weights - weights.mean(axis=1, keepdims=True))
     np.testing.assert_allclose(gram, embedding.coordinates @ embedding.coordinates.T, atol=2e-5 * np.abs(gram).max())
 
 
 def test_effects_are_the_differences_of_people_within_cells() -> None:
     """Least squares with a mean for every cell, which ridge approaches when its penalty is small."""
     simulation = with_people(60, identities_per_cell=40)
-    embedding = embed_linear(simulation.measurements, simulation.cells, simulation.identity, **OPTIONS)
+    embedding = embed_linear(simulation.measured)
     extended, report = add_group_effects(embedding, simulation.groups, simulation.identity, no_more, seed=0)
     row = simulation.measurements.row
     group = simulation.groups.of_row[row]
@@ -111,7 +109,7 @@ def test_scores_of_people_and_cells_are_the_distances_of_their_means(name: str) 
     """Scores by additive effects rank subsets of people as the means of those people's own images do."""
     simulation = with_people(120, identities_per_cell=120)
     space = make_space(simulation, Budget(images=24))
-    objective = make_objective(name, space, simulation.measurements, simulation.identity, **OPTIONS)
+    objective = make_objective(name, space, simulation.measured)
     masks = space.decode(np.random.default_rng(0).normal(size=(60, space.num_bits)))
     # Cells of image-level and identity-level attributes together need no model of people.
     measured = simulation.measurements
@@ -125,7 +123,7 @@ def test_scores_of_people_and_cells_are_the_distances_of_their_means(name: str) 
         images=np.bincount(both),
     )
     joint = Space(cells, simulation.identity, Budget(images=24), seed=0)
-    exact = make_objective(name, joint, measured, simulation.identity, **OPTIONS)
+    exact = make_objective(name, joint, replace(simulation.measured, measurements=measured))
     expected = exact.score([space.subset(mask) for mask in masks])
     scores = objective.score_masks(masks)
     # People add to phi, so that mmd_linear is exact; to a distance or the kernel of mmd_rbf they do not quite add.
@@ -137,9 +135,7 @@ def test_scores_of_people_and_cells_are_the_distances_of_their_means(name: str) 
     without = make_objective(
         name,
         Space(simulation.cells, simulation.identity, Budget(images=24), seed=0),
-        measured,
-        simulation.identity,
-        **OPTIONS,
+        replace(simulation.measured, measurements=measured),
     )
     everyone = np.ones((1, space.num_bits), dtype=bool)
     assert without.identity_report is None
@@ -152,7 +148,7 @@ def test_a_search_over_people_and_images_finds_the_planted_ones(seed: int) -> No
         (3, 3), seed=seed, num_identities=60, identities_per_cell=20, identity_sizes=(2,), interactions=0.1
     )
     space = make_space(simulation, Budget(images=20))
-    objective = make_objective("mmd_rbf", space, simulation.measurements, simulation.identity, **OPTIONS)
+    objective = make_objective("mmd_rbf", space, simulation.measured)
     masks = enumerate_masks(space, np.arange(space.num_subsets))
     best = space.subset(masks[np.nanargmin(objective.score_masks(masks))])
     assert best.values["person0"] == simulation.planted.values["person0"]
@@ -160,7 +156,7 @@ def test_a_search_over_people_and_images_finds_the_planted_ones(seed: int) -> No
 
 def test_held_out_people_are_explained_up_to_the_ceiling_and_shuffled_ones_not_at_all() -> None:
     simulation = with_people(60, identities_per_cell=30)
-    embedding = embed_rbf(simulation.measurements, simulation.cells, simulation.identity, **OPTIONS)
+    embedding = embed_rbf(simulation.measured)
     _, report = add_group_effects(embedding, simulation.groups, simulation.identity, no_more, seed=0)
     assert [score.quantity for score in report.scores] == ["coordinates", "linear"]
     for score in report.scores:
@@ -184,7 +180,7 @@ def test_the_noise_ceiling_is_the_persons_own_share() -> None:
     person, cell = np.repeat(np.arange(num_people), num_cells), np.tile(np.arange(num_cells), num_people)
     values = random.normal(size=num_people)[person] + 2 * random.normal(size=len(person))
     simulation = simulate((num_cells,), seed=0, num_identities=num_people, identities_per_cell=1, identity_sizes=(2,))
-    embedding = embed_distance(simulation.measurements, simulation.cells, simulation.identity, **OPTIONS)
+    embedding = embed_distance(simulation.measured)
     samples = Samples(values=values[:, None], names=("linear",), cell=cell, identity=person + 1, num_cells=num_cells)
     noisy = replace(embedding, samples=samples, readout=np.eye(1))
     _, report = add_group_effects(noisy, simulation.groups, simulation.identity, no_more, seed=0)
@@ -195,9 +191,7 @@ def test_the_noise_ceiling_is_the_persons_own_share() -> None:
 
 def test_effects_that_nobody_can_know_are_zero_and_said_so() -> None:
     simulation = simulate((4, 3), seed=0, num_identities=12, identities_per_cell=1, identity_sizes=(2,))
-    objective = make_objective(
-        "mmd_linear", make_space(simulation, Budget(images=9)), simulation.measurements, simulation.identity, **OPTIONS
-    )
+    objective = make_objective("mmd_linear", make_space(simulation, Budget(images=9)), simulation.measured)
     assert isinstance(objective, CellObjective)
     assert not objective.embedding.coordinates[12:].any()
     assert objective.identity_report is not None
@@ -209,12 +203,12 @@ def test_an_objective_that_is_blind_to_people_does_not_choose_them() -> None:
     simulation = with_people(12)
     space = make_space(simulation, Budget(images=20))
     with pytest.raises(ConfigError, match="does not see who is in the images, but identity_attributes has person0"):
-        make_objective("frechet", space, simulation.measurements, simulation.identity, **OPTIONS)
+        make_objective("frechet", space, simulation.measured)
 
 
 def test_people_of_unknown_group_do_not_count() -> None:
     simulation = with_people(30, identities_per_cell=20)
-    embedding = embed_linear(simulation.measurements, simulation.cells, simulation.identity, **OPTIONS)
+    embedding = embed_linear(simulation.measured)
     unknown = simulation.identity <= 6
     groups = replace(simulation.groups, of_row=np.where(unknown, -1, simulation.groups.of_row))
     extended, report = add_group_effects(embedding, groups, simulation.identity, no_more, seed=0)
@@ -230,7 +224,7 @@ def test_adaptive_sampling_chooses_people_too() -> None:
     simulation = with_people(30, identities_per_cell=30)
     space = make_space(simulation, Budget(images=20, most=0.5))
     order = np.argsort(simulation.cells.of_row, kind="stable")
-    sampler = AdaptiveSampler(AdaptiveConfig(), space, simulation.identity, order, **OPTIONS)
+    sampler = AdaptiveSampler(AdaptiveConfig(), space, simulation.identity, order, target=TARGET, weighing=Weighing())
     rows = sampler.first()
     keep = np.isin(simulation.measurements.row, rows)
     measured = simulation.measurements

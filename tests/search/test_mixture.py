@@ -9,7 +9,7 @@ from finegpr.subset import Subset
 from search.loop import search
 from search.objectives import make_objective
 from search.optimizers import make_optimizer
-from search.simulation import TARGET, Simulation
+from search.simulation import Simulation
 from search.space import Budget, MixtureSpace, Space, SpaceConfig
 
 LEVELS = 3
@@ -79,9 +79,7 @@ def test_a_mixture_scores_at_least_as_well_as_the_best_subset(
     subsets = Space(simulation.cells, simulation.identity, BUDGET, seed=0)
     scores = []
     for name, space in (("subsets", subsets), ("mixtures", mixtures)):
-        objective = make_objective(
-            "mmd_linear", space, simulation.measurements, simulation.identity, target=TARGET, scale="standardised"
-        )
+        objective = make_objective("mmd_linear", space, simulation.measured)
         optimizer = make_optimizer("swarm", space, seed=0, evaluations=1500)
         result = search(space, objective, optimizer, tmp_path / name, evaluations=1500, config={}, num_random=0)
         again = make_optimizer("swarm", space, seed=0, evaluations=1500)

@@ -1,7 +1,7 @@
 import pytest
 
 from search.objectives import OBJECTIVES, make_objective
-from search.simulation import TARGET, Simulation
+from search.simulation import Simulation
 from search.space import Space
 from search.testing import OBJECTIVE_CHECKS
 
@@ -9,7 +9,5 @@ from search.testing import OBJECTIVE_CHECKS
 @pytest.mark.parametrize("check", OBJECTIVE_CHECKS)
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_contract(name: str, check: str, space: Space, simulation: Simulation) -> None:
-    objective = make_objective(
-        name, space, simulation.measurements, simulation.identity, target=TARGET, scale="standardised"
-    )
+    objective = make_objective(name, space, simulation.measured)
     OBJECTIVE_CHECKS[check](objective, space)

@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
+from finegpr.weighing import Weighing
 
 from finegpr.errors import ConfigError
+from search.measured import Measured
 from search.objectives import OBJECTIVES, QUADRATIC, make_objective
 from search.optimizers.baselines import enumerate_masks
 from search.simulation import TARGET, Simulation, simulate
@@ -12,9 +14,7 @@ from search.space import Budget, Space, SpaceConfig
 def test_a_score_is_the_form_at_the_expected_shares_of_the_manifest(
     name: str, simulation: Simulation, space: Space
 ) -> None:
-    objective = make_objective(
-        name, space, simulation.measurements, simulation.identity, target=TARGET, scale="standardised"
-    )
+    objective = make_objective(name, space, simulation.measured)
     masks = space.decode(np.random.default_rng(0).normal(size=(20, space.num_bits)))
     scores = objective.score([space.subset(mask) for mask in masks])
     np.testing.assert_array_equal(scores, objective.score_masks(masks))
@@ -26,9 +26,7 @@ def test_a_score_is_the_form_at_the_expected_shares_of_the_manifest(
 
 def test_shares_of_many_draws_score_as_expected(simulation: Simulation, space: Space) -> None:
     """mean_distance is linear in the shares: its score is the mean over manifests."""
-    objective = make_objective(
-        "mean_distance", space, simulation.measurements, simulation.identity, target=TARGET, scale="standardised"
-    )
+    objective = make_objective("mean_distance", space, simulation.measured)
     subset = space.subset(space.decode(np.random.default_rng(1).normal(size=(1, space.num_bits)))[0])
     counts = np.stack(
         [
@@ -41,9 +39,7 @@ def test_shares_of_many_draws_score_as_expected(simulation: Simulation, space: S
 
 
 def test_a_subset_outside_the_budget_has_no_score(simulation: Simulation, space: Space) -> None:
-    objective = make_objective(
-        "mmd_linear", space, simulation.measurements, simulation.identity, target=TARGET, scale="standardised"
-    )
+    objective = make_objective("mmd_linear", space, simulation.measured)
     mask = np.zeros((1, space.num_bits), dtype=bool)
     mask[0, [block.start for block in space.blocks]] = True
     assert np.isnan(objective.score_masks(mask)).all()
@@ -58,9 +54,7 @@ def test_matching_objectives_find_the_planted_cells(name: str) -> None:
     planted = space.mask(simulation.planted)
 
     def jaccard_of_best(name: str) -> float:
-        objective = make_objective(
-            name, space, simulation.measurements, simulation.identity, target=TARGET, scale="standardised"
-        )
+        objective = make_objective(name, space, simulation.measured)
         best = masks[np.nanargmin(objective.score_masks(masks))]
         return float((best & planted).sum() / (best | planted).sum())
 
@@ -76,9 +70,7 @@ def test_unmeasured_cells_are_filled_and_ranked_nearly_alike(name: str) -> None:
     masks = space.decode(np.random.default_rng(0).normal(size=(300, space.num_bits)))
     scores = []
     for simulation in (whole, part):
-        objective = make_objective(
-            name, space, simulation.measurements, simulation.identity, target=TARGET, scale="standardised"
-        )
+        objective = make_objective(name, space, simulation.measured)
         scores.append(objective.score_masks(masks))
     if name == "attribute_shares":  # the attributes of unmeasured cells are known
         assert objective.report is None
@@ -90,7 +82,17 @@ def test_unmeasured_cells_are_filled_and_ranked_nearly_alike(name: str) -> None:
 
 def test_an_unknown_objective_is_refused(simulation: Simulation, space: Space) -> None:
     with pytest.raises(ConfigError, match=f"no objective 'fid'; known: {', '.join(OBJECTIVES)}"):
-        make_objective("fid", space, simulation.measurements, simulation.identity, target=TARGET, scale="paper")
+        make_objective(
+            "fid",
+            space,
+            Measured(
+                measurements=simulation.measurements,
+                cells=None,
+                identity=simulation.identity,
+                target=TARGET,
+                weighing=Weighing(scale="paper"),
+            ),
+        )
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -98,9 +100,7 @@ def test_an_objective_says_what_it_is(name: str, simulation: Simulation, space: 
     kind = OBJECTIVES[name]
     assert kind.unit
     assert kind.cost
-    objective = make_objective(
-        name, space, simulation.measurements, simulation.identity, target=TARGET, scale="standardised"
-    )
+    objective = make_objective(name, space, simulation.measured)
     assert (objective.unit, objective.higher_is_better) == (kind.unit, kind.higher_is_better)
     assert bool(objective.estimate) == (name == "attribute_shares")
     if kind.quadratic:
@@ -114,12 +114,7 @@ def test_an_objective_says_what_it_is(name: str, simulation: Simulation, space: 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_the_same_measurements_give_the_same_scores(name: str, simulation: Simulation, space: Space) -> None:
     masks = space.decode(np.random.default_rng(3).normal(size=(20, space.num_bits)))
-    first, second = (
-        make_objective(
-            name, space, simulation.measurements, simulation.identity, target=TARGET, scale="standardised"
-        ).score_masks(masks)
-        for _ in range(2)
-    )
+    first, second = (make_objective(name, space, simulation.measured).score_masks(masks) for _ in range(2))
     np.testing.assert_array_equal(first, second)
 
 
@@ -131,4 +126,4 @@ def test_people_are_chosen_by_quadratic_objectives_only(name: str) -> None:
         simulation.cells, simulation.identity, Budget(images=24), seed=0, config=config, groups=simulation.groups
     )
     with pytest.raises(ConfigError, match=f"objective {name} does not see who is in the images"):
-        make_objective(name, space, simulation.measurements, simulation.identity, target=TARGET, scale="standardised")
+        make_objective(name, space, simulation.measured)

@@ -9,10 +9,10 @@ import pytest
 from pydantic import ValidationError
 
 from finegpr.errors import InputError, StateError
-from finegpr.measuring.results import Measurements
 from finegpr.subset import Subset
 from search.journal import JOURNAL
 from search.loop import search
+from search.measured import Measured
 from search.objectives import CellObjective, make_objective
 from search.optimizers import OPTIMIZERS, make_optimizer
 from search.optimizers.proposer import Optimizer
@@ -44,16 +44,13 @@ def problem() -> tuple[Simulation, Space]:
 def run(problem: tuple[Simulation, Space], folder: Path, **changes: Any) -> RoundsResult:
     simulation, space = problem
 
-    def objective(measurements: Measurements) -> CellObjective:
-        return make_objective(
-            "mmd_linear", space, measurements, simulation.identity, target=TARGET, scale="standardised"
-        )
+    def objective(measured: Measured) -> CellObjective:
+        return make_objective("mmd_linear", space, measured)
 
     def optimizer() -> Optimizer:
         return make_optimizer("random", space, seed=0, evaluations=EVALUATIONS)
 
     options: dict[str, Any] = {
-        "target": TARGET,
         "make_objective": objective,
         "make_optimizer": optimizer,
         "evaluations": EVALUATIONS,
@@ -63,7 +60,8 @@ def run(problem: tuple[Simulation, Space], folder: Path, **changes: Any) -> Roun
         **changes,
     }
     config = options.pop("config", RoundsConfig(stable_rounds=100))
-    return search_in_rounds(config, space, simulation.measurements, folder, **options)
+    measured = options.pop("measured", simulation.measured)
+    return search_in_rounds(config, space, measured, folder, **options)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +82,7 @@ def test_distances_to_some_of_the_target_are_means_over_those(problem: tuple[Sim
     """Against all pairs: the simulation's sketches are the whole of its images."""
     whole = problem[0].measurements
     images = np.array([3, 4, 11, 30])
-    part = of_target_images(whole, TARGET, images)
+    part = of_target_images(problem[0].measured, images).measurements
     for term, block in enumerate(whole.blocks):
         pairs = whole.sketch[:, None, block] - whole.target_sketch[TARGET][None, images, block]
         np.testing.assert_allclose(part.terms[TARGET][:, term], np.square(pairs).sum(axis=2).mean(axis=1), rtol=1e-4)
@@ -106,7 +104,7 @@ def test_all_of_the_target_is_what_was_measured(problem: tuple[Simulation, Space
             "other": problem[0].measurements.terms[TARGET],
         },
     )
-    same = of_target_images(whole, TARGET, np.arange(40))
+    same = of_target_images(replace(problem[0].measured, measurements=whole), np.arange(40)).measurements
     np.testing.assert_array_equal(same.terms[TARGET], whole.terms[TARGET])
     np.testing.assert_array_equal(same.target_constant[TARGET], np.arange(6.0))
     assert list(same.terms) == [TARGET]
@@ -115,9 +113,7 @@ def test_all_of_the_target_is_what_was_measured(problem: tuple[Simulation, Space
 def test_once_is_a_plain_search(problem: tuple[Simulation, Space], tmp_path: Path) -> None:
     simulation, space = problem
     result = run(problem, tmp_path / "rounds", config=RoundsConfig(rounds="once"))
-    objective = make_objective(
-        "mmd_linear", space, simulation.measurements, simulation.identity, target=TARGET, scale="standardised"
-    )
+    objective = make_objective("mmd_linear", space, simulation.measured)
     optimizer = make_optimizer("random", space, seed=0, evaluations=EVALUATIONS)
     plain = search(space, objective, optimizer, tmp_path / "plain", evaluations=EVALUATIONS, config={}, num_random=0)
     assert len(result.rounds) == 1
@@ -162,9 +158,7 @@ def test_a_choice_with_more_of_the_target_is_nearer_to_that_with_all(tmp_path: P
         result = run(
             (simulation, space),
             tmp_path / str(seed),
-            make_objective=lambda measurements, space=space, simulation=simulation: make_objective(
-                "mmd_linear", space, measurements, simulation.identity, target=TARGET, scale="standardised"
-            ),
+            make_objective=lambda measured, space=space: make_objective("mmd_linear", space, measured),
             make_optimizer=lambda space=space: make_optimizer("exhaustive", space, seed=0, evaluations=1000),
             evaluations=1000,
         )
@@ -182,8 +176,8 @@ def test_a_stable_choice_ends_the_rounds(problem: tuple[Simulation, Space], tmp_
     space = problem[1]
     seen: list[int] = []
 
-    def objective(measurements: Measurements) -> Constant:
-        seen.append(measurements.num_target[TARGET])
+    def objective(measured: Measured) -> Constant:
+        seen.append(measured.measurements.num_target[TARGET])
         return Constant(space, np.arange(space.num_bits) % 2 == 0)
 
     options = {"make_objective": objective, "config": RoundsConfig(rounds="every-image", stable_rounds=3)}

@@ -28,16 +28,8 @@ from search.space import Budget
 SHARES = {"attribute1": {"value0": 0.7, "value1": 0.3}, "attribute2": {"value0": 0.2, "value1": 0.3, "value2": 0.5}}
 
 
-def pool_of(simulation: Simulation, **changes: Any) -> Pool:
-    fields: dict[str, Any] = {
-        "cells": simulation.cells,
-        "identity": simulation.identity,
-        "measurements": simulation.measurements,
-        "target": TARGET,
-        "scale": "standardised",
-        "target_shares": SHARES,
-    }
-    return Pool(**{**fields, **changes})
+def pool_of(simulation: Simulation, *, target_shares: Any = SHARES, **changes: Any) -> Pool:
+    return Pool(measured=replace(simulation.measured, **changes), target_shares=target_shares)
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +59,10 @@ def test_contract(name: str, budget: Budget, pool: Pool) -> None:
     assert rows.dtype == np.int64
     assert rows.shape == (budget.images,)
     assert (np.diff(rows) > 0).all()
-    assert (pool.cells.of_row[rows] >= 0).all()
-    assert (pool.identity[rows] > 0).all()
+    assert (pool.measured.cells.of_row[rows] >= 0).all()
+    assert (pool.measured.identity[rows] > 0).all()
     if budget.identities is not None:
-        assert len(np.unique(pool.identity[rows])) == budget.identities
+        assert len(np.unique(pool.measured.identity[rows])) == budget.identities
     np.testing.assert_array_equal(rows, select(name, pool, budget, seed=1))
     assert any(not np.array_equal(rows, select(name, pool, budget, seed=seed)) for seed in range(2, 5))
 
@@ -207,7 +199,7 @@ def test_people_weigh_once() -> None:
 
 def test_a_value_the_target_never_has_is_never_drawn(pool: Pool) -> None:
     rows = select("importance", pool, Budget(images=200), seed=0)
-    assert set(np.unique(pool.cells.codes[pool.cells.of_row[rows], 1])) == {0, 1}
+    assert set(np.unique(pool.measured.cells.codes[pool.measured.cells.of_row[rows], 1])) == {0, 1}
     with pytest.raises(InputError, match="the images with values that the target has hold 4.. images of 18"):
         select("importance", pool, Budget(images=600), seed=0)
 
@@ -334,10 +326,10 @@ def test_snp_chooses_the_people_who_look_like_the_target() -> None:
     kinds = 3 * random.normal(size=(4, simulation.measurements.sketch.shape[1]))
     pool = looks(simulation, kinds[np.arange(120) % 4], kinds[2])
     rows = search_and_prune(pool, Budget(images=100, identities=25), seed=0)
-    assert set(pool.identity[rows] % 4) == {3}  # identities count from 1
+    assert set(pool.measured.identity[rows] % 4) == {3}  # identities count from 1
     rows = search_and_prune(pool, Budget(images=200, identities=40), seed=0)
-    assert np.count_nonzero(np.unique(pool.identity[rows]) % 4 == 3) > 15
-    assert len(np.unique(pool.identity[rows])) == 40
+    assert np.count_nonzero(np.unique(pool.measured.identity[rows]) % 4 == 3) > 15
+    assert len(np.unique(pool.measured.identity[rows])) == 40
 
 
 def test_snp_joins_clusters_where_the_target_is_of_two_kinds() -> None:
@@ -347,7 +339,7 @@ def test_snp_joins_clusters_where_the_target_is_of_two_kinds() -> None:
     kinds[2:] *= 3  # alone, a wrong kind halfway between the two would be nearer than either
     of_target = kinds[np.arange(60) % 2]
     pool = looks(simulation, kinds[np.arange(120) % 4], of_target)
-    people = np.unique(pool.identity[search_and_prune(pool, Budget(images=300), seed=0)])
+    people = np.unique(pool.measured.identity[search_and_prune(pool, Budget(images=300), seed=0)])
     assert set((people - 1) % 4) == {0, 1}
     assert len(people) > 50
 
@@ -363,7 +355,7 @@ def test_snp_takes_diverse_images() -> None:
     measured = replace(measured, sketch=sketch.astype(np.float32), median=np.ones(6))
     pool = pool_of(simulation, measurements=measured)
     rows = search_and_prune(pool, Budget(images=40, identities=20), seed=0)
-    assert np.count_nonzero(pool.cells.of_row[rows] == 4) == 20
+    assert np.count_nonzero(pool.measured.cells.of_row[rows] == 4) == 20
 
 
 def test_snp_chooses_measured_images_only() -> None:
@@ -374,7 +366,7 @@ def test_snp_chooses_measured_images_only() -> None:
     with pytest.raises(InputError, match="the measured images hold 90 images of 12 identities, .* measure more images"):
         search_and_prune(pool, Budget(images=91), seed=0)
     with pytest.raises(InputError, match="target 'duke' was not measured; measured targets: target"):
-        search_and_prune(replace(pool, target="duke"), Budget(images=10), seed=0)
+        search_and_prune(replace(pool, measured=replace(pool.measured, target="duke")), Budget(images=10), seed=0)
     other = replace(simulation.measurements, num_catalog=7)
     with pytest.raises(InputError, match="measurements of a catalog of 7 images"):
-        search_and_prune(replace(pool, measurements=other), Budget(images=10), seed=0)
+        search_and_prune(replace(pool, measured=replace(pool.measured, measurements=other)), Budget(images=10), seed=0)

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from finegpr.errors import ConfigError, StateError
 from finegpr.storage import write_table
+from finegpr.weighing import Weighing
 from search.loop import random_median, search
 from search.objectives import OBJECTIVES, make_objective
 from search.optimizers import make_optimizer
@@ -22,7 +23,7 @@ from search.report.figures import sweep as sweep_figures
 from search.report.sweep_page import Cost, chosen_shares, render
 from search.simulation import TARGET, Simulation, simulate
 from search.space import Budget, Space, SpaceConfig
-from search.sweep import SCHEMA, UNWEIGHED, Grid, Ground, SweepConfig, Sweeper, gain, read_sweep, to_table, weighed
+from search.sweep import SCHEMA, Grid, Ground, SweepConfig, Sweeper, gain, read_sweep, to_table
 
 
 def make_config(**changes: Any) -> SweepConfig:
@@ -108,9 +109,7 @@ def test_a_row_is_the_search_by_hand(simulation: Simulation, ground: Ground, tmp
     for number, point in enumerate(Grid(make_config())):
         budget = Budget(images=point.images, identities=point.identities, least=0.15, most=0.5)
         space = Space(simulation.cells, simulation.identity, budget, seed=point.seed)
-        objective = make_objective(
-            point.objective, space, simulation.measurements, simulation.identity, target=TARGET, scale="standardised"
-        )
+        objective = make_objective(point.objective, space, simulation.measured)
         optimizer = make_optimizer(point.optimizer, space, seed=point.seed, evaluations=30)
         expected = search(space, objective, optimizer, tmp_path / str(number), evaluations=30, config={})
         row = rows[number]
@@ -162,10 +161,12 @@ def test_weights_are_those_of_the_paper_s_sum(simulation: Simulation) -> None:
     measurements, layers = simulation.measurements, (0.1, 0.2, 0.3, 0.4, 0.0)
     terms = measurements.terms[TARGET].astype(np.float64)
     expected = 0.7 * sum(weight * terms[:, place] for place, weight in enumerate(layers)) + 0.5 * terms[:, 5]
-    changed = weighed(measurements, alpha=0.7, beta=0.5, layer_weights=layers)
-    np.testing.assert_allclose(changed.total(TARGET, "paper"), expected, rtol=1e-12)
-    usual = weighed(measurements, alpha=0.9, beta=1.0, layer_weights=(0.2,) * 5)
-    assert np.array_equal(usual.total(TARGET, "standardised"), measurements.total(TARGET, "standardised"))
+    changed = Weighing(scale="paper", alpha=0.7, beta=0.5, layer_weights=layers)
+    np.testing.assert_allclose(measurements.total(TARGET, changed), expected, rtol=1e-12)
+    usual = Weighing(alpha=0.9, beta=1.0, layer_weights=(0.2,) * 5)
+    assert usual == Weighing()
+    medians = np.array([2.0, 1.0, 4.0, 0.0, 1.0, 0.5])
+    np.testing.assert_allclose(usual.factors(medians), [0.09, 0.18, 0.045, 0.18, 0.18, 2.0], rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -176,7 +177,7 @@ def test_only_objectives_that_say_so_do_not_see_the_weights(name: str, ground: G
         Sweeper(config, ground).row(0, replace(point, layer_weights=weights))
         for weights in ((0.2,) * 5, (1.0, 0.0, 0.0, 0.0, 0.0))
     )
-    assert (usual["random_median"] == changed["random_median"]) == (name in UNWEIGHED)
+    assert (usual["random_median"] == changed["random_median"]) == (not OBJECTIVES[name].weighed)
 
 
 def test_a_search_that_cannot_be_done_is_a_row_with_one_line(frame: pd.DataFrame, ground: Ground) -> None:

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from finegpr.catalog import Catalog
 from finegpr.errors import ConfigError, InputError, StateError
+from finegpr.reid.job import run_job
 from finegpr.reid.label_free import MAX_PHOTOS, MIN_PHOTOS
 from finegpr.reid.recipes import recipe
 from finegpr.reid.train import Diverged
@@ -30,14 +31,7 @@ from search.analysis.true_ranking import CheckConfig, rank_by_training
 from search.journal import JOURNAL
 from search.loop import search
 from search.objectives.halving import halve, halving_cost
-from search.objectives.training import (
-    TRAININGS,
-    VALIDATION,
-    TrainingConfig,
-    run_in_turn,
-    run_training,
-    training_objective,
-)
+from search.objectives.training import TRAININGS, VALIDATION, TrainingConfig, run_in_turn, training_objective
 from search.optimizers import make_optimizer
 from search.space import Budget, Space
 
@@ -49,7 +43,7 @@ RUNGS = (0.25, 0.5, 1.0)
 def in_turn(fit):
     def run(trainings):
         for training in trainings:
-            run_training(training, fit=fit)
+            run_job(training, fit=fit)
 
     return run
 
@@ -57,7 +51,7 @@ def in_turn(fit):
 def in_threads(fit, workers):
     def run(trainings):
         with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(partial(run_training, fit=fit), reversed(trainings)))
+            list(pool.map(partial(run_job, fit=fit), reversed(trainings)))
 
     return run
 
@@ -351,14 +345,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from search.loop import search
 from search.optimizers import make_optimizer
-from search.objectives.training import TrainingConfig, run_training, training_objective
+from search.objectives.training import TrainingConfig, run_job, training_objective
 
 STUB = SimpleNamespace(**runpy.run_path(sys.argv[2]))
 folder = Path(sys.argv[1])
 
 def run(trainings):
     for training in trainings:
-        run_training(training, fit=STUB.stub_fit)
+        run_job(training, fit=STUB.stub_fit)
 
 objective = training_objective(
     TrainingConfig(train=STUB.train_config(), rungs=(0.25, 0.5, 1.0)), STUB.space(), STUB.source(), STUB.target(),

@@ -1,0 +1,53 @@
+"""What a finished run says, read again: its report's data, and the comparison as a table."""
+
+from pathlib import Path
+
+from rich.table import Table
+
+from cluster.progress import console, say
+from finegpr.errors import InputError
+from search.analysis.compare import ArmSummary
+from search.report.data import ReportData
+
+REPORT, REPORT_DATA, RESULTS = "report.html", "report.json", "results.json"
+
+
+def print_results(arms: tuple[ArmSummary, ...]) -> None:
+    """The comparison as one table."""
+    if not arms:
+        say("the target has no query and gallery, so no arm was scored")
+        return
+    table = Table(title=f"{arms[0].target}: mAP and rank-1 in percent")
+    for heading in ("arm", "mAP", "rank-1", "mAP - random", "95 % interval", "seeds"):
+        table.add_column(heading, justify="left" if heading == "arm" else "right")
+    rank = {summary.arm: summary for summary in arms if summary.metric == "rank-1"}
+    for summary in arms:
+        if summary.metric == "mAP":
+            difference = summary.difference
+            interval = (
+                f"{100 * difference.low:+.1f} to {100 * difference.high:+.1f}"
+                if difference is not None and difference.low is not None and difference.high is not None
+                else ""
+            )
+            table.add_row(
+                summary.arm,
+                _percent(summary),
+                _percent(rank[summary.arm]),
+                f"{100 * difference.mean:+.1f}" if difference is not None else "",
+                interval,
+                str(len(summary.seeds)),
+            )
+    console().print(table)
+
+
+def _percent(summary: ArmSummary) -> str:
+    return f"{100 * summary.mean.mean:.1f}" if summary.mean is not None else "failed"
+
+
+def read_report_data(root: Path) -> ReportData:
+    """The report data of a finished run. Raises InputError for a folder without, StateError for damaged ones."""
+    path = root / REPORT_DATA
+    try:
+        return ReportData.from_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        raise InputError(f"{root} has no readable {REPORT_DATA}; expected the folder of a finished run") from None
