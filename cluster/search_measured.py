@@ -11,8 +11,9 @@ import numpy as np
 from cluster.progress import progress, say
 from finegpr.arrays import Ints
 from finegpr.catalog import Catalog
-from finegpr.measuring.results import Measurements, Scale
+from finegpr.measuring.results import Measurements
 from finegpr.storage import write_bytes
+from finegpr.weighing import Scale
 from search.loop import Evaluate, Generation, SearchConfig, SearchResult
 from search.loop import search as search_space
 from search.objectives import CellObjective, make_objective

@@ -14,15 +14,7 @@ import torch
 from torch import Tensor
 
 from finegpr.errors import InputError
-
-ALPHA = 0.9
-BETA = 1.0
-LAYER_WEIGHT = 0.2
-
-STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
-CONTENT_LAYER = "relu4_2"
-NUM_STYLE_TERMS = len(STYLE_LAYERS)
-NUM_TERMS = NUM_STYLE_TERMS + 1
+from finegpr.weighing import ALPHA, BETA, LAYER_WEIGHT
 
 _GRAM_ROWS = 64
 

@@ -21,9 +21,9 @@ from pydantic import Field, ValidationError, model_validator
 from finegpr.arrays import Floats, Ints
 from finegpr.config import Config
 from finegpr.errors import AostError, ConfigError
-from finegpr.measuring.results import Measurements, Scale
-from finegpr.perceptual import ALPHA, BETA, LAYER_WEIGHT, NUM_STYLE_TERMS
+from finegpr.measuring.results import Measurements
 from finegpr.storage import read_table
+from finegpr.weighing import ALPHA, BETA, LAYER_WEIGHT, NUM_STYLE_TERMS, Scale, Weighing
 from search.loop import NUM_RANDOM, random_median, search
 from search.objectives import OBJECTIVES, CellObjective, make_objective
 from search.optimizers import check_optimizer, make_optimizer
@@ -222,19 +222,18 @@ class Ground:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Weighed(Measurements):
-    """Measurements whose terms weigh otherwise: ``weights_of_terms`` (6,) are alpha w_l for the styles, then beta."""
+    """Measurements whose terms weigh otherwise: with the weights of ``weighing``, at the scale that is asked for."""
 
-    weights_of_terms: Floats
+    weighing: Weighing
 
-    @property
-    def layer_weights(self) -> Floats:
-        return self.weights_of_terms
+    def factors(self, weighing: Weighing) -> Floats:
+        return replace(self.weighing, scale=weighing.scale).factors(self.median)
 
 
 def weighed(measurements: Measurements, *, alpha: float, beta: float, layer_weights: tuple[float, ...]) -> Measurements:
     """The same measurements, with D_total = alpha sum_l w_l D_l + beta D_content."""
     kept = {field.name: getattr(measurements, field.name) for field in fields(Measurements)}
-    return Weighed(**kept, weights_of_terms=np.array([*(alpha * weight for weight in layer_weights), beta]))
+    return Weighed(**kept, weighing=Weighing(alpha=alpha, beta=beta, layer_weights=layer_weights))
 
 
 class Sweeper:

@@ -17,10 +17,11 @@ from cluster.executors.base import Executor, MeasureJob
 from cluster.progress import progress, say
 from cluster.run.folder import differences
 from finegpr.arrays import Ints
+from finegpr.measuring.files import FORMAT, read_record, read_verified, withdraw
 from finegpr.measuring.measure import cell_order
 from finegpr.measuring.networks import find_weights
 from finegpr.measuring.reference import MeasureConfig, fit_settings
-from finegpr.measuring.results import FORMAT, Measurements, read_marker, read_verified, withdraw
+from finegpr.measuring.results import Measurements
 from finegpr.mixture import choice_from_record
 from finegpr.storage import write_arrays, write_sealed
 from finegpr.subset import Subset
@@ -50,7 +51,7 @@ class Rounds:
         rounds = cls(folder=folder, settings=settings, num_images=num_images)
         if not (folder / RECORD).exists():
             return rounds
-        record = read_marker(folder / RECORD)
+        record = read_record(folder / RECORD)
         if changes := differences(record["settings"], settings):
             say(f"  other settings ({'; '.join(changes[:6])}): the rounds begin anew")
             return rounds

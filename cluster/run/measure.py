@@ -5,6 +5,7 @@ from cluster.progress import progress, say
 from cluster.run.adaptive import measure_adaptively
 from cluster.run.state import TARGET, Run, note
 from finegpr.measuring.networks import find_weights as find_vgg_weights
+from finegpr.weighing import Weighing
 
 
 def measure(run: Run) -> None:
@@ -42,5 +43,5 @@ def measure(run: Run) -> None:
     run.keys["measure"] = run.measurements.fingerprint(TARGET)
     for warning in run.measurements.warnings:
         note(run, warning)
-    share = run.measurements.style_share(TARGET, config.scale)
+    share = run.measurements.style_share(TARGET, Weighing(scale=config.scale))
     say(f"  {run.measurements.weights}; style is {share:.1%} of the {config.scale} distance")

@@ -21,10 +21,11 @@ from cluster.run.state import TARGET, Run
 from finegpr.arrays import Ints
 from finegpr.catalog import WORLD, Catalog
 from finegpr.errors import InputError
-from finegpr.measuring.results import TERMS, Measurements
-from finegpr.measuring.results import read_marker as read_adaptive_marker
+from finegpr.measuring.files import read_record
+from finegpr.measuring.results import Measurements
 from finegpr.pixels.decode import BadImage, decode
 from finegpr.storage import canonical_hash, read_json, read_marker, write_bytes, write_json
+from finegpr.weighing import TERMS, Weighing
 from search.analysis.compare import ArmSummary, jaccard, summarise
 from search.analysis.explain import (
     distance_contour,
@@ -162,7 +163,8 @@ def _front(run: Run, main: str) -> tuple[Compromise, ...]:
 
 def _style_shares(run: Run) -> tuple[StyleShare, ...]:
     scale = run.config.measure.scale
-    return (StyleShare(target=run.target.title, scale=scale, share=run.measurements.style_share(TARGET, scale)),)
+    share = run.measurements.style_share(TARGET, Weighing(scale=scale))
+    return (StyleShare(target=run.target.title, scale=scale, share=share),)
 
 
 def _sizes(run: Run, main: str) -> dict[str, float]:
@@ -183,7 +185,7 @@ def _rounds(run: Run) -> tuple[tuple[Round, ...], str | None]:
     if run.config.adaptive is None:
         return (), None
     stage = next(stage for stage in run.folder.opened if stage.name == "measure")
-    record = read_adaptive_marker(stage.folder / RECORD)
+    record = read_record(stage.folder / RECORD)
     subsets = [decided["subset"] for decided in record["rounds"]]
     rounds = tuple(
         Round(

@@ -5,7 +5,8 @@ import numpy as np
 from finegpr.arrays import Ints
 from finegpr.catalog import Catalog
 from finegpr.errors import RefusedError
-from finegpr.measuring.results import Measurements, Scale
+from finegpr.measuring.results import Measurements
+from finegpr.weighing import Scale
 from search.analysis.fairness import FairnessConfig, identity_shifts, violations
 from search.objectives.attribute_shares import make_attribute_shares
 from search.selectors import select

@@ -17,16 +17,11 @@ from cluster.run.config import (
 from cluster.settings import override, validate
 from finegpr.catalog import Catalog
 from finegpr.errors import ConfigError
+from finegpr.measuring.files import DERIVED_MARKER, read_record
 from finegpr.measuring.reference import MeasureConfig
-from finegpr.measuring.results import (
-    DERIVED_MARKER,
-    TERMS,
-    Measurements,
-    Scale,
-    basis_hash,
-    read_marker,
-)
+from finegpr.measuring.results import Measurements, basis_hash
 from finegpr.storage import locked
+from finegpr.weighing import TERMS, Scale, Weighing
 
 LISTED = ", ".join(TERMS)
 
@@ -80,7 +75,7 @@ def _measure_from_sketches(verb: options.Measure, base: Path) -> dict[str, Any]:
     say("from sketches: one process, without Ray")
     with locked(verb.output), progress("measuring targets", "images") as tick:
         measured = retarget(config, base, targets, verb.output, progress=tick)
-    errors = read_marker(verb.output / DERIVED_MARKER)["errors"]
+    errors = read_record(verb.output / DERIVED_MARKER)["errors"]
     for name, error in errors.items():
         say(f"  {name} was measured; its distances from sketches miss these by, in standard deviations, {LISTED}:")
         _say_rows(error)
@@ -89,7 +84,7 @@ def _measure_from_sketches(verb: options.Measure, base: Path) -> dict[str, Any]:
 
 def _tell(measured: Measurements, folder: Path, scale: Scale) -> dict[str, Any]:
     """Say what came of measuring into ``folder``, and return it as facts."""
-    shares = {name: measured.style_share(name, scale) for name in measured.terms}
+    shares = {name: measured.style_share(name, Weighing(scale=scale)) for name in measured.terms}
     for warning in measured.warnings:
         say(f"  {warning}")
     for name, share in shares.items():

@@ -10,9 +10,7 @@ from cluster.progress import say
 from finegpr.arrays import Ints
 from finegpr.catalog import Catalog
 from finegpr.errors import ConfigError
-from finegpr.measuring.results import (
-    read_measurements,
-)
+from finegpr.measuring.results import read_measurements
 from finegpr.subset import Subset
 
 

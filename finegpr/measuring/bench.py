@@ -34,10 +34,11 @@ from finegpr.measuring.measure import measure_shard
 from finegpr.measuring.meter import Meter
 from finegpr.measuring.networks import DTYPES, VGG19, Precision, Weights, find_weights
 from finegpr.measuring.reference import MeasureConfig, fit_reference
-from finegpr.perceptual import CONTENT_LAYER, NUM_TERMS, content_vector, style_vector
+from finegpr.perceptual import content_vector, style_vector
 from finegpr.pixels.decode import decode, load, resize
 from finegpr.pixels.prefetch import Decoder
 from finegpr.remote import AnyPath
+from finegpr.weighing import CONTENT_LAYER, NUM_TERMS
 
 Network = Literal["vgg19", "cheap"]
 

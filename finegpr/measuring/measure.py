@@ -17,18 +17,10 @@ from finegpr import storage
 from finegpr.arrays import Ints
 from finegpr.catalog import Catalog, Cells
 from finegpr.errors import InputError
+from finegpr.measuring.files import FORMAT, PLAN, PLAN_MARKER, read_record, shard_paths, withdraw
 from finegpr.measuring.meter import Meter
 from finegpr.measuring.reference import MeasureConfig, Reference, fit_reference, priorities
-from finegpr.measuring.results import (
-    FORMAT,
-    PLAN,
-    PLAN_MARKER,
-    Measurements,
-    read_marker,
-    read_measurements,
-    shard_paths,
-    withdraw,
-)
+from finegpr.measuring.results import Measurements, read_measurements
 from finegpr.remote import AnyPath
 
 __all__ = [
@@ -128,7 +120,7 @@ def pending_shards(folder: Path, catalog: Catalog) -> list[int]:
     """Shards of the plan that are unfinished, of other inputs, or hold a bad image whose file has changed since."""
     return [
         index
-        for index, inputs in enumerate(read_marker(folder / PLAN_MARKER)["shards"])
+        for index, inputs in enumerate(read_record(folder / PLAN_MARKER)["shards"])
         if not is_finished(folder, index, inputs, catalog)
     ]
 
@@ -138,7 +130,7 @@ def is_finished(folder: Path, index: int, inputs: str, catalog: Catalog) -> bool
     path, marker_path = shard_paths(folder, index)
     if not (path.exists() and marker_path.exists()):
         return False
-    marker = read_marker(marker_path)
+    marker = read_record(marker_path)
     return marker["inputs"] == inputs and all(
         _stamp(catalog.root / bad) == stamp for bad, _, stamp in marker["quarantine"]
     )

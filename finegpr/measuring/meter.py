@@ -15,9 +15,9 @@ from torch import Tensor
 from finegpr.arrays import Ints
 from finegpr.catalog import Catalog
 from finegpr.errors import StateError
+from finegpr.measuring.files import shard_schema
 from finegpr.measuring.networks import Weights, find_weights
 from finegpr.measuring.reference import MeasureConfig, build_network, fit_settings, load_reference
-from finegpr.measuring.results import shard_schema
 from finegpr.pixels.allocator import give_back_freed_blocks
 from finegpr.pixels.prefetch import Decoder, Reading
 from finegpr.pixels.transfer import OnHost, on_device

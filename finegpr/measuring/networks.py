@@ -20,8 +20,9 @@ from torchvision.models import vgg as architecture
 
 from finegpr.arrays import Singles
 from finegpr.errors import AostError, InputError
-from finegpr.perceptual import STYLE_LAYERS, content_vector, style_vector
+from finegpr.perceptual import content_vector, style_vector
 from finegpr.storage import file_sha256, read_arrays, write_arrays
+from finegpr.weighing import STYLE_LAYERS
 
 Precision = Literal["float32", "bf16"]
 DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "bf16": torch.bfloat16}
@@ -108,7 +109,8 @@ def find_weights(weights: str, *, seed: int) -> Weights:
     path = imagenet_path()
     if not path.exists():
         raise InputError(
-            f"no ImageNet weights at {path}; on a machine with network run `python -m finegpr.measuring.networks {path.name}` and "
+            f"no ImageNet weights at {path}; on a machine with network run "
+            f"`python -m finegpr.measuring.networks {path.name}` and "
             "copy the file there (or set AOST_WEIGHTS to its folder), or choose weights: random"
         )
     return read_weights(path, name="ImageNet")

@@ -18,24 +18,15 @@ from finegpr.arrays import Floats, Ints, Singles
 from finegpr.catalog import Catalog
 from finegpr.config import Config
 from finegpr.errors import InputError
+from finegpr.measuring.files import FORMAT, REFERENCE, REFERENCE_MARKER, SUMMARY, read_record, read_verified, withdraw
 from finegpr.measuring.networks import VGG19, Precision, Weights, find_weights
-from finegpr.measuring.results import (
-    FORMAT,
-    REFERENCE,
-    REFERENCE_MARKER,
-    SUMMARY,
-    Scale,
-    read_marker,
-    read_verified,
-    withdraw,
-)
 from finegpr.measuring.sketch import Basis, fit_basis
-from finegpr.perceptual import NUM_STYLE_TERMS, NUM_TERMS
 from finegpr.pixels.allocator import give_back_freed_blocks, keep_freed_blocks
 from finegpr.pixels.decode import check_quarantine
 from finegpr.pixels.prefetch import Decoder
 from finegpr.pixels.transfer import on_device
 from finegpr.remote import AnyPath
+from finegpr.weighing import NUM_STYLE_TERMS, NUM_TERMS, Scale
 
 
 class MeasureConfig(Config):
@@ -143,7 +134,7 @@ def fit_reference(
     fingerprints = [[name, catalog.fingerprint] for name, catalog in targets.items()]
     inputs = storage.canonical_hash([FORMAT, settings, source.fingerprint, fingerprints])
     marker_path = folder / REFERENCE_MARKER
-    if marker_path.exists() and read_marker(marker_path)["inputs"] == inputs and (folder / REFERENCE).exists():
+    if marker_path.exists() and read_record(marker_path)["inputs"] == inputs and (folder / REFERENCE).exists():
         return load_reference(folder)
 
     network = build_network(config, weights)
@@ -184,7 +175,7 @@ def target_warnings(name: str, num_images: int) -> list[str]:
 
 def load_reference(folder: Path) -> Reference:
     """Read what ``fit_reference`` wrote. Raises StateError when it is missing or damaged."""
-    marker = read_marker(folder / REFERENCE_MARKER)
+    marker = read_record(folder / REFERENCE_MARKER)
     arrays = {
         key: torch.from_numpy(array) for key, array in read_verified(folder / REFERENCE, marker["sha256"]).items()
     }

@@ -1,27 +1,13 @@
 """Measurements: the distances of every measured image to every target, and the sketches. What search reads.
 
-A measurement folder holds, in the order of writing:
-
-    reference.safetensors   per term: basis and, per target, the mean vector; read by the meters only
-    summary.safetensors     median (6,), and per target its sketch (m, S) and constant (6,)
-    reference.json          finish marker of both: what they were made from, their SHA-256, weights, targets, warnings
-    plan.safetensors        row and cell of every image to measure, and the offsets of the shards
-    plan.json               finish marker of the plan: for every shard the hash of what it is made from
-    shard-00012.parquet     columns of ``shard_schema``
-    shard-00012.json        finish marker of a shard: its inputs' hash, its SHA-256, its bad images
-
-A derived folder (``finegpr.measuring.retarget``) holds new targets only, for the images of another folder, its base:
-
-    target-0123456789ab.safetensors   sketch (m, S), constant (6,), mean (S,) and rest (6,): see ``distances``
-    target-0123456789ab.json          finish marker of a target, named by the hash of what it is made from
-    derived.json            finish marker: where the base lies, the SHA-256 of its markers, the targets by name
+The files they are read from are described in ``finegpr.measuring.files``.
 """
 
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,16 +17,22 @@ from numpy.typing import NDArray
 from finegpr import storage
 from finegpr.arrays import Floats, Ints, Singles
 from finegpr.errors import StateError
-from finegpr.measuring.sketch import estimated_distances
-from finegpr.perceptual import ALPHA, BETA, LAYER_WEIGHT, NUM_STYLE_TERMS, NUM_TERMS, STYLE_LAYERS
+from finegpr.measuring.files import (
+    DERIVED_MARKER,
+    PLAN,
+    PLAN_MARKER,
+    REFERENCE_MARKER,
+    SUMMARY,
+    marker_hashes,
+    read_record,
+    read_verified,
+    shard_paths,
+    shard_schema,
+    target_paths,
+)
 from finegpr.pixels.decode import check_quarantine
+from finegpr.weighing import NUM_STYLE_TERMS, NUM_TERMS, TERMS, Weighing
 
-FORMAT = 2
-REFERENCE, SUMMARY, REFERENCE_MARKER = "reference.safetensors", "summary.safetensors", "reference.json"
-PLAN, PLAN_MARKER = "plan.safetensors", "plan.json"
-DERIVED_MARKER = "derived.json"
-
-TERMS = (*STYLE_LAYERS, "content")
 ROWS_AT_ONCE = 65_536  # of the estimated distances, which are computed in float64
 
 MAX_OFF_BASIS = 0.25
@@ -50,37 +42,6 @@ On MiniGPR (results/sketch-error.md) the error of distances to new targets grew 
 like this (95th percentile in standard deviations over images, lowest Spearman): 16 %: 1 %, 0.9995; 24 %: 5 %, 0.996;
 29 %: 13 %, 0.977; 36 %: 21 %, 0.94.
 """
-
-Scale = Literal["paper", "standardised"]
-
-
-def shard_paths(folder: Path, index: int) -> tuple[Path, Path]:
-    """Table and finish marker of one shard."""
-    return folder / f"shard-{index:05d}.parquet", folder / f"shard-{index:05d}.json"
-
-
-def target_paths(folder: Path, key: str) -> tuple[Path, Path]:
-    """Arrays and finish marker of a target of a derived folder, made from the inputs with hash ``key``."""
-    return folder / f"target-{key[:12]}.safetensors", folder / f"target-{key[:12]}.json"
-
-
-def shard_schema(targets: list[str], num_coordinates: int) -> pa.Schema:
-    """Columns of a shard, one row per image; every number is zero where ``ok`` is False.
-
-    norms: |u - mean|^2 per term; sketch: coordinates in units of each term's spread; terms/T: mean over target T.
-    """
-    per_term = pa.list_(pa.float32(), NUM_TERMS)
-    return pa.schema(
-        [
-            ("row", pa.int64()),
-            ("ok", pa.bool_()),
-            ("reason", pa.string()),
-            ("norms", per_term),
-            ("off_basis", per_term),
-            ("sketch", pa.list_(pa.float16(), num_coordinates)),
-            *((f"terms/{target}", per_term) for target in targets),
-        ]
-    )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -141,7 +102,7 @@ class Measurements:
     def distances(self, *, mean: Floats, rest: Floats) -> Floats:
         """|u - t|^2 (n, 6) estimated from sketches, t with coordinates ``mean`` (S,), and ``rest`` (6,) off the basis.
 
-        See ``sketch.estimated_distances`` for the error.
+        See ``estimated_distances`` for the error.
         """
         estimated = np.empty((len(self.row), NUM_TERMS))
         for start in range(0, len(estimated), ROWS_AT_ONCE):
@@ -156,37 +117,52 @@ class Measurements:
                 )
         return estimated
 
-    @property
-    def layer_weights(self) -> Floats:
-        """(6,): alpha w_l for the style terms, beta for content."""
-        return np.array([ALPHA * LAYER_WEIGHT] * NUM_STYLE_TERMS + [BETA])
+    def factors(self, weighing: Weighing) -> Floats:
+        """(6,) factors with D_total = terms @ factors."""
+        return weighing.factors(self.median)
 
-    def term_weights(self, scale: Scale) -> Floats:
-        """(6,) factors with D_total = terms @ factors; ``standardised`` divides each term by its median."""
-        if scale == "paper":
-            return self.layer_weights
-        return self.layer_weights / np.where(self.median > 0, self.median, 1.0)
-
-    def total(self, target: str, scale: Scale) -> Floats:
+    def total(self, target: str, weighing: Weighing) -> Floats:
         """D_total (n,) of every image to the target."""
-        return self.terms[target].astype(np.float64) @ self.term_weights(scale)
+        return self.terms[target].astype(np.float64) @ self.factors(weighing)
 
-    def style_share(self, target: str, scale: Scale) -> float:
+    def style_share(self, target: str, weighing: Weighing) -> float:
         """Share of D_total, summed over all images, that comes from the style terms, in [0, 1]."""
-        parts = self.terms[target].astype(np.float64).sum(axis=0) * self.term_weights(scale)
+        parts = self.terms[target].astype(np.float64).sum(axis=0) * self.factors(weighing)
         return float(parts[:NUM_STYLE_TERMS].sum() / parts.sum()) if parts.sum() > 0 else 0.0
 
-    def phi(self, scale: Scale) -> Singles:
+    def phi(self, weighing: Weighing) -> Singles:
         """Embedding (n, S) with |phi_i - phi_j|^2 ~ D_total between two images."""
-        return self.sketch * self._coordinate_weights(scale)
+        return self.sketch * self._coordinate_weights(weighing)
 
-    def target_phi(self, target: str, scale: Scale) -> Singles:
+    def target_phi(self, target: str, weighing: Weighing) -> Singles:
         """The same embedding of the target's images, (m, S)."""
-        return self.target_sketch[target] * self._coordinate_weights(scale)
+        return self.target_sketch[target] * self._coordinate_weights(weighing)
 
-    def _coordinate_weights(self, scale: Scale) -> Singles:
+    def _coordinate_weights(self, weighing: Weighing) -> Singles:
         sizes = [block.stop - block.start for block in self.blocks]
-        return np.repeat(np.sqrt(self.term_weights(scale)), sizes).astype(np.float32)
+        return np.repeat(np.sqrt(self.factors(weighing)), sizes).astype(np.float32)
+
+
+def estimated_distances(
+    sketch: Singles,
+    norms: Singles,
+    off_basis: Singles,
+    *,
+    mean: Floats,
+    rest: float,
+) -> Floats:
+    """|u - t|^2 (n,) from coordinates (n, k), norms and shares off the basis (n,) of images, as ``project`` gives.
+
+    t is known by its coordinates ``mean`` (k,) and the squared length ``rest`` of what lies off the basis. There only
+    the lengths of both are known, so -2 <u, t> is missing: at most 2 sqrt(norms off_basis rest). Stored coordinates are
+    rounded to half precision while norms are not; brought back to their exact length, their error is almost orthogonal
+    to u, which costs 1e-3 |u| times the distance of t from the line through u, and 1e-6 |u|^2 where t = u.
+    """
+    coordinates = sketch.astype(np.float64)
+    outside = norms.astype(np.float64) * off_basis
+    length = np.square(coordinates).sum(axis=1)
+    scale = np.sqrt(np.divide(norms - outside, length, out=np.ones_like(length), where=length > 0))
+    return np.asarray(np.square(coordinates * scale[:, None] - mean).sum(axis=1) + outside + rest)
 
 
 def read_measurements(folder: Path) -> Measurements:
@@ -205,9 +181,9 @@ def read_measurements(folder: Path) -> Measurements:
 
 
 def _read_measured(folder: Path) -> Measurements:
-    reference = read_marker(folder / REFERENCE_MARKER)
+    reference = read_record(folder / REFERENCE_MARKER)
     summary = read_verified(folder / SUMMARY, reference["summary_sha256"])
-    plan = read_marker(folder / PLAN_MARKER)
+    plan = read_record(folder / PLAN_MARKER)
     planned = read_verified(folder / PLAN, plan["sha256"])
     targets: list[str] = list(reference["targets"])
     blocks = to_blocks(reference["num_coordinates"])
@@ -251,7 +227,7 @@ def _read_measured(folder: Path) -> Measurements:
 
 
 def _read_derived(folder: Path) -> Measurements:
-    marker = read_marker(folder / DERIVED_MARKER)
+    marker = read_record(folder / DERIVED_MARKER)
     base = Path(os.path.normpath(folder.resolve() / marker["base"]["path"]))
     if not base.is_dir():
         raise StateError(
@@ -269,10 +245,10 @@ def _read_derived(folder: Path) -> Measurements:
         path, marker_path = target_paths(folder, key)
         if not marker_path.exists() or storage.file_sha256(marker_path) != sha256:
             raise StateError(f"{marker_path} is missing or damaged; delete it and run the same command again")
-        target = read_marker(marker_path)
+        target = read_record(marker_path)
         targets[name] = read_verified(path, target["sha256"])
         bad += [(image, reason, name) for image, reason in target["quarantine"]]
-    settings = read_marker(base / REFERENCE_MARKER)["settings"]
+    settings = read_record(base / REFERENCE_MARKER)["settings"]
     of_source = measured.quarantine[measured.quarantine["of"] == "source"]
     return replace(
         measured,
@@ -315,53 +291,13 @@ def to_blocks(num_coordinates: list[int]) -> list[slice]:
 def basis_hash(folder: Path) -> str:
     """SHA-256 of the fitted numbers of a measurement's sketch basis, which new targets do not change."""
     if (folder / DERIVED_MARKER).exists():
-        return str(read_marker(folder / DERIVED_MARKER)["base"]["basis"])
-    return str(read_marker(folder / REFERENCE_MARKER)["basis"])
-
-
-def shard_markers(folder: Path) -> list[Path]:
-    """The finish markers of all shards of the plan."""
-    return [shard_paths(folder, index)[1] for index in range(len(read_marker(folder / PLAN_MARKER)["shards"]))]
-
-
-def marker_hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 of every finish marker of a measurement, by name; each of them vouches for its file.
-
-    Raises StateError when the measurement is unfinished.
-    """
-    paths = [folder / REFERENCE_MARKER, folder / PLAN_MARKER, *shard_markers(folder)]
-    if missing := [path.name for path in paths if not path.exists()]:
-        raise StateError(
-            f"{folder} is unfinished: {missing[0]}{f' and {len(missing) - 1} more' if missing[1:] else ''} missing; "
-            "run the `aost measure` command that began it again"
-        )
-    return {path.name: storage.file_sha256(path) for path in paths}
-
-
-def read_marker(path: Path) -> dict[str, Any]:
-    """A JSON marker of this folder. Raises StateError when it is missing, damaged or of another format."""
-    marker = storage.read_sealed(path)
-    if marker.get("format") != FORMAT:
-        raise StateError(f"{path} is not of measurement format {FORMAT}; delete its folder and measure again")
-    return marker
-
-
-def withdraw(marker_path: Path) -> None:
-    """Remove a finish marker before its file is replaced, so that it never vouches for the new one."""
-    with storage.writing(marker_path):
-        marker_path.unlink(missing_ok=True)
-
-
-def read_verified(path: Path, sha256: str) -> dict[str, NDArray[Any]]:
-    """Arrays of this folder. Raises StateError when the file is missing or has another SHA-256."""
-    if not path.exists():
-        raise StateError(f"{path} is missing; run the same command again")
-    return storage.read_arrays(path, expected_sha256=sha256)
+        return str(read_record(folder / DERIVED_MARKER)["base"]["basis"])
+    return str(read_record(folder / REFERENCE_MARKER)["basis"])
 
 
 def _read_shard(folder: Path, index: int, inputs: str, schema: pa.Schema) -> tuple[pa.Table, dict[str, Any]]:
     path, marker_path = shard_paths(folder, index)
-    marker = read_marker(marker_path)
+    marker = read_record(marker_path)
     if marker["inputs"] != inputs:
         raise StateError(f"{path} was measured from other inputs; run the same command again")
     if not path.exists() or storage.file_sha256(path) != marker["sha256"]:

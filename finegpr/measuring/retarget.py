@@ -18,6 +18,16 @@ from finegpr.arrays import Floats
 from finegpr.catalog import Catalog
 from finegpr.config import Config
 from finegpr.errors import ConfigError, InputError, StateError
+from finegpr.measuring.files import (
+    DERIVED_MARKER,
+    FORMAT,
+    PLAN_MARKER,
+    REFERENCE_MARKER,
+    marker_hashes,
+    read_record,
+    target_paths,
+    withdraw,
+)
 from finegpr.measuring.networks import Weights, find_weights
 from finegpr.measuring.reference import (
     MeasureConfig,
@@ -29,24 +39,10 @@ from finegpr.measuring.reference import (
     require_images,
     target_warnings,
 )
-from finegpr.measuring.results import (
-    DERIVED_MARKER,
-    FORMAT,
-    MAX_OFF_BASIS,
-    PLAN_MARKER,
-    REFERENCE_MARKER,
-    TERMS,
-    Measurements,
-    Scale,
-    basis_advice,
-    marker_hashes,
-    read_marker,
-    read_measurements,
-    target_paths,
-    withdraw,
-)
+from finegpr.measuring.results import MAX_OFF_BASIS, Measurements, basis_advice, read_measurements
 from finegpr.measuring.sketch import Basis
 from finegpr.pixels.allocator import give_back_freed_blocks
+from finegpr.weighing import TERMS, Scale
 
 Progress = Callable[[int, int], None]
 
@@ -85,7 +81,7 @@ def retarget(
     require_images(targets)
     _check_folders(base, folder)
     markers = marker_hashes(base)
-    fitted = read_marker(base / REFERENCE_MARKER)
+    fitted = read_record(base / REFERENCE_MARKER)
     settings = fitted["settings"]
     measuring, weights = _settings(config, fitted, base)
     reference = load_reference(base)
@@ -97,7 +93,7 @@ def retarget(
     }
     pending = [name for name, key in keys.items() if not _is_finished(folder, key)]
     _fit(measuring, weights, reference, {name: targets[name] for name in pending}, folder, keys, progress)
-    counts = {name: read_marker(target_paths(folder, key)[1])["num_images"] for name, key in keys.items()}
+    counts = {name: read_record(target_paths(folder, key)[1])["num_images"] for name, key in keys.items()}
     marker = {
         "format": FORMAT,
         "base": {
@@ -117,7 +113,7 @@ def _check_folders(base: Path, folder: Path) -> None:
     if not base.is_dir():
         raise InputError(f"no folder {base}; expected one that `aost measure` has written")
     if (base / DERIVED_MARKER).exists():
-        origin = read_marker(base / DERIVED_MARKER)["base"]["path"]
+        origin = read_record(base / DERIVED_MARKER)["base"]["path"]
         raise ConfigError(
             f"{base} holds targets only, without sketches; give the measurement they belong to, "
             f"{os.path.normpath(base / origin)}"
@@ -196,7 +192,7 @@ def project_mean(bases: tuple[Basis, ...], target: TargetStatistics) -> tuple[Fl
 
 def _is_finished(folder: Path, key: str) -> bool:
     path, marker_path = target_paths(folder, key)
-    return path.exists() and marker_path.exists() and read_marker(marker_path)["inputs"] == key
+    return path.exists() and marker_path.exists() and read_record(marker_path)["inputs"] == key
 
 
 def _fit(

@@ -6,11 +6,9 @@ the vectors are far longer than the sample.
 
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from finegpr.arrays import Floats, Singles
 from finegpr.storage import canonical_hash, sha256
 
 SMALLEST_EIGENVALUE = 2e-6  # of the largest; below it the directions are rounding noise, and then NaN
@@ -78,28 +76,6 @@ def fit_basis(vectors: Tensor, num_coordinates: int) -> Basis:
         spread=float(norms.mean()),
         median=float(pairs.median()) if len(pairs) else 0.0,
     )
-
-
-def estimated_distances(
-    sketch: Singles,
-    norms: Singles,
-    off_basis: Singles,
-    *,
-    mean: Floats,
-    rest: float,
-) -> Floats:
-    """|u - t|^2 (n,) from the images' coordinates (n, k), and norms and shares off the basis (n,) as ``project`` gives.
-
-    t is known by its coordinates ``mean`` (k,) and the squared length ``rest`` of what lies off the basis. There only
-    the lengths of both are known, so -2 <u, t> is missing: at most 2 sqrt(norms off_basis rest). Stored coordinates are
-    rounded to half precision while norms are not; brought back to their exact length, their error is almost orthogonal
-    to u, which costs 1e-3 |u| times the distance of t from the line through u, and 1e-6 |u|^2 where t = u.
-    """
-    coordinates = sketch.astype(np.float64)
-    outside = norms.astype(np.float64) * off_basis
-    length = np.square(coordinates).sum(axis=1)
-    scale = np.sqrt(np.divide(norms - outside, length, out=np.ones_like(length), where=length > 0))
-    return np.asarray(np.square(coordinates * scale[:, None] - mean).sum(axis=1) + outside + rest)
 
 
 def _inner_products(centred: Tensor) -> Tensor:

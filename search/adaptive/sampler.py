@@ -27,7 +27,8 @@ from search.optimizers.polish import neighbours
 from search.space import Space
 
 if TYPE_CHECKING:
-    from finegpr.measuring.results import Measurements, Scale
+    from finegpr.measuring.results import Measurements
+    from finegpr.weighing import Scale
 
 PAIRED = 0.15  # share of the seed's cells that give a second image: without pairs no variance would be known
 NUM_RANDOM = 200  # subsets whose median score is the unit of regret; the best of them are starts

@@ -18,8 +18,8 @@ from scipy import sparse
 
 from finegpr.arrays import Floats, Ints
 from finegpr.mixture import Mixture
-from finegpr.perceptual import NUM_STYLE_TERMS
 from finegpr.subset import Subset
+from finegpr.weighing import NUM_STYLE_TERMS, Weighing
 from search.analysis.records import Contour, Effect, Importance, Spread
 from search.objectives.embedding import CellEmbedding
 from search.objectives.mean_distance import embed_distance
@@ -27,7 +27,8 @@ from search.objectives.surrogate import SurrogateReport, fit_reported
 
 if TYPE_CHECKING:
     from finegpr.catalog import Catalog, Cells
-    from finegpr.measuring.results import Measurements, Scale
+    from finegpr.measuring.results import Measurements
+    from finegpr.weighing import Scale
     from search.objectives import CellObjective
 
 NUM_DRAWS = 400
@@ -203,7 +204,7 @@ def distance_spreads(
     source: "Catalog", measurements: "Measurements", *, target: str, scale: "Scale"
 ) -> tuple[Spread, ...]:
     """How D_total spreads over the measured images with each value, of every attribute with two values or more."""
-    total = measurements.total(target, scale)
+    total = measurements.total(target, Weighing(scale=scale))
     frame = source.frame.iloc[measurements.row]
     spreads = []
     for attribute in source.attributes:
@@ -237,7 +238,11 @@ def distance_contour(
     frame = source.frame.iloc[measurements.row]
     # The attribute with more values goes down the page, where there is room.
     rows, columns = sorted((frame[first.attribute], frame[second.attribute]), key=lambda column: -column.nunique())
-    means = pd.Series(measurements.total(target, scale)).groupby([rows.array, columns.array], observed=True).mean()
+    means = (
+        pd.Series(measurements.total(target, Weighing(scale=scale)))
+        .groupby([rows.array, columns.array], observed=True)
+        .mean()
+    )
     table = means.unstack()
     return Contour(
         quantity="D_total",

@@ -24,7 +24,8 @@ from search.objectives.surrogate import SurrogateReport
 from search.space import Space
 
 if TYPE_CHECKING:
-    from finegpr.measuring.results import Measurements, Scale
+    from finegpr.measuring.results import Measurements
+    from finegpr.weighing import Scale
 
 
 OBJECTIVES: Mapping[str, Kind] = {

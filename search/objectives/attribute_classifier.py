@@ -8,11 +8,13 @@ from scipy import optimize
 
 from finegpr.arrays import Floats, Ints
 from finegpr.errors import InputError
+from finegpr.weighing import Weighing
 from search.objectives.embedding import measured_images
 
 if TYPE_CHECKING:
     from finegpr.catalog import Cells
-    from finegpr.measuring.results import Measurements, Scale
+    from finegpr.measuring.results import Measurements
+    from finegpr.weighing import Scale
 
 NUM_FOLDS = 3  # of people
 MAX_IMAGES = 20_000  # that a classifier is trained on
@@ -65,10 +67,10 @@ def read_attributes(
             f"got {len(people)}; measure more"
         )
     fold = (np.random.default_rng(SEED).permutation(len(people)) % NUM_FOLDS)[of_image.reshape(-1)]
-    phi = measurements.phi(scale)[keep].astype(np.float64)
+    phi = measurements.phi(Weighing(scale=scale))[keep].astype(np.float64)
     origin, spread = phi.mean(axis=0), phi.std(axis=0)
     unit = np.maximum(spread + SPREAD_FLOOR * np.median(spread), 1e-300)
-    goal = (measurements.target_phi(target, scale).astype(np.float64) - origin) / unit
+    goal = (measurements.target_phi(target, Weighing(scale=scale)).astype(np.float64) - origin) / unit
     phi -= origin
     phi /= unit
     readings = []

@@ -18,7 +18,8 @@ from search.objectives.calibration import Calibration, calibrate
 
 if TYPE_CHECKING:
     from finegpr.catalog import Cells
-    from finegpr.measuring.results import Measurements, Scale
+    from finegpr.measuring.results import Measurements
+    from finegpr.weighing import Scale
 
 EM_STEPS = 200
 

@@ -11,7 +11,8 @@ from search.objectives.surrogate import SurrogateReport
 
 if TYPE_CHECKING:
     from finegpr.catalog import Cells
-    from finegpr.measuring.results import Measurements, Scale
+    from finegpr.measuring.results import Measurements
+    from finegpr.weighing import Scale
 
 
 class Objective(Protocol):

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from finegpr.arrays import Floats, Ints
+from finegpr.weighing import Weighing
 from search.objectives.embedding import measured_images
 from search.objectives.samples import Samples
 from search.objectives.surrogate import SurrogateReport, fit_surrogate
 
 if TYPE_CHECKING:
     from finegpr.catalog import Cells
-    from finegpr.measuring.results import Measurements, Scale
+    from finegpr.measuring.results import Measurements
+    from finegpr.weighing import Scale
 
 NUM_DIMENSIONS = 24  # more make a subset's eigenproblem dearer, with the cube
 SHRINKAGE = 0.1
@@ -99,7 +101,7 @@ def fit_frechet(
 ) -> FrechetForm:
     """The form in the leading principal dimensions; unmeasured cells are left at 0, see ``fill``."""
     keep, cell, person = measured_images(measurements, cells, identity, target)
-    phi = measurements.phi(scale)[keep].astype(np.float64)
+    phi = measurements.phi(Weighing(scale=scale))[keep].astype(np.float64)
     origin = phi.mean(axis=0)
     phi -= origin
     spread, axes = np.linalg.eigh(phi.T @ phi / len(phi))
@@ -112,7 +114,7 @@ def fit_frechet(
         identity=person,
         num_cells=len(cells),
     )
-    goal = (measurements.target_phi(target, scale) - origin) @ axes
+    goal = (measurements.target_phi(target, Weighing(scale=scale)) - origin) @ axes
     target_mean = goal.mean(axis=0)
     goal -= target_mean
     means = np.nan_to_num(samples.means)

@@ -5,18 +5,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from finegpr.arrays import Floats, Ints
+from finegpr.weighing import Weighing
 from search.objectives.samples import Samples
 
 if TYPE_CHECKING:
     from finegpr.catalog import Cells
-    from finegpr.measuring.results import Measurements, Scale
+    from finegpr.measuring.results import Measurements
+    from finegpr.weighing import Scale
 from typing import TYPE_CHECKING
 
 from search.objectives.embedding import CellEmbedding, _from_samples, measured_images
 
 if TYPE_CHECKING:
     from finegpr.catalog import Cells
-    from finegpr.measuring.results import Measurements, Scale
+    from finegpr.measuring.results import Measurements
+    from finegpr.weighing import Scale
 
 
 def embed_distance(
@@ -24,7 +27,7 @@ def embed_distance(
 ) -> CellEmbedding:
     """mean_distance: no coordinates, l_c = mean D_total of the cell. The samples are the six unweighted terms."""
     keep, cell, person = measured_images(measurements, cells, identity, target)
-    weights = measurements.term_weights(scale)
+    weights = measurements.factors(Weighing(scale=scale))
     samples = Samples(
         values=measurements.terms[target][keep].astype(np.float64),
         names=("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1", "content"),

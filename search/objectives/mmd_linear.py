@@ -5,18 +5,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from finegpr.arrays import Floats, Ints
+from finegpr.weighing import Weighing
 from search.objectives.samples import Samples
 
 if TYPE_CHECKING:
     from finegpr.catalog import Cells
-    from finegpr.measuring.results import Measurements, Scale
+    from finegpr.measuring.results import Measurements
+    from finegpr.weighing import Scale
 from typing import TYPE_CHECKING
 
 from search.objectives.embedding import CellEmbedding, embed_means, measured_images
 
 if TYPE_CHECKING:
     from finegpr.catalog import Cells
-    from finegpr.measuring.results import Measurements, Scale
+    from finegpr.measuring.results import Measurements
+    from finegpr.weighing import Scale
 
 
 def embed_linear(
@@ -25,18 +28,18 @@ def embed_linear(
     """mmd_linear: squared distance of the means of phi."""
     keep, cell, person = measured_images(measurements, cells, identity, target)
     images = Samples(
-        values=measurements.phi(scale)[keep].astype(np.float64),
+        values=measurements.phi(Weighing(scale=scale))[keep].astype(np.float64),
         names=(),
         cell=cell,
         identity=person,
         num_cells=len(cells),
     )
-    return embed_means(images, measurements.target_phi(target, scale).astype(np.float64), cells)
+    return embed_means(images, measurements.target_phi(target, Weighing(scale=scale)).astype(np.float64), cells)
 
 
 def linear_kernel(measurements: "Measurements", places: Ints, weights: Floats, *, scale: "Scale") -> Floats:
     """mmd_linear: phi_i . phi_j."""
-    phi = measurements.phi(scale)[places].astype(np.float64)
+    phi = measurements.phi(Weighing(scale=scale))[places].astype(np.float64)
     # Weights that sum to 0 do not see the origin; near it, products lose no digits.
     phi -= phi.mean(axis=0)
     return np.asarray(phi @ (phi.T @ weights))

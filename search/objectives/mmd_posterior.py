@@ -16,7 +16,8 @@ from search.objectives.samples import Samples
 
 if TYPE_CHECKING:
     from finegpr.catalog import Cells
-    from finegpr.measuring.results import Measurements, Scale
+    from finegpr.measuring.results import Measurements
+    from finegpr.weighing import Scale
 
 
 def embed_posterior(

@@ -11,14 +11,16 @@ from search.objectives.samples import Samples
 
 if TYPE_CHECKING:
     from finegpr.catalog import Cells
-    from finegpr.measuring.results import Measurements, Scale
+    from finegpr.measuring.results import Measurements
+    from finegpr.weighing import Scale
 from typing import TYPE_CHECKING
 
 from search.objectives.embedding import CellEmbedding, _from_kernel, measured_images
 
 if TYPE_CHECKING:
     from finegpr.catalog import Cells
-    from finegpr.measuring.results import Measurements, Scale
+    from finegpr.measuring.results import Measurements
+    from finegpr.weighing import Scale
 
 
 ROWS_AT_ONCE = 64  # keeps one kernel block in the cache

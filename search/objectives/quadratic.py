@@ -12,7 +12,8 @@ from search.objectives.surrogate import SurrogateReport, fit_surrogate
 
 if TYPE_CHECKING:
     from finegpr.catalog import Cells
-    from finegpr.measuring.results import Measurements, Scale
+    from finegpr.measuring.results import Measurements
+    from finegpr.weighing import Scale
 
 
 NUM_PREDICTED = 8  # leading coordinates that a surrogate fills in

@@ -13,7 +13,8 @@ from search.space import Budget
 
 if TYPE_CHECKING:
     from finegpr.catalog import Cells
-    from finegpr.measuring.results import Measurements, Scale
+    from finegpr.measuring.results import Measurements
+    from finegpr.weighing import Scale
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

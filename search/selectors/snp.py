@@ -4,6 +4,7 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from finegpr.arrays import Floats, Ints, Singles
+from finegpr.weighing import Weighing
 from search.selectors.pool import Pool, choose_people, holds, require
 from search.space import Budget
 
@@ -29,8 +30,9 @@ def search_and_prune(pool: Pool, budget: Budget, *, seed: int) -> Ints:
     labels, person = np.unique(pool.identity[rows], return_inverse=True)
     available = np.bincount(person, minlength=len(labels))
     require(available, budget, what="the measured images", advice="measure more images")
+    weighing = Weighing(scale=pool.scale)
     x, target = principal(
-        pool.measurements.phi(pool.scale)[measured], pool.measurements.target_phi(pool.target, pool.scale)
+        pool.measurements.phi(weighing)[measured], pool.measurements.target_phi(pool.target, weighing)
     )
     random = np.random.default_rng(seed)
     means = np.zeros((len(labels), x.shape[1]))

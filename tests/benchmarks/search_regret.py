@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from scipy import spatial
 
-from finegpr.perceptual import ALPHA, BETA, LAYER_WEIGHT
+from finegpr.weighing import ALPHA, BETA, LAYER_WEIGHT
 from search.loop import regret, search
 from search.objectives import make_objective
 from search.optimizers import make_optimizer

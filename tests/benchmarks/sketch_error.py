@@ -26,11 +26,12 @@ from finegpr.catalog import Catalog
 from finegpr.measuring.measure import measure
 from finegpr.measuring.networks import find_weights
 from finegpr.measuring.reference import MeasureConfig, build_network, load_reference, read_batches
-from finegpr.measuring.results import MAX_OFF_BASIS, TERMS, Measurements
+from finegpr.measuring.results import MAX_OFF_BASIS, Measurements
 from finegpr.measuring.retarget import RetargetConfig, retarget
 from finegpr.measuring.sketch import SMALLEST_EIGENVALUE
 from finegpr.render.minigpr import MiniGPRConfig, render_minigpr
 from finegpr.render.minimarket import MiniMarketConfig, render_minimarket
+from finegpr.weighing import TERMS, Weighing
 from search.objectives import make_objective
 from search.optimizers.baselines import enumerate_masks, random_masks
 from search.space import Budget, Space
@@ -169,7 +170,7 @@ def kernels(products: Callable[[int], tuple[np.ndarray, ...]], measured: Measure
     """Both objectives' kernels from a term's inner products and squared lengths: source, across, target, and the part
     of source and target lengths that the products miss."""
     linear, rbf = ([np.zeros(1)] * 3 for _ in range(2))
-    for term, (median, weight) in enumerate(zip(measured.median, measured.term_weights("standardised"), strict=True)):
+    for term, (median, weight) in enumerate(zip(measured.median, Weighing().factors(measured.median), strict=True)):
         source, across, target, of_source, of_target = products(term)
         x, y = np.diag(source) + of_source, np.diag(target) + of_target
         linear = [total + weight * part for total, part in zip(linear, (source, across, target), strict=True)]

@@ -22,6 +22,7 @@ from finegpr.measuring.results import Measurements, read_measurements
 from finegpr.perceptual import pairwise_distance
 from finegpr.pixels.decode import load
 from finegpr.storage import write_arrays
+from finegpr.weighing import Weighing
 
 WEATHER = Attribute(name="weather", values=("sunny", "foggy", "snowlight"))
 LIGHT = Attribute(name="light", values=("day", "night"))
@@ -131,7 +132,7 @@ def test_terms_are_the_means_of_pairwise_distances(world: Path, finished: Path) 
                 constant = pairwise_distance(target, centre, content_layer=5, layer_weight=0).content.mean()
                 assert measured.target_constant[name][5] == pytest.approx(float(constant), rel=1e-4)
         every = pairwise_distance(source, target, content_layer=5, layer_weight=[0.2] * 5 + [0]).total.mean(dim=1)
-        np.testing.assert_allclose(measured.total(name, "paper"), every, rtol=1e-4)
+        np.testing.assert_allclose(measured.total(name, Weighing(scale="paper")), every, rtol=1e-4)
 
 
 def test_sketches_and_medians_carry_the_pair_distances(world: Path, finished: Path) -> None:
@@ -151,16 +152,16 @@ def test_sketches_and_medians_carry_the_pair_distances(world: Path, finished: Pa
 
 def test_embeddings_agree_with_the_totals(finished: Path) -> None:
     measured = read_measurements(finished)
-    np.testing.assert_allclose(measured.layer_weights, [0.18] * 5 + [1.0])
-    for scale in ("paper", "standardised"):
-        phi, target = measured.phi(scale), measured.target_phi("market", scale)
+    np.testing.assert_allclose(Weighing().weights, [0.18] * 5 + [1.0])
+    for weighing in (Weighing(scale="paper"), Weighing()):
+        phi, target = measured.phi(weighing), measured.target_phi("market", weighing)
         assert target.shape == (6, phi.shape[1])
         pairs = ((phi[:, None] - target[None]) ** 2).sum(axis=2).mean(axis=1)
         # The target lies partly off the basis, which adds the same to every image (experiments: rank kept, size not).
-        assert np.corrcoef(pairs, measured.total("market", scale))[0, 1] > 0.97
-        assert 0 < measured.style_share("market", scale) < 1
-    standardised = measured.terms["market"] / measured.median @ measured.layer_weights
-    np.testing.assert_allclose(measured.total("market", "standardised"), standardised, rtol=1e-6)
+        assert np.corrcoef(pairs, measured.total("market", weighing))[0, 1] > 0.97
+        assert 0 < measured.style_share("market", weighing) < 1
+    standardised = measured.terms["market"] / measured.median @ Weighing().weights
+    np.testing.assert_allclose(measured.total("market", Weighing()), standardised, rtol=1e-6)
 
 
 def test_the_record_is_complete(world: Path, finished: Path) -> None:
@@ -353,9 +354,9 @@ def test_constant_images_give_zeros_and_no_nan(tmp_path: Path) -> None:
         Image.new("RGB", (20, 48), (90, 90, 90)).save(tmp_path / "flat" / f"{index}.png")
     catalog = as_catalog(tmp_path / "flat", [(f"{index}.png", index, 0, 0) for index in range(5)])
     measured = measure(CONFIG, catalog, {"same": catalog}, tmp_path / "m", cells=catalog.cells(["weather"]))
-    assert np.isfinite(measured.total("same", "standardised")).all()
-    np.testing.assert_allclose(measured.total("same", "paper"), 0, atol=1e-6)
-    assert np.isfinite(measured.phi("standardised")).all()
+    assert np.isfinite(measured.total("same", Weighing())).all()
+    np.testing.assert_allclose(measured.total("same", Weighing(scale="paper")), 0, atol=1e-6)
+    assert np.isfinite(measured.phi(Weighing())).all()
 
 
 def test_cells_are_sampled_over_identities_whatever_the_order_of_files(world: Path) -> None:

@@ -13,10 +13,11 @@ from finegpr.attributes import Attribute
 from finegpr.catalog import Catalog
 from finegpr.errors import AostError, ConfigError, InputError, StateError
 from finegpr.measuring import retarget as module
+from finegpr.measuring.files import DERIVED_MARKER
 from finegpr.measuring.measure import measure
 from finegpr.measuring.networks import find_weights
 from finegpr.measuring.reference import MeasureConfig
-from finegpr.measuring.results import DERIVED_MARKER, Measurements, basis_hash, read_measurements
+from finegpr.measuring.results import Measurements, basis_hash, read_measurements
 from finegpr.measuring.retarget import RetargetConfig, retarget
 from finegpr.storage import write_arrays
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from finegpr.errors import InputError
+from finegpr.weighing import Weighing
 from search.objectives.embedding import CellEmbedding
 from search.objectives.mean_distance import embed_distance
 from search.objectives.mmd_linear import embed_linear
@@ -77,8 +78,8 @@ def test_the_variance_is_that_between_people_not_between_images(simulation: Simu
 
 
 def test_mmd_linear_is_the_distance_of_means_written_out(simulation: Simulation) -> None:
-    phi = simulation.measurements.phi("standardised").astype(float)
-    goal = simulation.measurements.target_phi(TARGET, "standardised").astype(float).mean(axis=0)
+    phi = simulation.measurements.phi(Weighing()).astype(float)
+    goal = simulation.measurements.target_phi(TARGET, Weighing()).astype(float).mean(axis=0)
     cell = simulation.cells.of_row[simulation.measurements.row]
     means = np.stack([phi[cell == place].mean(axis=0) for place in range(len(simulation.cells))])
     variance = np.stack([phi[cell == place].var(axis=0, ddof=1).sum() for place in range(len(simulation.cells))])
@@ -101,8 +102,8 @@ def test_the_score_is_unbiased() -> None:
         embedding = embed_linear(measurements, simulation.cells, simulation.identity, **OPTIONS)
         scores.append(embedding.score(shares)[0])
         uncorrected.append(replace(embedding, variance=np.zeros(12)).score(shares)[0])
-        true_phi = replace(measurements, sketch=simulation.cell_means.astype(np.float32)).phi("standardised")
-        goal = measurements.target_phi(TARGET, "standardised").mean(axis=0)
+        true_phi = replace(measurements, sketch=simulation.cell_means.astype(np.float32)).phi(Weighing())
+        goal = measurements.target_phi(TARGET, Weighing()).mean(axis=0)
         truths.append(np.square(shares[0] @ true_phi - goal).sum())
     error = np.std(scores) / np.sqrt(len(scores))
     assert abs(np.mean(scores) - truths[0]) < 3 * error
@@ -111,7 +112,7 @@ def test_the_score_is_unbiased() -> None:
 
 def test_the_mean_distance_is_the_mean_of_totals(simulation: Simulation) -> None:
     embedding = embed_distance(simulation.measurements, simulation.cells, simulation.identity, **OPTIONS)
-    totals = simulation.measurements.total(TARGET, "standardised")
+    totals = simulation.measurements.total(TARGET, Weighing())
     cell = simulation.cells.of_row[simulation.measurements.row]
     shares = random_shares(len(simulation.cells))
     weight = shares[:, cell] / 3
@@ -123,8 +124,8 @@ def test_mean_distance_is_mmd_linear_plus_both_variances(simulation: Simulation)
     measurements = simulation.measurements
     args = (measurements, simulation.cells, simulation.identity)
     linear, distance = embed_linear(*args, **OPTIONS), embed_distance(*args, **OPTIONS)
-    phi = measurements.phi("standardised").astype(float)
-    goal = measurements.target_phi(TARGET, "standardised").astype(float)
+    phi = measurements.phi(Weighing()).astype(float)
+    goal = measurements.target_phi(TARGET, Weighing()).astype(float)
     cell = simulation.cells.of_row[measurements.row]
     for p in random_shares(len(simulation.cells), num=3):
         weight = p[cell] / 3

@@ -12,6 +12,7 @@ from finegpr.attributes import Attribute
 from finegpr.catalog import Catalog, Cells
 from finegpr.mixture import Mixture
 from finegpr.subset import Subset
+from finegpr.weighing import Weighing
 from search.analysis.explain import (
     Resampling,
     distance_contour,
@@ -207,8 +208,8 @@ def test_intervals_of_flips_hold_the_truth_about_as_often_as_they_say(identities
         space = Space(world.cells, world.identity, Budget(images=36), seed=0)
         objective = objective_of(world, space)
         exact = embed_linear(world.measurements, world.cells, world.identity, **OPTIONS)
-        phi_weight = np.sqrt(np.repeat(world.measurements.term_weights("standardised"), 6))
-        goal = world.measurements.target_phi(TARGET, "standardised").mean(axis=0)
+        phi_weight = np.sqrt(np.repeat(Weighing().factors(world.measurements.median), 6))
+        goal = world.measurements.target_phi(TARGET, Weighing()).mean(axis=0)
 
         def true_score(shares: np.ndarray, world=world, weight=phi_weight, goal=goal) -> np.ndarray:
             return np.square(shares @ (world.cell_means * weight) - goal).sum(axis=1)
@@ -405,7 +406,7 @@ def catalog_of(simulation: Simulation) -> Catalog:
 def test_spreads_are_the_percentiles_of_each_value(simulation: Simulation) -> None:
     catalog = catalog_of(simulation)
     spreads = distance_spreads(catalog, simulation.measurements, **OPTIONS)
-    total = simulation.measurements.total(TARGET, "standardised")
+    total = simulation.measurements.total(TARGET, Weighing())
     assert len(spreads) == 5 + 4 + 3
     for spread in spreads:
         inside = (catalog.frame[spread.attribute].iloc[simulation.measurements.row] == spread.value).to_numpy()
@@ -424,7 +425,7 @@ def test_the_contour_is_the_mean_of_each_pair(simulation: Simulation) -> None:
     contour = distance_contour(catalog, simulation.measurements, importances, **OPTIONS)
     assert (contour.row_attribute, contour.column_attribute) == ("viewpoint", "attribute2")
     assert (contour.rows, contour.columns) == tuple(simulation.cells.attributes[at].values for at in (0, 2))
-    total = simulation.measurements.total(TARGET, "standardised")
+    total = simulation.measurements.total(TARGET, Weighing())
     frame = catalog.frame.iloc[simulation.measurements.row]
     inside = ((frame["viewpoint"] == contour.rows[3]) & (frame["attribute2"] == contour.columns[1])).to_numpy()
     assert contour.means[3][1] == pytest.approx(total[inside].mean())

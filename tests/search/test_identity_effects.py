@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from finegpr.errors import ConfigError
+from finegpr.weighing import Weighing
 from search.adaptive.sampler import AdaptiveConfig, AdaptiveSampler
 from search.objectives import SEES_PEOPLE, CellObjective, make_objective
 from search.objectives.identity_effects import add_group_effects
@@ -49,7 +50,7 @@ def relative_error(num_identities: int, identities_per_cell: int) -> float:
     gram = unit_gram(linear_kernel, measurements, cells, identity, **OPTIONS)
     extended, _ = add_group_effects(embedding, simulation.groups, identity, gram, seed=0)
     fitted = extended.coordinates[24:] @ extended.coordinates[24:].T
-    phi = simulation.group_effects * (measurements.phi("standardised")[0] / measurements.sketch[0])
+    phi = simulation.group_effects * (measurements.phi(Weighing())[0] / measurements.sketch[0])
     truth = phi @ phi.T
     within = embedding.coordinates.shape[1]
     assert np.trace(extended.coordinates[24:, :within] @ extended.coordinates[24:, :within].T) < 0.9 * np.trace(fitted)

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from finegpr.errors import ConfigError, StateError
 from finegpr.storage import write_table
+from finegpr.weighing import Weighing
 from search.loop import random_median, search
 from search.objectives import OBJECTIVES, make_objective
 from search.optimizers import make_optimizer
@@ -163,9 +164,9 @@ def test_weights_are_those_of_the_paper_s_sum(simulation: Simulation) -> None:
     terms = measurements.terms[TARGET].astype(np.float64)
     expected = 0.7 * sum(weight * terms[:, place] for place, weight in enumerate(layers)) + 0.5 * terms[:, 5]
     changed = weighed(measurements, alpha=0.7, beta=0.5, layer_weights=layers)
-    np.testing.assert_allclose(changed.total(TARGET, "paper"), expected, rtol=1e-12)
+    np.testing.assert_allclose(changed.total(TARGET, Weighing(scale="paper")), expected, rtol=1e-12)
     usual = weighed(measurements, alpha=0.9, beta=1.0, layer_weights=(0.2,) * 5)
-    assert np.array_equal(usual.total(TARGET, "standardised"), measurements.total(TARGET, "standardised"))
+    assert np.array_equal(usual.total(TARGET, Weighing()), measurements.total(TARGET, Weighing()))
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
