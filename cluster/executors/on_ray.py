@@ -15,8 +15,8 @@ from cluster.executors.trial import MODEL, run_trial
 from cluster.progress import Tick, say
 from finegpr.catalog import Catalog
 from finegpr.errors import AostError
+from finegpr.measuring.config import MeasureConfig
 from finegpr.measuring.measure import pending_shards, prepare
-from finegpr.measuring.reference import MeasureConfig
 from finegpr.measuring.results import Measurements, read_measurements
 from finegpr.reid.config import TrainConfig
 from search.objectives.training import RunAll

@@ -11,8 +11,8 @@ from cluster.executors.short_trainings import TrainingVerbConfig
 from cluster.executors.trial import run_trial
 from cluster.progress import Tick, say
 from finegpr.device import resolve_device
+from finegpr.measuring.config import MeasureConfig
 from finegpr.measuring.measure import measure
-from finegpr.measuring.reference import MeasureConfig
 from finegpr.measuring.results import Measurements
 from search.objectives.training import RunAll, run_in_turn
 

@@ -11,7 +11,7 @@ from cluster.executors.short_trainings import TrainingVerbConfig
 from cluster.settings import validate
 from finegpr.config import Config
 from finegpr.errors import ConfigError
-from finegpr.measuring.reference import MeasureConfig
+from finegpr.measuring.config import MeasureConfig
 from finegpr.reid.config import TrainConfig
 from finegpr.reid.recipes import recipe
 from finegpr.render.minigpr import MiniGPRConfig

@@ -4,8 +4,8 @@ from cluster.executors.base import MeasureJob
 from cluster.progress import progress, say
 from cluster.run.adaptive import measure_adaptively
 from cluster.run.state import TARGET, Run, note
-from finegpr.measuring.networks import find_weights as find_vgg_weights
 from finegpr.weighing import Weighing
+from finegpr.weights import VGG, find_weights
 
 
 def measure(run: Run) -> None:
@@ -17,7 +17,7 @@ def measure(run: Run) -> None:
         TARGET: photos.fingerprint,
         "index": run.keys["index"],
         "attributes": [attribute.name for attribute in run.space.cells.attributes],
-        "weights": find_vgg_weights(config.weights, seed=config.seed).sha256,
+        "weights": find_weights(VGG, config.weights, seed=config.seed).sha256,
     }
     settings = config.model_dump(mode="json", exclude={"scale"})
     adaptive = run.config.adaptive

@@ -17,8 +17,9 @@ from cluster.search_by_training import (
 )
 from cluster.search_measured import SUBSET
 from finegpr.mixture import choice_from_record
-from finegpr.reid.model import find_weights
+from finegpr.reid.model import load_weights
 from finegpr.storage import read_json, write_bytes, write_json
+from finegpr.weights import find_weights
 from search.analysis.compare import RankAgreement
 from search.analysis.subset_diff import describe, searched
 from search.analysis.true_ranking import rank_by_training
@@ -130,8 +131,10 @@ def _settings(run: "Run") -> dict[str, Any]:
 def _inputs(run: "Run") -> dict[str, Any]:
     config = run.config.training
     assert config is not None
+    weights = find_weights(config.train.model, config.train.weights)
+    load_weights(weights)  # a file of another network is refused here, before a journal is begun with it
     return {
         "source": run.source.fingerprint,
         "target": run.target.fingerprint,
-        "weights": find_weights(config.train.model, config.train.weights).sha256,
+        "weights": weights.sha256,
     }

@@ -10,13 +10,15 @@ from cluster.run.state import TARGET, Run
 from finegpr.catalog import Catalog
 from finegpr.errors import AostError
 from finegpr.reid.data import ImageStore
-from finegpr.reid.model import find_weights
+from finegpr.reid.model import load_weights
+from finegpr.weights import find_weights
 
 
 def train(run: Run) -> None:
     """Train every arm with every seed, and score it on the target."""
     config = run.config
-    weights = find_weights(config.train.model, config.train.weights).sha256
+    weights = find_weights(config.train.model, config.train.weights)
+    load_weights(weights)  # a file of another network is refused here, before a journal is begun with it
     kept = (config.keep, config.seeds[0])
     stages: list[Stage] = []
     for (arm, seed), manifest in run.manifests.items():
@@ -26,7 +28,7 @@ def train(run: Run) -> None:
             inputs={
                 "manifest": run.keys[f"select/{arm}/{seed}"],
                 TARGET: run.target.fingerprint,
-                "weights": weights,
+                "weights": weights.sha256,
             },
             # Batch statistics are those of each worker, so their number moves a model.
             config={**settings, "workers": config.workers if (arm, seed) == kept else 1},

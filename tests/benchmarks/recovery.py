@@ -25,8 +25,8 @@ from matplotlib.figure import Figure
 
 from finegpr.attributes import SCENE, VIEWPOINT
 from finegpr.catalog import Catalog
+from finegpr.measuring.config import MeasureConfig
 from finegpr.measuring.measure import measure
-from finegpr.measuring.reference import MeasureConfig
 from finegpr.measuring.results import Measurements
 from finegpr.render.camera import SOURCE_RIG
 from finegpr.render.minigpr import MiniGPRConfig, render_minigpr

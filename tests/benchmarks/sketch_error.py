@@ -23,15 +23,17 @@ from search_regret import CellGram
 
 from finegpr.attributes import ILLUMINATION, WEATHER
 from finegpr.catalog import Catalog
+from finegpr.measuring.config import MeasureConfig
 from finegpr.measuring.measure import measure
-from finegpr.measuring.networks import find_weights
-from finegpr.measuring.reference import MeasureConfig, build_network, load_reference, read_batches
+from finegpr.measuring.networks import load_weights
+from finegpr.measuring.reference import build_network, load_reference, read_batches
 from finegpr.measuring.results import MAX_OFF_BASIS, Measurements
 from finegpr.measuring.retarget import RetargetConfig, retarget
 from finegpr.measuring.sketch import SMALLEST_EIGENVALUE
 from finegpr.render.minigpr import MiniGPRConfig, render_minigpr
 from finegpr.render.minimarket import MiniMarketConfig, render_minimarket
 from finegpr.weighing import TERMS, Weighing
+from finegpr.weights import find_weights
 from search.objectives import make_objective
 from search.optimizers.baselines import enumerate_masks, random_masks
 from search.space import Budget, Space
@@ -92,7 +94,7 @@ def plant(seed: int) -> dict[str, list[str]]:
 
 def vectors_of(catalog: Catalog) -> list[torch.Tensor]:
     """The six full vectors of every image, (n, d) each."""
-    network = build_network(CONFIG, find_weights(CONFIG.weights, seed=CONFIG.seed))
+    network = build_network(CONFIG, load_weights(find_weights("vgg19", CONFIG.weights, seed=CONFIG.seed)))
     parts = [batch.vectors for batch in read_batches(network, catalog.file_paths(), CONFIG)]
     return [torch.cat([part[term] for part in parts]) for term in range(len(TERMS))]
 
