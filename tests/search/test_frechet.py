@@ -5,9 +5,8 @@ import pytest
 from scipy import linalg
 
 from finegpr.weighing import Weighing
-from search.objectives import make_objective
+from search.objectives import frechet, make_objective
 from search.objectives.frechet import FrechetForm, fit_frechet, make_frechet, shrunk
-from search.selectors.snp import frechet
 from search.simulation import TARGET, Simulation, simulate
 from search.space import Budget, Space
 
