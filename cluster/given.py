@@ -3,9 +3,7 @@
 from pathlib import Path
 
 from finegpr.errors import ConfigError, InputError
-from finegpr.measuring.results import (
-    Measurements,
-)
+from finegpr.measuring.results import Measurements
 from finegpr.mixture import choice_from_json
 from finegpr.subset import Subset
 

@@ -5,10 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from finegpr.weighing import Scale
-
 from cluster.progress import progress, say
 from finegpr.storage import write_bytes
+from finegpr.weighing import Scale
 from search.loop import Evaluate, Generation, SearchConfig, SearchResult
 from search.loop import search as search_space
 from search.measured import Measured

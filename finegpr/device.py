@@ -1,21 +1,27 @@
-"""Which device computes, and with how many threads."""
+"""Which device computes, and with how many threads.
+
+torch is imported where it is asked, because settings name devices and are read without it.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
-
-import torch
+from typing import TYPE_CHECKING, Literal
 
 from finegpr.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 
 
-def resolve_device(name: DeviceName) -> torch.device:
+def resolve_device(name: DeviceName) -> "torch.device":
     """The device of this process; ``auto`` takes the current CUDA device where there is one, else the CPU.
 
     Raises ConfigError when ``cuda`` is asked for and there is none.
     """
+    import torch
+
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
@@ -26,6 +32,8 @@ def resolve_device(name: DeviceName) -> torch.device:
 @contextmanager
 def limited_threads(threads: int) -> Iterator[None]:
     """Let torch use exactly ``threads`` CPU threads inside: sums, and so results, depend on their number."""
+    import torch
+
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

@@ -11,7 +11,7 @@ from cluster.executors.short_trainings import TrainingVerbConfig
 from cluster.progress import Tick
 from finegpr.arrays import Ints
 from finegpr.catalog import Catalog, Cells
-from finegpr.measuring.reference import MeasureConfig
+from finegpr.measuring.config import MeasureConfig
 from finegpr.measuring.results import Measurements
 from finegpr.reid.job import TrainingJob
 from search.objectives.training import RunAll

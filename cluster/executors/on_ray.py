@@ -14,8 +14,8 @@ from cluster.executors.short_trainings import TrainingVerbConfig, TuneTrainings
 from cluster.progress import Tick, say
 from finegpr.catalog import Catalog
 from finegpr.errors import AostError
+from finegpr.measuring.config import MeasureConfig
 from finegpr.measuring.measure import pending_shards, prepare
-from finegpr.measuring.reference import MeasureConfig
 from finegpr.measuring.results import Measurements, read_measurements
 from finegpr.reid.job import TrainingJob, run_job
 from search.objectives.training import RunAll

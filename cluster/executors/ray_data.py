@@ -13,9 +13,9 @@ from cluster.progress import say
 from finegpr.arrays import Ints
 from finegpr.catalog import Catalog
 from finegpr.errors import ConfigError
+from finegpr.measuring.config import MeasureConfig
 from finegpr.measuring.measure import is_finished, measure_shard, shard_inputs
 from finegpr.measuring.meter import Meter
-from finegpr.measuring.reference import MeasureConfig
 from finegpr.remote import AnyPath
 
 

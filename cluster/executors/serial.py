@@ -9,8 +9,8 @@ from cluster.executors.loggers import Logger
 from cluster.executors.short_trainings import TrainingVerbConfig
 from cluster.progress import Tick, say
 from finegpr.device import resolve_device
+from finegpr.measuring.config import MeasureConfig
 from finegpr.measuring.measure import measure
-from finegpr.measuring.reference import MeasureConfig
 from finegpr.measuring.results import Measurements
 from finegpr.reid.job import TrainingJob, run_job
 from search.objectives.training import RunAll, run_in_turn

@@ -17,15 +17,16 @@ from cluster.executors.base import Executor, MeasureJob
 from cluster.progress import progress, say
 from cluster.run.folder import differences
 from finegpr.arrays import Ints
+from finegpr.measuring.config import MeasureConfig
 from finegpr.measuring.files import FORMAT, read_record, read_verified, withdraw
 from finegpr.measuring.measure import cell_order
-from finegpr.measuring.networks import find_weights
-from finegpr.measuring.reference import MeasureConfig, fit_settings
+from finegpr.measuring.reference import fit_settings
 from finegpr.measuring.results import Measurements
 from finegpr.mixture import choice_from_record
 from finegpr.storage import write_arrays, write_sealed
 from finegpr.subset import Subset
 from finegpr.weighing import Weighing
+from finegpr.weights import VGG, find_weights
 from search.adaptive.sampler import AdaptiveConfig, AdaptiveSampler, Decision
 from search.space import Space
 
@@ -150,7 +151,7 @@ def _settings(
     """All that decides which rows are asked for, JSON-ready."""
     return {
         "measure": {
-            **fit_settings(config, find_weights(config.weights, seed=config.seed)),
+            **fit_settings(config, find_weights(VGG, config.weights, seed=config.seed)),
             **config.model_dump(include={"images_per_cell", "scale"}),
         },
         "adaptive": adaptive.model_dump(mode="json", include=set(AdaptiveConfig.model_fields)),

@@ -12,7 +12,7 @@ from cluster.run.data import DataConfig, WorldConfig
 from cluster.settings import validate
 from finegpr.config import Config
 from finegpr.errors import ConfigError
-from finegpr.measuring.reference import MeasureConfig
+from finegpr.measuring.config import MeasureConfig
 from finegpr.reid.config import TrainConfig
 from finegpr.reid.recipes import recipe
 from search.adaptive.sampler import AdaptiveConfig

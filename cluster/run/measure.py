@@ -1,12 +1,11 @@
 """The stage ``measure``: distances and sketches of the sampled source images, against the target's photos."""
 
-from finegpr.weighing import Weighing
-
 from cluster.executors.base import MeasureJob
 from cluster.progress import progress, say
 from cluster.run.adaptive import measure_adaptively
 from cluster.run.state import SOURCE, TARGET, Indexed, Run
-from finegpr.measuring.networks import find_weights
+from finegpr.weighing import Weighing
+from finegpr.weights import VGG, find_weights
 from search.measured import Measured
 
 
@@ -18,7 +17,7 @@ def measure(run: Run, indexed: Indexed) -> Measured:
         TARGET: photos.fingerprint,
         "index": indexed.key,
         "attributes": [attribute.name for attribute in space.cells.attributes],
-        "weights": find_weights(config.weights, seed=config.seed).sha256,
+        "weights": find_weights(VGG, config.weights, seed=config.seed).sha256,
     }
     settings = config.model_dump(mode="json", exclude={"scale"})
     adaptive = run.config.adaptive

@@ -18,9 +18,10 @@ from cluster.search_by_training import (
 )
 from cluster.search_measured import SUBSET
 from finegpr.mixture import choice_from_record
-from finegpr.reid.model import find_weights
+from finegpr.reid.model import load_weights
 from finegpr.storage import read_json, write_bytes, write_json
 from finegpr.subset import Subset
+from finegpr.weights import find_weights
 from search.analysis.compare import RankAgreement
 from search.analysis.subset_diff import describe, searched
 from search.analysis.true_ranking import rank_by_training
@@ -134,8 +135,10 @@ def _settings(run: Run, config: RunTrainingConfig) -> dict[str, Any]:
 
 
 def _inputs(indexed: Indexed, config: RunTrainingConfig) -> dict[str, Any]:
+    weights = find_weights(config.train.model, config.train.weights)
+    load_weights(weights)  # a file of another network is refused here, before a journal is begun with it
     return {
         SOURCE: indexed.source.fingerprint,
         TARGET: indexed.target.fingerprint,
-        "weights": find_weights(config.train.model, config.train.weights).sha256,
+        "weights": weights.sha256,
     }

@@ -11,7 +11,8 @@ from finegpr.catalog import Catalog
 from finegpr.errors import AostError
 from finegpr.reid.data import ImageStore
 from finegpr.reid.job import TrainingJob
-from finegpr.reid.model import find_weights
+from finegpr.reid.model import load_weights
+from finegpr.weights import find_weights
 
 
 def train(run: Run, indexed: Indexed, manifests: Sequence[Manifest]) -> tuple[Trained, ...]:
@@ -38,13 +39,14 @@ def train(run: Run, indexed: Indexed, manifests: Sequence[Manifest]) -> tuple[Tr
 
 def _plan(run: Run, indexed: Indexed, manifests: Sequence[Manifest]) -> tuple[Trained, ...]:
     config = run.config
-    weights = find_weights(config.train.model, config.train.weights).sha256
+    weights = find_weights(config.train.model, config.train.weights)
+    load_weights(weights)  # a file of another network is refused here, before a journal is begun with it
     trained = []
     for manifest in manifests:
         arm, seed = manifest.arm.name, config.sub_seed(manifest.seed)
         stage = run.folder.open(
             f"train/{arm}/seed{manifest.seed}",
-            inputs={"manifest": manifest.fingerprint, TARGET: indexed.target.fingerprint, "weights": weights},
+            inputs={"manifest": manifest.fingerprint, TARGET: indexed.target.fingerprint, "weights": weights.sha256},
             # Batch statistics are those of each worker, so their number moves a model.
             config={
                 **config.train.model_dump(mode="json"),

@@ -17,8 +17,8 @@ from cluster.run.config import (
 from cluster.settings import override, validate
 from finegpr.catalog import Catalog
 from finegpr.errors import ConfigError
+from finegpr.measuring.config import MeasureConfig
 from finegpr.measuring.files import DERIVED_MARKER, read_record
-from finegpr.measuring.reference import MeasureConfig
 from finegpr.measuring.results import Measurements, basis_hash
 from finegpr.storage import locked
 from finegpr.weighing import TERMS, Scale, Weighing

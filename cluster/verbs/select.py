@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-from finegpr.weighing import Weighing
 
 from cluster import options
 from cluster.given import only_target, read_subset
@@ -11,10 +10,9 @@ from cluster.progress import say
 from finegpr.arrays import Ints
 from finegpr.catalog import Catalog
 from finegpr.errors import ConfigError
-from finegpr.measuring.results import (
-    read_measurements,
-)
+from finegpr.measuring.results import read_measurements
 from finegpr.subset import Subset
+from finegpr.weighing import Weighing
 
 
 def select(verb: options.Select) -> dict[str, Any]:

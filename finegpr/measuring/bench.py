@@ -30,15 +30,17 @@ from finegpr import storage
 from finegpr.arrays import Floats, Ints
 from finegpr.catalog import Catalog
 from finegpr.errors import AostError
+from finegpr.measuring.config import MeasureConfig, Precision
 from finegpr.measuring.measure import measure_shard
 from finegpr.measuring.meter import Meter
-from finegpr.measuring.networks import DTYPES, VGG19, Precision, Weights, find_weights
-from finegpr.measuring.reference import MeasureConfig, fit_reference
+from finegpr.measuring.networks import DTYPES, VGG19, LoadedWeights, load_weights
+from finegpr.measuring.reference import fit_reference
 from finegpr.perceptual import content_vector, style_vector
 from finegpr.pixels.decode import decode, load, resize
 from finegpr.pixels.prefetch import Decoder
 from finegpr.remote import AnyPath
 from finegpr.weighing import CONTENT_LAYER, NUM_TERMS
+from finegpr.weights import VGG, find_weights
 
 Network = Literal["vgg19", "cheap"]
 
@@ -58,16 +60,16 @@ class Rate:
     seconds: float
 
 
-def weights_of(network: Network, *, seed: int = 0) -> Weights:
+def weights_of(network: Network, *, seed: int = 0) -> LoadedWeights:
     """Random weights: VGG-19's, or those of the same layers with ``CHEAPER`` times fewer filters each."""
-    return find_weights("random", seed=seed) if network == "vgg19" else narrowed(CHEAPER, seed=seed)
+    return load_weights(find_weights(VGG, "random", seed=seed)) if network == "vgg19" else narrowed(CHEAPER, seed=seed)
 
 
-def narrowed(factor: float, *, seed: int = 0) -> Weights:
+def narrowed(factor: float, *, seed: int = 0) -> LoadedWeights:
     """A VGG-19 with ``factor`` times fewer filters in every layer, of random He weights."""
     generator = torch.Generator().manual_seed(seed)
     state, inputs = {}, 3
-    for key, value in find_weights("random", seed=seed).state.items():
+    for key, value in load_weights(find_weights(VGG, "random", seed=seed)).state.items():
         if key.endswith("weight"):
             filters = max(1, round(len(value) / factor))
             shape = (filters, inputs, *value.shape[2:])
@@ -75,7 +77,8 @@ def narrowed(factor: float, *, seed: int = 0) -> Weights:
             inputs = filters
         else:
             state[key] = torch.zeros(inputs)
-    return Weights(description=f"VGG-19 / {factor:g}, seed {seed}", sha256=f"narrow {factor} {seed}", state=state)
+    description, sha256 = f"VGG-19 / {factor:g}, seed {seed}", f"narrow {factor} {seed}"
+    return LoadedWeights(network=VGG, description=description, sha256=sha256, path=None, seed=seed, state=state)
 
 
 def draw_images(folder: Path, number: int = NUM_FILES, *, height: int = 480, width: int = 200) -> Catalog:
@@ -90,7 +93,9 @@ def draw_images(folder: Path, number: int = NUM_FILES, *, height: int = 480, wid
     return Catalog.index(folder, layout="folder")
 
 
-def open_meter(config: MeasureConfig, folder: Path, source: Catalog, weights: Weights, *, targets: int = 1) -> Meter:
+def open_meter(
+    config: MeasureConfig, folder: Path, source: Catalog, weights: LoadedWeights, *, targets: int = 1
+) -> Meter:
     """A meter of ``source`` against ``targets`` targets, which are samples of it."""
     chosen = np.array_split(np.arange(min(len(source), NUM_TARGET * targets)), targets)
     fit_reference(
@@ -214,7 +219,7 @@ class Error:
     spearman: Floats
 
 
-def bf16_error(config: MeasureConfig, folder: Path, source: Catalog, weights: Weights) -> Error:
+def bf16_error(config: MeasureConfig, folder: Path, source: Catalog, weights: LoadedWeights) -> Error:
     """Per term (6,): median and 95th percentile of |d - d32| / d32, and Spearman's correlation of the ranks."""
     distances = []
     for precision in get_args(Precision):

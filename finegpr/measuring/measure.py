@@ -17,24 +17,12 @@ from finegpr import storage
 from finegpr.arrays import Ints
 from finegpr.catalog import Catalog, Cells
 from finegpr.errors import InputError
+from finegpr.measuring.config import MeasureConfig
 from finegpr.measuring.files import FORMAT, PLAN, PLAN_MARKER, read_record, shard_paths, withdraw
 from finegpr.measuring.meter import Meter
-from finegpr.measuring.reference import MeasureConfig, Reference, fit_reference, priorities
+from finegpr.measuring.reference import Reference, fit_reference, priorities
 from finegpr.measuring.results import Measurements, read_measurements
 from finegpr.remote import AnyPath
-
-__all__ = [
-    "MeasureConfig",
-    "Meter",
-    "cell_order",
-    "fit_reference",
-    "measure",
-    "measure_shard",
-    "pending_shards",
-    "plan_shards",
-    "prepare",
-    "read_measurements",
-]
 
 
 def plan_shards(

@@ -15,13 +15,15 @@ from torch import Tensor
 from finegpr.arrays import Ints
 from finegpr.catalog import Catalog
 from finegpr.errors import StateError
+from finegpr.measuring.config import MeasureConfig
 from finegpr.measuring.files import shard_schema
-from finegpr.measuring.networks import Weights, find_weights
-from finegpr.measuring.reference import MeasureConfig, build_network, fit_settings, load_reference
+from finegpr.measuring.networks import LoadedWeights, load_weights
+from finegpr.measuring.reference import build_network, fit_settings, load_reference
 from finegpr.pixels.allocator import give_back_freed_blocks
 from finegpr.pixels.prefetch import Decoder, Reading
 from finegpr.pixels.transfer import OnHost, on_device
 from finegpr.remote import AnyPath
+from finegpr.weights import VGG, find_weights
 
 
 class Meter:
@@ -37,17 +39,17 @@ class Meter:
         folder: Path,
         catalog: Catalog,
         *,
-        weights: Weights | None = None,
+        weights: LoadedWeights | None = None,
         decoding_threads: int | None = None,
     ) -> None:
         self.config = config
         self.catalog = catalog
         self.reference = load_reference(folder)
-        weights = weights or find_weights(config.weights, seed=config.seed)
-        settings = fit_settings(config, weights)
+        found = weights or find_weights(VGG, config.weights, seed=config.seed)
+        settings = fit_settings(config, found)
         if different := [name for name in settings if settings[name] != self.reference.settings.get(name)]:
             raise StateError(f"{folder} was fitted with other settings ({', '.join(different)}); fit it again")
-        self.network = build_network(config, weights)
+        self.network = build_network(config, weights or load_weights(found))
         device = self.network.device
         self._bases = [basis.to(device) for basis in self.reference.bases]
         self._units = torch.tensor([basis.spread or 1.0 for basis in self._bases], device=device).sqrt()

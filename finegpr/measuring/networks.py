@@ -1,30 +1,21 @@
-"""VGG-19 up to relu5_1: images to the vectors of ``perceptual``, and where its weights come from.
+"""VGG-19 up to relu5_1: images to the vectors of ``perceptual``, and what makes a file one of a VGG-19."""
 
-    python -m finegpr.measuring.networks OUT.safetensors     fetch and convert ImageNet weights (needs network)
-
-Nothing else downloads, and pickled weights (.pth) are never read.
-"""
-
-import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchvision.models import vgg as architecture
 
-from finegpr.arrays import Singles
-from finegpr.errors import AostError, InputError
+from finegpr.errors import InputError
+from finegpr.measuring.config import Precision
 from finegpr.perceptual import content_vector, style_vector
-from finegpr.storage import file_sha256, read_arrays, write_arrays
+from finegpr.storage import read_arrays
 from finegpr.weighing import STYLE_LAYERS
+from finegpr.weights import Weights
 
-Precision = Literal["float32", "bf16"]
 DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "bf16": torch.bfloat16}
 
 _LAYERS = {1: "relu1_1", 6: "relu2_1", 11: "relu3_1", 20: "relu4_1", 22: "relu4_2", 29: "relu5_1"}
@@ -34,11 +25,9 @@ _STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Weights:
-    """Checked parameters of the 13 convolutions up to relu5_1, with a description for every output."""
+class LoadedWeights(Weights):
+    """Weights with their checked parameters: those of the 13 convolutions up to relu5_1, by torchvision's names."""
 
-    description: str
-    sha256: str
     state: dict[str, Tensor]
 
 
@@ -53,7 +42,7 @@ class VGG19(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, weights: Weights, precision: Precision = "float32") -> None:
+    def __init__(self, weights: LoadedWeights, precision: Precision = "float32") -> None:
         super().__init__()
         self.features = _empty_features(widths=_widths(weights.state))
         self.features.load_state_dict(weights.state, assign=True)
@@ -96,36 +85,18 @@ class VGG19(nn.Module):
         return x.div_(255).sub_(self.mean).div_(self.std).to(self.dtype)
 
 
-def find_weights(weights: str, *, seed: int) -> Weights:
-    """``imagenet`` (a file on disk), ``random`` (He initialisation drawn from ``seed``) or the path of a file.
+def load_weights(weights: Weights) -> LoadedWeights:
+    """The parameters, read and checked, or drawn from the seed; no global random state has a part in it.
 
-    ``imagenet`` is $AOST_WEIGHTS/vgg19.safetensors, or ~/.cache/aost/vgg19.safetensors where AOST_WEIGHTS is not set.
-    Raises InputError when the file is missing (saying how to make one), or holds another net's weights.
+    A file holds torchvision's names; later layers and the classifier may be there or not. Raises InputError when names,
+    shapes or values are not those of a VGG-19 without batch normalisation, StateError when the file has changed.
     """
-    if weights == "random":
-        return _he_initialised(seed)
-    if weights != "imagenet":
-        return read_weights(Path(weights), name=Path(weights).name)
-    path = imagenet_path()
-    if not path.exists():
-        raise InputError(
-            f"no ImageNet weights at {path}; on a machine with network run "
-            f"`python -m finegpr.measuring.networks {path.name}` and copy the file there (or set AOST_WEIGHTS to its folder), or choose weights: random"
-        )
-    return read_weights(path, name="ImageNet")
+    state = _he_initialised(weights.seed or 0) if weights.path is None else _read(weights.path, weights.sha256)
+    return LoadedWeights(**vars(weights), state=state)
 
 
-def imagenet_path() -> Path:
-    """Where ``weights: imagenet`` looks."""
-    return Path(os.environ.get("AOST_WEIGHTS", Path.home() / ".cache" / "aost")).expanduser() / "vgg19.safetensors"
-
-
-def read_weights(path: Path, *, name: str) -> Weights:
-    """Read VGG-19 parameters under torchvision's names; later layers and the classifier may be there or not.
-
-    Raises InputError when names, shapes or values are not those of a VGG-19 without batch normalisation.
-    """
-    arrays = read_arrays(path)
+def _read(path: Path, sha256: str) -> dict[str, Tensor]:
+    arrays = read_arrays(path, expected_sha256=sha256)
     expected = {key: tuple(value.shape) for key, value in _empty_features(full=True).state_dict().items()}
     needed = _empty_features().state_dict().keys()
     found = {key.removeprefix("features."): array for key, array in arrays.items() if key.startswith("features.")}
@@ -134,7 +105,7 @@ def read_weights(path: Path, *, name: str) -> Weights:
         raise InputError(
             f"{path} is not a VGG-19: parameter features.{wrong[0]} is "
             f"{'missing' if wrong[0] in needed else 'not part of one'}; convert torchvision's vgg19 with "
-            "`python -m finegpr.measuring.networks OUT.safetensors`"
+            "`python -m finegpr.weights vgg19 OUT.safetensors`"
         )
     for key, array in found.items():
         if array.shape != expected[key] or array.dtype.kind != "f" or not np.isfinite(array).all():
@@ -142,26 +113,24 @@ def read_weights(path: Path, *, name: str) -> Weights:
                 f"{path} is not a VGG-19: features.{key} is {array.dtype} {array.shape}, expected finite floats of "
                 f"shape {expected[key]}"
             )
-    digest = file_sha256(path)
-    state = {key: torch.from_numpy(found[key].astype(np.float32)) for key in needed}
-    return Weights(description=f"VGG-19, {name} weights (sha256 {digest[:12]})", sha256=digest, state=state)
+    return {key: torch.from_numpy(found[key].astype(np.float32)) for key in needed}
 
 
-def convert(path: Path) -> None:
-    """Download torchvision's ImageNet VGG-19 (550 MB, hash checked, no pickled code) and write its convolutions."""
-    origin = architecture.VGG19_Weights.IMAGENET1K_V1
-    try:
-        downloaded = origin.get_state_dict(check_hash=True, weights_only=True)
-    except OSError as error:
-        raise InputError(f"cannot fetch {origin.url} ({error}); run this on a machine with network") from None
-    arrays: dict[str, Singles] = {
-        key: value.numpy() for key, value in downloaded.items() if key.startswith("features.")
-    }
-    write_arrays(path, arrays, {"source": origin.url})
+def _he_initialised(seed: int) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    state = {}
+    for key, value in _empty_features().state_dict().items():
+        if key.endswith("weight"):
+            state[key] = torch.randn(value.shape, generator=generator) * sqrt(2 / value[0].numel())
+        else:
+            state[key] = torch.zeros(value.shape)
+    return state
 
 
 def _empty_features(*, full: bool = False, widths: Sequence[int] | None = None) -> nn.Sequential:
     """VGG-19's layers, all of them or up to relu5_1; ``widths`` are filters other than its own."""
+    from torchvision.models import vgg as architecture  # seconds, and only where a network is built
+
     plan = architecture.cfgs["E"]
     if widths is not None:
         of_layer = iter(widths)
@@ -173,32 +142,3 @@ def _empty_features(*, full: bool = False, widths: Sequence[int] | None = None) 
 
 def _widths(state: Mapping[str, Tensor]) -> list[int]:
     return [len(state[key]) for key in _empty_features().state_dict() if key.endswith("bias")]
-
-
-def _he_initialised(seed: int) -> Weights:
-    generator = torch.Generator().manual_seed(seed)
-    state = {}
-    for key, value in _empty_features().state_dict().items():
-        if key.endswith("weight"):
-            state[key] = torch.randn(value.shape, generator=generator) * sqrt(2 / value[0].numel())
-        else:
-            state[key] = torch.zeros(value.shape)
-    return Weights(description=f"VGG-19, random He weights, seed {seed}", sha256=f"random {seed}", state=state)
-
-
-def main(arguments: list[str]) -> None:
-    """``python -m finegpr.measuring.networks OUT.safetensors``. Raises InputError for anything but one such name."""
-    if len(arguments) != 1 or not arguments[0].endswith(".safetensors"):
-        raise InputError(
-            f"expected one file name, as in `python -m finegpr.measuring.networks OUT.safetensors`, got {arguments}"
-        )
-    convert(Path(arguments[0]))
-    print(f"wrote {arguments[0]}")
-
-
-if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except AostError as error:
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_code)

@@ -10,49 +10,23 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
 from torch import Tensor
 
 from finegpr import storage
 from finegpr.arrays import Floats, Ints, Singles
 from finegpr.catalog import Catalog
-from finegpr.config import Config
 from finegpr.errors import InputError
+from finegpr.measuring.config import MeasureConfig
 from finegpr.measuring.files import FORMAT, REFERENCE, REFERENCE_MARKER, SUMMARY, read_record, read_verified, withdraw
-from finegpr.measuring.networks import VGG19, Precision, Weights, find_weights
+from finegpr.measuring.networks import VGG19, LoadedWeights, load_weights
 from finegpr.measuring.sketch import Basis, fit_basis
 from finegpr.pixels.allocator import give_back_freed_blocks, keep_freed_blocks
 from finegpr.pixels.decode import check_quarantine
 from finegpr.pixels.prefetch import Decoder
 from finegpr.pixels.transfer import on_device
 from finegpr.remote import AnyPath
-from finegpr.weighing import NUM_STYLE_TERMS, NUM_TERMS, Scale
-
-
-class MeasureConfig(Config):
-    """Settings of the measurement.
-
-    Sizes in pixels. ``weights`` is ``imagenet``, ``random`` or a path (see ``vgg.find_weights``). ``images_per_cell``
-    and ``target_images`` cap what is measured by a seeded sample, None = all. ``basis_images`` source images give at
-    most ``style_coordinates`` per style layer and ``content_coordinates``. ``scale`` says how search weighs the terms;
-    it does not change what is measured. ``precision`` is that of the network's numbers; Gram matrices and distances are
-    float32 either way. ``threads`` are fixed because they change the last digits.
-    """
-
-    height: int = Field(default=256, ge=32, le=1024)
-    width: int = Field(default=128, ge=32, le=1024)
-    weights: str = "imagenet"
-    images_per_cell: int | None = Field(default=None, ge=1)
-    target_images: int | None = Field(default=2000, ge=1)
-    basis_images: int = Field(default=200, ge=2, le=2000)
-    style_coordinates: int = Field(default=32, ge=1)
-    content_coordinates: int = Field(default=128, ge=1)
-    scale: Scale = "standardised"
-    batch_size: int = Field(default=16, ge=1)
-    images_per_shard: int = Field(default=2000, ge=1)
-    precision: Precision = "float32"
-    threads: int = Field(default=1, ge=1)
-    seed: int = Field(default=0, ge=0, lt=2**63)
+from finegpr.weighing import NUM_STYLE_TERMS, NUM_TERMS
+from finegpr.weights import VGG, Weights, find_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +77,7 @@ def priorities(catalog: Catalog, *, seed: int) -> NDArray[np.uint64]:
     return np.frombuffer(b"".join(digests), dtype="<u8")
 
 
-def build_network(config: MeasureConfig, weights: Weights) -> VGG19:
+def build_network(config: MeasureConfig, weights: LoadedWeights) -> VGG19:
     """The network on the GPU if there is one, else on ``config.threads`` threads of this process."""
     torch.set_num_threads(config.threads)
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
@@ -119,7 +93,7 @@ def fit_reference(
     targets: Mapping[str, Catalog],
     folder: Path,
     *,
-    weights: Weights | None = None,
+    weights: LoadedWeights | None = None,
 ) -> Reference:
     """Fit the sketch basis on a sample of the source, then pass once over every target; written to ``folder``.
 
@@ -129,15 +103,15 @@ def fit_reference(
     if not targets:
         raise InputError("a measurement needs at least one target; name a folder of target images")
     require_images({"the source": source, **targets})
-    weights = weights or find_weights(config.weights, seed=config.seed)
-    settings = fit_settings(config, weights)
+    found = weights or find_weights(VGG, config.weights, seed=config.seed)
+    settings = fit_settings(config, found)
     fingerprints = [[name, catalog.fingerprint] for name, catalog in targets.items()]
     inputs = storage.canonical_hash([FORMAT, settings, source.fingerprint, fingerprints])
     marker_path = folder / REFERENCE_MARKER
     if marker_path.exists() and read_record(marker_path)["inputs"] == inputs and (folder / REFERENCE).exists():
         return load_reference(folder)
 
-    network = build_network(config, weights)
+    network = build_network(config, weights or load_weights(found))
     bases = _fit_bases(config, network, source)
     statistics, quarantine, warnings = {}, [], []
     for name, catalog in targets.items():
@@ -148,7 +122,7 @@ def fit_reference(
         "format": FORMAT,
         "inputs": inputs,
         "settings": settings,
-        "weights": weights.description,
+        "weights": found.description,
         "weights_given": config.weights,
         "basis": storage.canonical_hash([basis.hash for basis in bases]),
         "quarantine": quarantine,

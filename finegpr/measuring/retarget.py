@@ -18,6 +18,7 @@ from finegpr.arrays import Floats
 from finegpr.catalog import Catalog
 from finegpr.config import Config
 from finegpr.errors import ConfigError, InputError, StateError
+from finegpr.measuring.config import MeasureConfig
 from finegpr.measuring.files import (
     DERIVED_MARKER,
     FORMAT,
@@ -28,9 +29,8 @@ from finegpr.measuring.files import (
     target_paths,
     withdraw,
 )
-from finegpr.measuring.networks import Weights, find_weights
+from finegpr.measuring.networks import LoadedWeights, load_weights
 from finegpr.measuring.reference import (
-    MeasureConfig,
     Reference,
     TargetStatistics,
     build_network,
@@ -43,6 +43,7 @@ from finegpr.measuring.results import MAX_OFF_BASIS, Measurements, basis_advice,
 from finegpr.measuring.sketch import Basis
 from finegpr.pixels.allocator import give_back_freed_blocks
 from finegpr.weighing import TERMS, Scale
+from finegpr.weights import VGG, find_weights
 
 Progress = Callable[[int, int], None]
 
@@ -125,14 +126,14 @@ def _check_folders(base: Path, folder: Path) -> None:
         raise ConfigError(f"{folder} holds a measurement of its own; choose another --output for the new targets")
 
 
-def _settings(config: RetargetConfig, fitted: Mapping[str, Any], base: Path) -> tuple[MeasureConfig, Weights]:
+def _settings(config: RetargetConfig, fitted: Mapping[str, Any], base: Path) -> tuple[MeasureConfig, LoadedWeights]:
     """The settings that the base was measured with, and its weights."""
     given = {**fitted["settings"], "weights": config.weights or fitted["weights_given"]}
     try:
         measuring = MeasureConfig.model_validate(given)
     except ValidationError:
         raise StateError(f"{base / REFERENCE_MARKER} was made by another version; measure anew") from None
-    weights = find_weights(measuring.weights, seed=measuring.seed)
+    weights = load_weights(find_weights(VGG, measuring.weights, seed=measuring.seed))
     if weights.sha256 != fitted["settings"]["weights"]:
         raise InputError(
             f"{base} was measured with {fitted['weights']}, got {weights.description}; "
@@ -197,7 +198,7 @@ def _is_finished(folder: Path, key: str) -> bool:
 
 def _fit(
     config: MeasureConfig,
-    weights: Weights,
+    weights: LoadedWeights,
     reference: Reference,
     targets: Mapping[str, Catalog],
     folder: Path,

@@ -7,8 +7,8 @@ from pydantic import Field, field_validator, model_validator
 from finegpr.config import Config
 from finegpr.device import DeviceName
 from finegpr.errors import ConfigError
+from finegpr.reid.backbones import MODELS
 from finegpr.reid.losses import LOSSES, parse_losses
-from finegpr.reid.model import MODELS
 
 
 class TrainConfig(Config):

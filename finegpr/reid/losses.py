@@ -1,19 +1,20 @@
 """What a re-ID network is trained to make small.
 
 A new loss is one module with a function like the ones here and one line in LOSSES; a recipe names it.
+torch is imported where a loss is computed, because settings name losses and are read without it.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+from typing import TYPE_CHECKING
 
 from finegpr.errors import InputError
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-def batch_hard_triplet(features: Tensor, labels: Tensor, *, margin: float | None = 0.3) -> Tensor:
+
+def batch_hard_triplet(features: "Tensor", labels: "Tensor", *, margin: float | None = 0.3) -> "Tensor":
     """Triplet loss on the farthest positive and the nearest negative of every anchor (Hermans et al. 2017, eq. 5).
 
     ``features`` (n, d) float, ``labels`` (n,) integer. Euclidean distance, not squared; mean over all anchors, zeros
@@ -21,6 +22,9 @@ def batch_hard_triplet(features: Tensor, labels: Tensor, *, margin: float | None
     anchor whose identity has no other image has max_pos 0. Gradients are finite where two features are equal.
     Raises InputError when all labels are the same, because then there is no negative.
     """
+    import torch
+    from torch.nn import functional as F
+
     same = labels[:, None] == labels[None, :]
     if bool(same.all()):
         raise InputError(f"a triplet needs at least 2 identities in a batch of {len(labels)}, got one")
@@ -37,20 +41,26 @@ def batch_hard_triplet(features: Tensor, labels: Tensor, *, margin: float | None
 class Outputs:
     """What a loss may look at: ``features`` (n, d) as pooled, and ``logits`` (n, classes) of the classifier."""
 
-    features: Tensor
-    logits: Tensor
+    features: "Tensor"
+    logits: "Tensor"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Loss:
     """``value(outputs, labels)`` is a scalar mean over the batch; ``needs_pairs`` asks for P x K batches."""
 
-    value: Callable[[Outputs, Tensor], Tensor]
+    value: "Callable[[Outputs, Tensor], Tensor]"
     needs_pairs: bool
 
 
+def _cross_entropy(outputs: Outputs, labels: "Tensor") -> "Tensor":
+    from torch.nn import functional as F
+
+    return F.cross_entropy(outputs.logits, labels)
+
+
 LOSSES: Mapping[str, Loss] = {
-    "softmax": Loss(value=lambda outputs, labels: F.cross_entropy(outputs.logits, labels), needs_pairs=False),
+    "softmax": Loss(value=_cross_entropy, needs_pairs=False),
     "triplet": Loss(value=lambda outputs, labels: batch_hard_triplet(outputs.features, labels), needs_pairs=True),
 }
 

@@ -24,10 +24,11 @@ from finegpr.reid.evaluate import evaluate_embedder
 from finegpr.reid.label_free import METRICS as LABEL_FREE_METRICS
 from finegpr.reid.label_free import is_labelled, score_photos
 from finegpr.reid.losses import Outputs, parse_losses
-from finegpr.reid.model import Embedder, Weights, find_weights
+from finegpr.reid.model import Embedder, load_weights
 from finegpr.reid.ranks import Ranks
 from finegpr.reid.resume import StateFolder
 from finegpr.reid.sampler import batches_per_epoch, flips, identity_batches, share, shuffled_batches
+from finegpr.weights import Weights, find_weights
 
 METRICS = ("mAP", "rank-1", "rank-5", "rank-10", "mINP", "num_valid")
 
@@ -175,8 +176,8 @@ class _Run:
         self.epoch_steps = batches_per_epoch(len(self.data.labels), config.batch_size)
         self.num_steps = config.steps or self.epoch_steps * (config.epochs or 0)
         self.embedder = Embedder(model=config.model, size=size)
-        if weights.state is not None:
-            self.embedder.backbone.load_state_dict(weights.state)
+        if (state := load_weights(weights)) is not None:
+            self.embedder.backbone.load_state_dict(state)
         self.network = _Network(self.embedder, len(self.data.identities))
         self.replica = ranks.replicate(self.network, place)
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=config.learning_rate, fused=True)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from finegpr.weighing import Weighing
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
@@ -21,6 +20,7 @@ from finegpr.arrays import Bools, Floats, Ints
 from finegpr.config import Config
 from finegpr.errors import InputError
 from finegpr.subset import Subset
+from finegpr.weighing import Weighing
 from search.adaptive.belief import Belief, believe
 from search.measured import Measured
 from search.objectives import QUADRATIC, CellObjective, make_objective

@@ -1,8 +1,8 @@
 """The Frechet distance between the images of a subset and the target, each taken for a Gaussian in a few dimensions.
 
-Dowson and Landau (1982): d^2 = |m - t|^2 + tr A + tr T - 2 tr (T^1/2 A T^1/2)^1/2, in the principal dimensions of the
-source's phi. A mixture of cells with shares p has the mean m = sum_c p_c mu_c and the covariance
-A = sum_c p_c (S_c + mu_c mu_c') - m m', so that two matrix products and one small eigenproblem score a subset.
+It is ``finegpr.fid.gaussian_distance`` in the principal dimensions of the source's phi. A mixture of cells with shares
+p has the mean m = sum_c p_c mu_c and the covariance A = sum_c p_c (S_c + mu_c mu_c') - m m', so that two matrix
+products and one small eigenproblem score a subset.
 """
 
 from dataclasses import dataclass, replace
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from finegpr.arrays import Floats
+from finegpr.fid import covariance_root, gaussian_distance
 from search.measured import Measured
 from search.objectives.samples import Samples
 from search.objectives.surrogate import SurrogateReport, fit_surrogate
@@ -56,10 +57,7 @@ class FrechetForm:
         mean = shares @ self.means
         covariance = _unpacked(shares @ self.moments, len(self.spread)) - mean[:, :, None] * mean[:, None, :]
         covariance = shrunk(covariance, self.spread)
-        product = self.target_root @ covariance @ self.target_root
-        roots = np.sqrt(np.maximum(np.linalg.eigvalsh(product), 0.0)).sum(axis=1)
-        traces = np.trace(covariance, axis1=1, axis2=2) + np.square(self.target_root).sum()
-        return np.asarray(np.square(mean - self.target_mean).sum(axis=1) + traces - 2 * roots)
+        return gaussian_distance(mean, covariance, self.target_mean, self.target_root)
 
     def fill(self, predicted: Floats) -> "FrechetForm":
         """Fill unmeasured cells from the leading coordinates (C, q) of their means, the others 0, and ``within``."""
@@ -104,7 +102,7 @@ def fit_frechet(measured: Measured, *, num_dimensions: int = NUM_DIMENSIONS) -> 
         moments=_second_moments(samples),
         spread=spread,
         target_mean=target_mean,
-        target_root=_root(shrunk(goal.T @ goal / len(goal), spread)),
+        target_root=covariance_root(shrunk(goal.T @ goal / len(goal), spread)),
         within=_pooled_covariance(samples, means),
         samples=samples,
         kept=float(spread.sum()) / total if total > 0 else 1.0,
@@ -135,11 +133,6 @@ def _pooled_covariance(samples: Samples, means: Floats) -> Floats:
     if freedom < 1e-9:
         return np.zeros((deviations.shape[1], deviations.shape[1]))
     return np.asarray((deviations * samples.weights[:, None]).T @ deviations / freedom)
-
-
-def _root(covariance: Floats) -> Floats:
-    values, vectors = np.linalg.eigh(covariance)
-    return np.asarray((vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T)
 
 
 def _packed(matrices: Floats) -> Floats:

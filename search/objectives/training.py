@@ -24,10 +24,11 @@ from finegpr.reid.config import TrainConfig
 from finegpr.reid.data import ImageStore
 from finegpr.reid.job import JobResult, TrainingJob, run_job
 from finegpr.reid.label_free import MIN_PHOTOS, unlabelled_photos
-from finegpr.reid.model import find_weights
+from finegpr.reid.model import load_weights
 from finegpr.reid.sampler import batches_per_epoch
 from finegpr.storage import canonical_hash, read_marker, write_marker
 from finegpr.subset import Subset
+from finegpr.weights import find_weights
 from search.objectives.halving import halve, halving_cost
 from search.space import Space
 
@@ -284,6 +285,8 @@ def training_objective(
     if num_images * 3 * train.height * train.width <= train.cache_bytes:
         images = folder / IMAGES
         ImageStore.create(images, [source, validation], height=train.height, width=train.width)
+    weights = find_weights(train.model, train.weights)
+    load_weights(weights)  # a file of another network is refused here, not by every training
     return TrainingObjective(
         config=config,
         space=space,
@@ -291,7 +294,7 @@ def training_objective(
         validation=validation,
         seed=seed,
         folder=folder,
-        weights=find_weights(train.model, train.weights).sha256,
+        weights=weights.sha256,
         images=images,
         run=run,
     )

@@ -4,6 +4,7 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from finegpr.arrays import Floats, Ints, Singles
+from finegpr.fid import covariance_root, gaussian_distance
 from search.selectors.pool import Pool, choose_people, holds, require
 from search.space import Budget
 
@@ -91,14 +92,6 @@ def farthest_points(x: Floats, start: Ints, num: int) -> Ints:
     return np.array(chosen, dtype=np.int64)
 
 
-def frechet(mean: Floats, covariance: Floats, target_mean: Floats, target_root: Floats) -> float:
-    """|m - n|^2 + tr(C + D - 2 (D^1/2 C D^1/2)^1/2) of two Gaussians, the second given by n and D^1/2; covariances may
-    be singular."""
-    inner = np.linalg.eigvalsh(target_root @ covariance @ target_root)
-    spread = np.trace(covariance) + np.square(target_root).sum() - 2 * np.sqrt(np.maximum(inner, 0)).sum()
-    return float(np.square(mean - target_mean).sum() + spread)
-
-
 def nearest_union(x: Floats, person: Ints, cluster: Ints, target: Floats, available: Ints, budget: Budget) -> Ints:
     """The people of one of the unions of clusters, joined by their distance to the target (m, d): the nearest of those
     that hold the budget. ``x`` (n, d) and ``person`` (n,) are of images, ``cluster`` and ``available`` (I,) of people.
@@ -108,13 +101,12 @@ def nearest_union(x: Floats, person: Ints, cluster: Ints, target: Floats, availa
     sums = np.stack([x[of_image == label].sum(axis=0) for label in range(len(num))])
     products = np.stack([x[of_image == label].T @ x[of_image == label] for label in range(len(num))])
     centred = target - target.mean(axis=0)
-    values, vectors = np.linalg.eigh(centred.T @ centred / len(target))
-    root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+    root = covariance_root(centred.T @ centred / len(target))
 
     def distance(labels: Ints) -> float:
         mean = sums[labels].sum(axis=0) / num[labels].sum()
         covariance = products[labels].sum(axis=0) / num[labels].sum() - np.outer(mean, mean)
-        return frechet(mean, covariance, target.mean(axis=0), root)
+        return float(gaussian_distance(mean, covariance, target.mean(axis=0), root))
 
     order = np.argsort([distance(np.array([label])) for label in range(len(num))], kind="stable")
     unions = [order[: size + 1] for size in range(len(order))]

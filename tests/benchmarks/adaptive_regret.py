@@ -26,8 +26,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from finegpr.catalog import Catalog
+from finegpr.measuring.config import MeasureConfig
 from finegpr.measuring.measure import cell_order, measure
-from finegpr.measuring.reference import MeasureConfig
 from finegpr.measuring.results import Measurements
 from finegpr.render.minigpr import MiniGPRConfig, render_minigpr
 from finegpr.render.minimarket import MiniMarketConfig, render_minimarket

@@ -23,8 +23,8 @@ from PIL import Image
 
 from finegpr.catalog import Catalog
 from finegpr.measuring.bench import narrowed
+from finegpr.measuring.config import MeasureConfig
 from finegpr.measuring.measure import measure
-from finegpr.measuring.reference import MeasureConfig
 
 SIZES = (10_000, 100_000)
 NUM_FILES = 200
@@ -69,8 +69,8 @@ def child(folder: Path, size: int) -> None:
 
     started = time.perf_counter()
     with (
-        patch("finegpr.measuring.reference.find_weights", lambda *_, **__: STUB),
-        patch("finegpr.measuring.meter.find_weights", lambda *_, **__: STUB),
+        patch("finegpr.measuring.reference.load_weights", lambda *_, **__: STUB),
+        patch("finegpr.measuring.meter.load_weights", lambda *_, **__: STUB),
     ):
         measured = measure(
             config,

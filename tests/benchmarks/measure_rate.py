@@ -39,8 +39,8 @@ from finegpr.measuring.bench import (
     stage_seconds,
     weights_of,
 )
+from finegpr.measuring.config import MeasureConfig
 from finegpr.measuring.meter import Meter
-from finegpr.measuring.reference import MeasureConfig
 
 NUM_FILES = 160
 ROUNDS = 3

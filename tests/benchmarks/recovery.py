@@ -20,14 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from finegpr.weighing import Weighing
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from finegpr.attributes import SCENE, VIEWPOINT
 from finegpr.catalog import Catalog
+from finegpr.measuring.config import MeasureConfig
 from finegpr.measuring.measure import measure
-from finegpr.measuring.reference import MeasureConfig
 from finegpr.measuring.results import Measurements
 from finegpr.render.camera import SOURCE_RIG
 from finegpr.render.minigpr import MiniGPRConfig, render_minigpr
@@ -37,6 +36,7 @@ from finegpr.render.picture import Shot, render_one
 from finegpr.render.world import code, deal, write_jpeg
 from finegpr.storage import read_json, sha256, write_atomic, write_json
 from finegpr.subset import Subset
+from finegpr.weighing import Weighing
 from search.analysis.compare import agreements, t_interval, value_shares
 from search.loop import search
 from search.measured import Measured

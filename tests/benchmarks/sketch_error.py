@@ -23,16 +23,17 @@ from search_regret import CellGram
 
 from finegpr.attributes import ILLUMINATION, WEATHER
 from finegpr.catalog import Catalog
+from finegpr.measuring.config import MeasureConfig
 from finegpr.measuring.measure import measure
-from finegpr.measuring.networks import find_weights
-from finegpr.measuring.reference import MeasureConfig, build_network, load_reference, read_batches
+from finegpr.measuring.networks import load_weights
+from finegpr.measuring.reference import build_network, load_reference, read_batches
 from finegpr.measuring.results import MAX_OFF_BASIS, Measurements
 from finegpr.measuring.retarget import RetargetConfig, retarget
 from finegpr.measuring.sketch import SMALLEST_EIGENVALUE
 from finegpr.render.minigpr import MiniGPRConfig, render_minigpr
 from finegpr.render.minimarket import MiniMarketConfig, render_minimarket
 from finegpr.weighing import TERMS, Weighing
-from search.measured import Measured
+from finegpr.weights import find_weights
 from search.objectives import make_objective
 from search.optimizers.baselines import enumerate_masks, random_masks
 from search.space import Budget, Space
@@ -93,7 +94,7 @@ def plant(seed: int) -> dict[str, list[str]]:
 
 def vectors_of(catalog: Catalog) -> list[torch.Tensor]:
     """The six full vectors of every image, (n, d) each."""
-    network = build_network(CONFIG, find_weights(CONFIG.weights, seed=CONFIG.seed))
+    network = build_network(CONFIG, load_weights(find_weights("vgg19", CONFIG.weights, seed=CONFIG.seed)))
     parts = [batch.vectors for batch in read_batches(network, catalog.file_paths(), CONFIG)]
     return [torch.cat([part[term] for part in parts]) for term in range(len(TERMS))]
 
@@ -171,7 +172,7 @@ def kernels(products: Callable[[int], tuple[np.ndarray, ...]], measured: Measure
     """Both objectives' kernels from a term's inner products and squared lengths: source, across, target, and the part
     of source and target lengths that the products miss."""
     linear, rbf = ([np.zeros(1)] * 3 for _ in range(2))
-    for term, (median, weight) in enumerate(zip(measured.median, measured.term_weights("standardised"), strict=True)):
+    for term, (median, weight) in enumerate(zip(measured.median, Weighing().factors(measured.median), strict=True)):
         source, across, target, of_source, of_target = products(term)
         x, y = np.diag(source) + of_source, np.diag(target) + of_target
         linear = [total + weight * part for total, part in zip(linear, (source, across, target), strict=True)]
@@ -260,15 +261,7 @@ def regrets_of(
     regrets = {}
     for name in OBJECTIVES:
         searched = make_objective(
-            name,
-            choice.space,
-            Measured(
-                measurements=measured,
-                cells=choice.space.cells,
-                identity=choice.identity,
-                target=target,
-                weighing=Weighing(),
-            ),
+            name, choice.space, measured, choice.identity, target=target, scale="standardised"
         ).embedding
         correct = choice.gram(truth[name])
         regrets[name, "variance"] = float((searched.variance / searched.num_identities).sum() / correct.noise.sum())

@@ -16,8 +16,8 @@ from cluster.run.adaptive import RECORD, ROWS, Rounds, measure_adaptively
 from finegpr.catalog import Catalog
 from finegpr.errors import StateError
 from finegpr.measuring import measure as module
+from finegpr.measuring.config import MeasureConfig
 from finegpr.measuring.measure import measure, measure_shard
-from finegpr.measuring.reference import MeasureConfig
 from finegpr.measuring.results import Measurements, read_measurements
 from finegpr.render.minigpr import MiniGPRConfig, render_minigpr
 from search.adaptive.sampler import AdaptiveConfig

@@ -215,7 +215,7 @@ def test_pickled_and_missing_weights(
     monkeypatch.setenv("AOST_WEIGHTS", str(data / "nowhere"))
     code, said = run("measure.weights=imagenet")
     assert code == 3
-    assert "finegpr.measuring.networks" in said
+    assert "finegpr.weights vgg19" in said
 
 
 @pytest.mark.parametrize(

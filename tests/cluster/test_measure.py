@@ -11,9 +11,10 @@ from cluster.executors.ray_data import ShardMeter, plan_actors
 from finegpr.catalog import Catalog
 from finegpr.errors import ConfigError
 from finegpr.measuring.bench import draw_images, narrowed
+from finegpr.measuring.config import MeasureConfig
 from finegpr.measuring.measure import measure_shard
 from finegpr.measuring.meter import Meter
-from finegpr.measuring.reference import MeasureConfig, fit_reference
+from finegpr.measuring.reference import fit_reference
 
 
 class FakeRay:

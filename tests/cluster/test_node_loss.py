@@ -13,8 +13,8 @@ import pytest
 from cluster.executors import ray_data as module
 from cluster.executors.ray_data import ShardMeter, measure_pending
 from finegpr.catalog import Catalog
+from finegpr.measuring.config import MeasureConfig
 from finegpr.measuring.measure import measure, pending_shards, prepare
-from finegpr.measuring.reference import MeasureConfig
 from finegpr.render.minigpr import MiniGPRConfig, render_minigpr
 from finegpr.storage import read_table
 

@@ -9,8 +9,8 @@ import pytest
 from cluster import cli
 from cluster.verbs.sweep import CHUNKS, REPORT, TABLE, Chunks
 from finegpr.catalog import Catalog
+from finegpr.measuring.config import MeasureConfig
 from finegpr.measuring.measure import measure
-from finegpr.measuring.reference import MeasureConfig
 from finegpr.render.minigpr import MiniGPRConfig, render_minigpr
 from search.sweep import Sweeper, read_sweep
 

@@ -13,8 +13,8 @@ import pytest
 
 from cluster.verbs.sweep import CHUNKS, TABLE
 from finegpr.catalog import Catalog
+from finegpr.measuring.config import MeasureConfig
 from finegpr.measuring.measure import measure
-from finegpr.measuring.reference import MeasureConfig
 from finegpr.render.minigpr import MiniGPRConfig, render_minigpr
 from finegpr.storage import MARKER
 

@@ -6,7 +6,8 @@ import torch
 
 from finegpr.errors import AostError
 from finegpr.measuring.bench import main, narrowed, operations, weights_of
-from finegpr.measuring.networks import VGG19, find_weights
+from finegpr.measuring.networks import VGG19, load_weights
+from finegpr.weights import find_weights
 
 TINY = ["--height", "32", "--width", "32", "--files", "16", "--images", "20", "--rounds", "1", "--network", "cheap"]
 
@@ -51,7 +52,7 @@ def test_operations_are_those_of_the_convolutions() -> None:
     expected = sum(
         2 * 9 * a * b * 256 * 128 // 4**scale for scale, layers in enumerate((*channels, *deep)) for a, b in layers
     )
-    assert operations(VGG19(find_weights("random", seed=0)), height=256, width=128) == expected
+    assert operations(VGG19(load_weights(find_weights("vgg19", "random", seed=0))), height=256, width=128) == expected
 
 
 def test_narrowed_weights_are_seeded() -> None:

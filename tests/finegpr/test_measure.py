@@ -14,15 +14,17 @@ from finegpr.attributes import Attribute
 from finegpr.catalog import Catalog
 from finegpr.errors import InputError, StateError
 from finegpr.measuring import measure as module
+from finegpr.measuring.config import MeasureConfig
 from finegpr.measuring.measure import measure, measure_shard, pending_shards, plan_shards, prepare
 from finegpr.measuring.meter import Meter
-from finegpr.measuring.networks import VGG19, find_weights
-from finegpr.measuring.reference import MeasureConfig, fit_reference
+from finegpr.measuring.networks import VGG19, load_weights
+from finegpr.measuring.reference import fit_reference
 from finegpr.measuring.results import Measurements, read_measurements
 from finegpr.perceptual import pairwise_distance
 from finegpr.pixels.decode import load
 from finegpr.storage import write_arrays
 from finegpr.weighing import Weighing
+from finegpr.weights import find_weights
 
 WEATHER = Attribute(name="weather", values=("sunny", "foggy", "snowlight"))
 LIGHT = Attribute(name="light", values=("day", "night"))
@@ -109,7 +111,7 @@ def copy(finished: Path, tmp_path: Path) -> Path:
 def feature_maps(catalog: Catalog) -> list[torch.Tensor]:
     """relu1_1 ... relu5_1 and relu4_2, straight from the layers, in float64."""
     images, _ = load(catalog.file_paths(), height=32, width=32)
-    network = VGG19(find_weights("random", seed=0))
+    network = VGG19(load_weights(find_weights("vgg19", "random", seed=0)))
     x, maps = network.normalise(torch.from_numpy(images)).double(), {}
     for index, layer in enumerate(network.features.double()):
         x = layer(x)
@@ -231,7 +233,7 @@ def test_damage_is_named(copy: Path, name: str, damage: str) -> None:
 
 def test_sixty_random_flips_are_named(copy: Path) -> None:
     """One byte of any shard, marker, sketch, reference or weights file."""
-    network = VGG19(find_weights("random", seed=0)).features.state_dict()
+    network = VGG19(load_weights(find_weights("vgg19", "random", seed=0))).features.state_dict()
     weights = copy / "measured" / "vgg19.safetensors"
     write_arrays(weights, {f"features.{name}": value.numpy() for name, value in network.items()})
     config = CONFIG.model_copy(update={"weights": str(weights)})

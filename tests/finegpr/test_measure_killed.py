@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from finegpr.catalog import Catalog
+from finegpr.measuring.config import MeasureConfig
 from finegpr.measuring.measure import measure
-from finegpr.measuring.reference import MeasureConfig
 from finegpr.render.minigpr import MiniGPRConfig, render_minigpr
 from finegpr.storage import read_table
 

@@ -11,8 +11,9 @@ import torch
 from finegpr.catalog import Catalog
 from finegpr.errors import StateError
 from finegpr.measuring.bench import draw_images, narrowed
+from finegpr.measuring.config import MeasureConfig
 from finegpr.measuring.meter import Meter
-from finegpr.measuring.reference import MeasureConfig, fit_reference
+from finegpr.measuring.reference import fit_reference
 from finegpr.pixels import prefetch
 from finegpr.pixels.decode import load
 

@@ -16,11 +16,12 @@ from finegpr.reid.checkpoint import read_checkpoint, read_embedder, write_checkp
 from finegpr.reid.config import TrainConfig
 from finegpr.reid.data import FilePixels, ImageStore, open_pixels, read_ahead
 from finegpr.reid.evaluate import evaluate_checkpoint
-from finegpr.reid.model import find_weights
+from finegpr.reid.model import load_weights
 from finegpr.reid.ranks import Ranks
 from finegpr.reid.recipes import recipe
 from finegpr.reid.sampler import identity_batches, share, shuffled_batches
 from finegpr.reid.train import Diverged, fit
+from finegpr.weights import find_weights
 
 TINY = {"model": "small", "weights": "random", "height": 64, "width": 32, "loss": "softmax", "batch_size": 16}
 TINY |= {"epochs": 3, "learning_rate": 1e-2, "milestones": (0.7,), "device": "cpu"}
@@ -303,7 +304,7 @@ def test_images_of_nobody_are_refused(world, tmp_path):
 
 def test_imagenet_weights_absent_say_how_to_get_them(monkeypatch, tmp_path):
     monkeypatch.setenv("AOST_WEIGHTS", str(tmp_path))
-    with pytest.raises(InputError, match=r"resnet50\.safetensors.*python -m finegpr\.reid\.model resnet50"):
+    with pytest.raises(InputError, match=r"resnet50\.safetensors.*python -m finegpr\.weights resnet50"):
         find_weights("resnet50", "imagenet")
     with pytest.raises(InputError, match="no ImageNet weights for model small"):
         find_weights("small", "imagenet")
@@ -314,13 +315,13 @@ def test_weights_from_a_checkpoint_and_of_another_net(trained, train, tmp_path):
     assert started.weights.startswith("small, model.safetensors weights (sha256")
     assert started.history[0].loss < trained.history[0].loss
     with pytest.raises(InputError, match="is not a resnet18: conv1.weight is missing"):
-        find_weights("resnet18", str(trained.checkpoint))
+        load_weights(find_weights("resnet18", str(trained.checkpoint)))
     save_file({"conv1.weight": np.zeros((64, 3, 3, 3), np.float32)}, tmp_path / "other.safetensors")
     with pytest.raises(InputError, match=r"expected finite values of shape \(64, 3, 7, 7\)"):
-        find_weights("resnet18", str(tmp_path / "other.safetensors"))
+        load_weights(find_weights("resnet18", str(tmp_path / "other.safetensors")))
     (tmp_path / "pickle.pth").write_bytes(b"\x80\x04cos\nsystem\n.")
     with pytest.raises(InputError, match="not a safetensors file"):
-        find_weights("small", str(tmp_path / "pickle.pth"))
+        load_weights(find_weights("small", str(tmp_path / "pickle.pth")))
 
 
 def test_a_resnet_trains(train, tmp_path):

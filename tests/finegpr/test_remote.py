@@ -12,8 +12,8 @@ import pytest
 from finegpr import remote
 from finegpr.catalog import Catalog, read_world
 from finegpr.errors import ConfigError, InputError, UnreachableError
+from finegpr.measuring.config import MeasureConfig
 from finegpr.measuring.measure import measure, pending_shards, prepare
-from finegpr.measuring.reference import MeasureConfig
 from finegpr.measuring.results import Measurements
 from finegpr.pixels.decode import BadImage, decode, load
 from finegpr.reid.data import FilePixels, ImageStore, read_ahead

@@ -13,13 +13,14 @@ from finegpr.attributes import Attribute
 from finegpr.catalog import Catalog
 from finegpr.errors import AostError, ConfigError, InputError, StateError
 from finegpr.measuring import retarget as module
+from finegpr.measuring.config import MeasureConfig
 from finegpr.measuring.files import DERIVED_MARKER
 from finegpr.measuring.measure import measure
-from finegpr.measuring.networks import find_weights
-from finegpr.measuring.reference import MeasureConfig
+from finegpr.measuring.networks import load_weights
 from finegpr.measuring.results import Measurements, basis_hash, read_measurements
 from finegpr.measuring.retarget import RetargetConfig, retarget
 from finegpr.storage import write_arrays
+from finegpr.weights import find_weights
 
 WEATHER = Attribute(name="weather", values=("sunny", "foggy", "snowlight"))
 NUM_SOURCE = 24
@@ -245,7 +246,10 @@ def test_a_base_that_was_measured_anew_is_refused_until_the_targets_follow(
 
 def test_other_weights_are_refused(world: Path, tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
-    state = {f"features.{key}": value.numpy() for key, value in find_weights("random", seed=5).state.items()}
+    state = {
+        f"features.{key}": value.numpy()
+        for key, value in load_weights(find_weights("vgg19", "random", seed=5)).state.items()
+    }
     write_arrays(path, state)
     with pytest.raises(InputError, match=r"measured with VGG-19, random He weights, seed 0, got .*other\.safetensors"):
         added(world, world / "new", "duke", config=RetargetConfig(weights=str(path)))
@@ -253,7 +257,10 @@ def test_other_weights_are_refused(world: Path, tmp_path: Path) -> None:
 
 def test_weights_that_moved_are_found_where_they_are_said_to_be(finished: Path, tmp_path: Path) -> None:
     path = tmp_path / "vgg.safetensors"
-    state = {f"features.{key}": value.numpy() for key, value in find_weights("random", seed=5).state.items()}
+    state = {
+        f"features.{key}": value.numpy()
+        for key, value in load_weights(find_weights("vgg19", "random", seed=5)).state.items()
+    }
     write_arrays(path, state)
     config = CONFIG.model_copy(update={"weights": str(path)})
     measured_into(tmp_path / "base", finished, "market", config=config)

@@ -12,9 +12,14 @@ from torchvision.models import vgg as architecture
 
 from finegpr.errors import InputError
 from finegpr.measuring.bench import narrowed
-from finegpr.measuring.networks import VGG19, convert, find_weights, imagenet_path, main
+from finegpr.measuring.networks import VGG19, LoadedWeights, load_weights
 from finegpr.perceptual import mean_distance
 from finegpr.storage import write_arrays
+from finegpr.weights import convert, find_weights, imagenet_path, main
+
+
+def load(weights: str, *, seed: int = 0) -> LoadedWeights:
+    return load_weights(find_weights("vgg19", weights, seed=seed))
 
 
 def arrays_of(cfg: str, *, batch_norm: bool = False, classifier: bool = True) -> dict[str, np.ndarray]:
@@ -28,7 +33,7 @@ def arrays_of(cfg: str, *, batch_norm: bool = False, classifier: bool = True) ->
 
 @pytest.fixture(scope="module")
 def network() -> VGG19:
-    return VGG19(find_weights("random", seed=3))
+    return VGG19(load("random", seed=3))
 
 
 def test_the_vectors_are_those_of_the_named_layers(network: VGG19) -> None:
@@ -76,7 +81,7 @@ def test_the_layers_are_as_wide_as_the_weights() -> None:
 
 
 def test_bf16_rounds_the_network_and_nothing_after_it(network: VGG19) -> None:
-    weights = find_weights("random", seed=3)
+    weights = load("random", seed=3)
     rounded = VGG19(weights, "bf16")
     assert weights.state["0.weight"].dtype == torch.float32, "the weights given are left alone"
     images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -89,7 +94,7 @@ def test_bf16_rounds_the_network_and_nothing_after_it(network: VGG19) -> None:
 def test_random_weights_are_seeded_named_and_leave_the_global_state_alone() -> None:
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    first, again, other = (find_weights("random", seed=seed) for seed in (0, 0, 1))
+    first, again, other = (load("random", seed=seed) for seed in (0, 0, 1))
     VGG19(first)
     assert torch.equal(torch.get_rng_state(), before)
     assert first.description == "VGG-19, random He weights, seed 0"
@@ -101,9 +106,9 @@ def test_random_weights_are_seeded_named_and_leave_the_global_state_alone() -> N
 
 def test_absent_imagenet_weights_say_how_to_get_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AOST_WEIGHTS", str(tmp_path))
-    assert imagenet_path() == tmp_path / "vgg19.safetensors"
-    with pytest.raises(InputError, match=r"python -m finegpr\.vgg vgg19\.safetensors.*weights: random"):
-        find_weights("imagenet", seed=0)
+    assert imagenet_path("vgg19") == tmp_path / "vgg19.safetensors"
+    with pytest.raises(InputError, match=r"python -m finegpr\.weights vgg19 vgg19\.safetensors.*weights: random"):
+        load("imagenet")
 
 
 def test_weights_come_from_disk_and_are_described_by_their_hash(
@@ -113,12 +118,12 @@ def test_weights_come_from_disk_and_are_described_by_their_hash(
     arrays["features.0.bias"][:] = 0.5
     digest = write_arrays(tmp_path / "vgg19.safetensors", arrays)
     monkeypatch.setenv("AOST_WEIGHTS", str(tmp_path))
-    found = find_weights("imagenet", seed=0)
+    found = load("imagenet")
     assert found.description == f"VGG-19, ImageNet weights (sha256 {digest[:12]})"
     assert len(found.state) == 26
     assert found.state["0.bias"].dtype == torch.float32
     assert VGG19(found).features[0].bias.tolist() == [0.5] * 64
-    by_path = find_weights(str(tmp_path / "vgg19.safetensors"), seed=0)
+    by_path = load(str(tmp_path / "vgg19.safetensors"), seed=0)
     assert by_path.sha256 == found.sha256
     assert "vgg19.safetensors" in by_path.description
 
@@ -137,7 +142,7 @@ def test_weights_come_from_disk_and_are_described_by_their_hash(
 def test_weights_of_another_net_are_refused(tmp_path: Path, arrays: dict[str, np.ndarray], message: str) -> None:
     write_arrays(tmp_path / "w.safetensors", arrays)
     with pytest.raises(InputError, match=message) as caught:
-        find_weights(str(tmp_path / "w.safetensors"), seed=0)
+        load(str(tmp_path / "w.safetensors"), seed=0)
     assert caught.value.exit_code == 3
 
 
@@ -153,7 +158,7 @@ def test_a_pickle_is_refused_and_not_executed(tmp_path: Path) -> None:
     for name in ("w.pth", "w.safetensors"):
         (tmp_path / name).write_bytes(pickle.dumps(_Payload(tmp_path / "canary")))
         with pytest.raises(InputError, match="not a safetensors file"):
-            find_weights(str(tmp_path / name), seed=0)
+            load(str(tmp_path / name), seed=0)
     assert not (tmp_path / "canary").exists()
 
 
@@ -167,9 +172,9 @@ def test_convert_keeps_the_convolutions_and_asks_for_no_pickled_code(
         return {key: torch.from_numpy(array) for key, array in arrays_of("E").items()}
 
     monkeypatch.setattr(architecture.VGG19_Weights, "get_state_dict", download)
-    convert(tmp_path / "vgg19.safetensors")
+    convert("vgg19", tmp_path / "vgg19.safetensors")
     assert asked == {"check_hash": True, "weights_only": True}
-    assert len(find_weights(str(tmp_path / "vgg19.safetensors"), seed=0).state) == 26
+    assert len(load(str(tmp_path / "vgg19.safetensors"), seed=0).state) == 26
 
 
 def test_the_command_refuses_a_wrong_name() -> None:
@@ -183,4 +188,4 @@ def test_a_failed_download_says_where_to_run_it(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(architecture.VGG19_Weights, "get_state_dict", offline)
     with pytest.raises(InputError, match="machine with network"):
-        convert(tmp_path / "vgg19.safetensors")
+        convert("vgg19", tmp_path / "vgg19.safetensors")

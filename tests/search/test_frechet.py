@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy import linalg
 
-from search.objectives import make_objective
+from finegpr.weighing import Weighing
+from search.objectives import frechet, make_objective
 from search.objectives.frechet import FrechetForm, fit_frechet, make_frechet, shrunk
-from search.selectors.snp import frechet
 from search.simulation import TARGET, Simulation, simulate
 from search.space import Budget, Space
 
@@ -26,8 +26,8 @@ def test_scores_are_the_distances_of_the_images_drawn(num_dimensions: int, simul
     form = fit(simulation, num_dimensions)
     samples, random = form.samples, np.random.default_rng(0)
     shares = random.dirichlet(np.full(60, 0.1), size=8)
-    goal = simulation.measurements.target_phi(TARGET, "standardised").astype(np.float64)
-    phi = simulation.measurements.phi("standardised").astype(np.float64)
+    goal = simulation.measurements.target_phi(TARGET, Weighing()).astype(np.float64)
+    phi = simulation.measurements.phi(Weighing()).astype(np.float64)
     axes = np.linalg.svd(phi - phi.mean(axis=0), full_matrices=False)[2][:num_dimensions].T
     image, target = (phi - phi.mean(axis=0)) @ axes, (goal - phi.mean(axis=0)) @ axes
     spread = image.var(axis=0)
@@ -99,7 +99,7 @@ def test_unmeasured_cells_get_the_predicted_mean_and_the_pooled_covariance() -> 
     )
     np.testing.assert_allclose(covariance, np.tile(form.within[np.triu_indices(4)], (gap.sum(), 1)), atol=1e-12)
     # The noise within the cells of this simulation is known: 0.25 in every coordinate of the sketch.
-    weights = simulation.measurements.term_weights("standardised").repeat(6)
+    weights = Weighing().factors(simulation.measurements.median).repeat(6)
     assert 0.5 < np.trace(form.within) / (0.25 * np.sort(weights)[-4:].sum()) < 2
     scored, report = make_frechet(simulation.measured, seed=0)
     assert report is not None

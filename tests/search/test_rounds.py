@@ -242,7 +242,7 @@ def test_rounds_report_progress_and_can_be_scored_elsewhere(problem: tuple[Simul
 
 def test_another_target_is_refused(problem: tuple[Simulation, Space], tmp_path: Path) -> None:
     with pytest.raises(InputError, match="target 'duke' was not measured; measured targets: target"):
-        run(problem, tmp_path, target="duke")
+        run(problem, tmp_path, measured=replace(problem[0].measured, target="duke"))
 
 
 @pytest.mark.parametrize("settings", [{"rounds": "twice"}, {"stable_rounds": 0}, {"patience": 3}])

@@ -15,7 +15,6 @@ from search.selectors import SELECTORS, select
 from search.selectors.pool import Pool, choose_people, holds
 from search.selectors.snp import (
     farthest_points,
-    frechet,
     k_means,
     lloyd,
     nearest_union,
@@ -259,19 +258,6 @@ def test_farthest_points_are_those_of_the_definition() -> None:
     assert sorted(found.tolist()) == list(range(40))
     assert found[:30].tolist() == chosen[:30]
     assert farthest_points(x, np.array([5, 17]), 1).tolist() == [5]
-
-
-def test_the_frechet_distance_is_that_of_the_matrix_root() -> None:
-    random = np.random.default_rng(0)
-    x, y = random.normal(size=(50, 6)), random.normal(size=(40, 6)) @ random.normal(size=(6, 6)) + 1
-    c, d = np.cov(x.T, ddof=0), np.cov(y.T, ddof=0)
-    expected = np.square(x.mean(0) - y.mean(0)).sum() + np.trace(c + d - 2 * np.real(linalg.sqrtm(c @ d)))
-    got = frechet(x.mean(0), c, y.mean(0), np.real(linalg.sqrtm(d)))
-    assert got == pytest.approx(expected, rel=1e-9)
-    # Two diagonal Gaussians, one of them singular: the distance of the means and of the standard deviations.
-    a, b = np.array([1.0, 0.0, 4.0]), np.array([9.0, 4.0, 1.0])
-    got = frechet(np.zeros(3), np.diag(a), np.array([0.0, 2.0, 0.0]), np.diag(np.sqrt(b)))
-    assert got == pytest.approx(4 + np.square(np.sqrt(a) - np.sqrt(b)).sum())
 
 
 @pytest.mark.parametrize("images", [10, 110, 190])

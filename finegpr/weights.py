@@ -1,0 +1,109 @@
+"""Where the first weights of every network come from, and how they are named; nothing is read into a network here.
+
+    python -m finegpr.weights vgg19 OUT.safetensors     fetch and convert ImageNet weights (needs network)
+
+Nothing else downloads, and pickled weights (.pth) are never read.
+"""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from finegpr.errors import AostError, InputError
+from finegpr.reid.backbones import MODELS
+from finegpr.storage import file_sha256, write_arrays
+
+VGG = "vgg19"
+IMAGENET = (VGG, *(name for name, architecture in MODELS.items() if architecture.imagenet))
+"""The networks that torchvision has ImageNet weights for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """The first parameters of ``network``, with a description for every output and a hash for every plan.
+
+    ``path`` of the file that holds them, None for random ones; these are drawn from ``seed``, or from the training's
+    where it is None. Names, shapes and values are checked where a network reads them.
+    """
+
+    network: str
+    description: str
+    sha256: str
+    path: Path | None
+    seed: int | None = None
+
+
+def find_weights(network: str, weights: str, *, seed: int | None = None) -> Weights:
+    """``imagenet`` (a file on disk), ``random`` or the path of a file.
+
+    ``imagenet`` is $AOST_WEIGHTS/<network>.safetensors, or in ~/.cache/aost where AOST_WEIGHTS is not set. ``seed`` is
+    that of random He weights; without it they are PyTorch's, drawn from the training's seed. Raises InputError when
+    the file is missing (saying how to make one) or cannot be read.
+    """
+    title = "VGG-19" if network == VGG else network
+    if weights == "random":
+        if seed is None:
+            return Weights(network=network, description=f"{title}, random weights", sha256="random", path=None)
+        description = f"{title}, random He weights, seed {seed}"
+        return Weights(network=network, description=description, sha256=f"random {seed}", path=None, seed=seed)
+    path, name = Path(weights), Path(weights).name
+    if weights == "imagenet":
+        if network not in IMAGENET:
+            raise InputError(
+                f"there are no ImageNet weights for model {network}; choose weights: random or another model"
+            )
+        path, name = imagenet_path(network), "ImageNet"
+        if not path.exists():
+            raise InputError(
+                f"no ImageNet weights at {path}; on a machine with network run `python -m finegpr.weights {network} "
+                f"{path.name}` and copy the file there (or set AOST_WEIGHTS to its folder), or choose weights: random"
+            )
+    try:
+        digest = file_sha256(path)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    description = f"{title}, {name} weights (sha256 {digest[:12]})"
+    return Weights(network=network, description=description, sha256=digest, path=path)
+
+
+def imagenet_path(network: str) -> Path:
+    """Where ``weights: imagenet`` looks."""
+    return Path(os.environ.get("AOST_WEIGHTS", Path.home() / ".cache" / "aost")).expanduser() / f"{network}.safetensors"
+
+
+def convert(network: str, path: Path) -> None:
+    """Download torchvision's ImageNet weights (hash checked, no pickled code) and write them as safetensors.
+
+    VGG-19's classifier, 480 of its 550 MB, is left out. Raises InputError where there is no network.
+    """
+    from torchvision import models
+
+    origin = models.get_model_weights(network).IMAGENET1K_V1
+    try:
+        state = origin.get_state_dict(check_hash=True, weights_only=True)
+    except OSError as error:
+        raise InputError(f"cannot fetch {origin.url} ({error}); run this on a machine with network") from None
+    prefix = "features." if network == VGG else ""
+    arrays = {key: value.numpy() for key, value in state.items() if key.startswith(prefix)}
+    write_arrays(path, arrays, {"source": origin.url})
+
+
+def main(arguments: list[str]) -> None:
+    """``python -m finegpr.weights NETWORK OUT.safetensors``. Raises InputError for anything but two such names."""
+    if len(arguments) != 2 or arguments[0] not in IMAGENET or not arguments[1].endswith(".safetensors"):
+        raise InputError(
+            f"expected a network ({', '.join(IMAGENET)}) and a file name, as in "
+            f"`python -m finegpr.weights vgg19 OUT.safetensors`, got {arguments}"
+        )
+    network, path = arguments
+    convert(network, Path(path))
+    print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except AostError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
