@@ -17,9 +17,11 @@ from PIL import Image
 from finegpr.errors import InputError, StateError, WriteError
 from search.analysis.compare import summarise
 from search.analysis.records import AttributeShares
+from search.analysis.words import duration, number, odds, percent
 from search.report import text as report_text
 from search.report.data import ReportData, Thumbnail
 from search.report.figures import arms as figures
+from search.report.figures import base
 from search.report.figures import explain as explain_figures
 from search.report.figures import search as search_figures
 from search.report.figures.png import write_distances_png, write_importance_png, write_png
@@ -115,17 +117,17 @@ def test_a_hundred_thousand_trials_stay_small():
     page = render(data)
     assert len(page.encode()) < 8_000_000
     history = figures.history(data.main_choice, key="history")
-    best = figures.best_so_far(data.main_choice.history, higher_is_better=False)
+    best = base.best_so_far(data.main_choice.history, higher_is_better=False)
     dots, steps = history.spec["data"][0], history.spec["data"][1]
-    assert len(dots["x"]) <= figures.MAX_POINTS
+    assert len(dots["x"]) <= base.MAX_POINTS
     assert (steps["x"][-1], steps["y"][-1]) == (100_000, best[-1])
 
 
 def test_best_so_far_is_the_running_extreme_without_failures():
     scores = np.random.default_rng(0).random(50).tolist()
-    assert figures.best_so_far(scores, higher_is_better=False) == np.minimum.accumulate(scores).tolist()
-    assert figures.best_so_far(scores, higher_is_better=True) == np.maximum.accumulate(scores).tolist()
-    assert figures.best_so_far([None, 2.0, None, 1.0, 3.0], higher_is_better=False) == [None, 2.0, 2.0, 1.0, 1.0]
+    assert base.best_so_far(scores, higher_is_better=False) == np.minimum.accumulate(scores).tolist()
+    assert base.best_so_far(scores, higher_is_better=True) == np.maximum.accumulate(scores).tolist()
+    assert base.best_so_far([None, 2.0, None, 1.0, 3.0], higher_is_better=False) == [None, 2.0, 2.0, 1.0, 1.0]
 
 
 def test_thinning_keeps_first_and_last():
@@ -225,21 +227,21 @@ def test_angles_join_to_ranges_over_the_seam():
 
 
 def test_numbers_read_well():
-    assert [report_text.duration(each) for each in (0.04, 59.6, 3_599.7, 7_810)] == [
+    assert [duration(each) for each in (0.04, 59.6, 3_599.7, 7_810)] == [
         "0.0 s",
         "1 min 0 s",
         "1 h 0 min",
         "2 h 10 min",
     ]
-    assert [report_text.percent(each) for each in (0, 0.0823, 0.004, 5e-6, 1)] == [
+    assert [percent(each) for each in (0, 0.0823, 0.004, 5e-6, 1)] == [
         "0 %",
         "8.2 %",
         "0.40 %",
         "5e−04 %",
         "100 %",
     ]
-    assert [report_text.number(each) for each in (None, 0.02049, 12_345.6, -0.5)] == ["–", "0.0205", "12,346", "−0.5"]
-    assert report_text.odds(0.0) == "< 0.1 %"
+    assert [number(each) for each in (None, 0.02049, 12_345.6, -0.5)] == ["–", "0.0205", "12,346", "−0.5"]
+    assert odds(0.0) == "< 0.1 %"
 
 
 def test_table_has_a_row_per_arm_and_markdown_cannot_be_broken(data):
