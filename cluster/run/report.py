@@ -302,7 +302,7 @@ def _provenance(run: Run) -> Provenance:
             "config": canonical_hash(run.config.model_dump(mode="json")),
             "manifests": canonical_hash([run.keys[f"select/{arm}/{seed}"] for arm, seed in run.manifests]),
         },
-        weights=tuple(Weights(name=name, trained=trained, sha256=None) for name, trained in weights),
+        weights=tuple(Weights(name=name, trained=trained) for name, trained in weights),
         quarantine=tuple(
             Quarantined(path=str(row.path), reason=str(row.reason)) for row in measurements.quarantine.itertuples()
         ),

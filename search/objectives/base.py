@@ -1,7 +1,7 @@
 """What an objective is: this page is all that its author needs."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from finegpr.arrays import Floats, Ints
 from finegpr.subset import Subset
@@ -64,15 +64,12 @@ class Embed(Protocol):
 class Kind:
     """One objective over measurements.
 
-    ``unit`` is that of its score, ``cost`` what a subset's score takes, in words. ``correction``: ``unbiased`` where
-    every cell was measured, or ``plug-in``, an estimate put in for the truth. ``quadratic``: the form is a
-    ``CellEmbedding``, which adaptive sampling, intervals and identity-level attributes need. ``kernel``, if it has one,
-    gives the effects of people's attributes their length; without one, none of these can be searched.
+    ``unit`` is that of its score. ``quadratic``: the form is a ``CellEmbedding``, unbiased where every cell was
+    measured, which adaptive sampling, intervals and identity-level attributes need. ``kernel``, if it has one, gives
+    the effects of people's attributes their length; without one, none of these can be searched.
     """
 
     unit: str
-    cost: str
-    correction: Literal["unbiased", "plug-in"]
     make: Make
     quadratic: bool = False
     higher_is_better: bool = False

@@ -27,7 +27,7 @@ def quadratic(unit: str, embed: Embed, kernel: ImageKernel | None = None) -> Kin
         embedding = embed(measurements, cells, identity, target=target, scale=scale)
         return fill_unmeasured(embedding, cells, seed=seed) if embedding.plug_in else (embedding, None)
 
-    return Kind(unit=unit, cost="one matrix product", correction="unbiased", make=make, quadratic=True, kernel=kernel)
+    return Kind(unit=unit, make=make, quadratic=True, kernel=kernel)
 
 
 def fill_unmeasured(embedding: CellEmbedding, cells: "Cells", *, seed: int) -> tuple[CellEmbedding, SurrogateReport]:

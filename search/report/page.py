@@ -17,9 +17,6 @@ from search.report.data import ReportData
 from search.report.figures import arms, explain, search, shares
 from search.report.figures.base import Figure
 from search.report.templates import templates
-from search.report.text import markdown_summary
-
-__all__ = ["ReportData", "markdown_summary", "render", "write_report"]
 
 TEMPLATE = "report.html.j2"
 MAX_QUARANTINE_ROWS = 200

@@ -97,7 +97,6 @@ def test_an_unknown_objective_is_refused(simulation: Simulation, space: Space) -
 def test_an_objective_says_what_it_is(name: str, simulation: Simulation, space: Space) -> None:
     kind = OBJECTIVES[name]
     assert kind.unit
-    assert kind.cost
     objective = make_objective(
         name, space, simulation.measurements, simulation.identity, target=TARGET, scale="standardised"
     )
@@ -105,7 +104,6 @@ def test_an_objective_says_what_it_is(name: str, simulation: Simulation, space: 
     assert bool(objective.estimate) == (name == "attribute_shares")
     if kind.quadratic:
         assert objective.embedding is objective.form
-        assert kind.correction == "unbiased"
     else:
         with pytest.raises(ConfigError, match=f"{name} is no quadratic form.*expected {', '.join(QUADRATIC)}"):
             _ = objective.embedding

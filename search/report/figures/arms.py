@@ -116,7 +116,7 @@ def _visible(values: Sequence[float], *, floor: float = -100.0, ceiling: float =
 
 
 def history(choice: Choice, *, key: str) -> Figure | None:
-    """Best score so far over the evaluations, with each evaluation, random search and the known best, thinned."""
+    """Best score so far over the evaluations, with each evaluation and random search, thinned."""
     if not choice.history:
         return None
     longest = max(len(choice.history), len(choice.random_history))
@@ -125,8 +125,6 @@ def history(choice: Choice, *, key: str) -> Figure | None:
     if choice.random_history:
         random = best_so_far(choice.random_history, higher_is_better=choice.higher_is_better)
         data.append(_steps(random, "random search", INK, "dot"))
-    if choice.known_best is not None:
-        data.append(_line([1, longest], [choice.known_best] * 2, "known best", MUTED, "dash"))
     direction = "higher" if choice.higher_is_better else "lower"
     unit = f", {label(choice.unit)}" if choice.unit else ""
     return Figure(

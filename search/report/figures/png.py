@@ -152,8 +152,6 @@ def _draw_history(panel: Axes, choice: Choice) -> None:
         if scores:
             best = best_so_far(scores, higher_is_better=choice.higher_is_better)
             panel.step(range(1, len(best) + 1), _gaps(best), style, where="post", color=colour, label=name)
-    if choice.known_best is not None:
-        panel.axhline(choice.known_best, linestyle="--", color="#5b6570", linewidth=1, label="known best")
     direction = "higher" if choice.higher_is_better else "lower"
     panel.set_xlabel("trial")
     panel.set_ylabel(f"{_literal(choice.objective)} ({direction} is better)")
