@@ -24,7 +24,7 @@ from search.report.figures import arms as figures
 from search.report.figures import base
 from search.report.figures import explain as explain_figures
 from search.report.figures import search as search_figures
-from search.report.figures.png import write_distances_png, write_importance_png, write_png
+from search.report.figures.png import write_arms_png, write_distances_png, write_importance_png
 from search.report.page import render, write_report
 from search.report.text import headline, result_rows, tiles, verdict, warnings
 
@@ -302,11 +302,13 @@ def test_unwritable_place_is_one_line(data, tmp_path):
 def test_png_shows_arms_and_search(data, tmp_path):
     for each, width in ((data, 1600), (report_data(seeds=()), 880)):
         path = tmp_path / "figure.png"
-        write_png(each, path)
+        write_arms_png(each, path)
         with Image.open(path) as read:
             assert read.format == "PNG"
             assert read.width == width
             assert len(read.convert("RGB").getcolors(1 << 20)) > 50
+    with pytest.raises(InputError, match="neither trained arms nor a search"):
+        write_arms_png(with_choice(report_data(seeds=()), history=()), path)
 
 
 def test_report_data_from_before_the_explanation_are_still_read(data):

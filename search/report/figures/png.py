@@ -1,6 +1,9 @@
-"""Figures as PNG, for pages that cannot run a report: a comparison and its search, importances, distances per value."""
+"""Figures as PNG, for pages that cannot run a report: a comparison and its search, importances, distances per value.
 
-from collections.abc import Sequence
+The only module that imports Matplotlib.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +25,16 @@ HEADING = 3  # rows of a panel without a value: its title and its axis
 MARKS = (("o", "none"), ("D", INK))
 
 
-def write_png(data: ReportData, path: Path) -> None:
+def write_arms_png(data: ReportData, path: Path) -> None:
     """Atomically write the first metric of every arm on the main target, and the main choice's search, side by side.
 
-    Without results only the search is drawn. Raises WriteError when the file cannot be written.
+    Without results only the search is drawn. Raises WriteError when the file cannot be written, InputError for a report
+    with neither.
     """
     metrics = [summary.metric for summary in data.results if summary.target == data.target.title]
     summaries = [each for each in data.results if each.target == data.target.title and each.metric == metrics[0]]
+    if not summaries and not data.main_choice.history:
+        raise InputError("this run has neither trained arms nor a search to draw; run it again")
     figure = Figure(figsize=(10.0 if summaries else 5.5, 3.6), layout="constrained")
     panels = figure.subplots(1, 2 if summaries else 1, squeeze=False)[0]
     if summaries:
@@ -93,6 +99,13 @@ def write_distances_png(data: ReportData, path: Path) -> None:
         f"D_total to {_literal(data.target.title)}: median, middle half, 5 to 95 %; chosen values in colour", fontsize=9
     )
     _write(figure, path)
+
+
+PNGS: Mapping[str, Callable[[ReportData, Path], None]] = {
+    "arms.png": write_arms_png,
+    "importance.png": write_importance_png,
+    "distances-per-value.png": write_distances_png,
+}
 
 
 def _draw_boxes(panel: Axes, spreads: Sequence[Spread], inside: Sequence[bool]) -> None:
