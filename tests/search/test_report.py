@@ -6,6 +6,7 @@ import io
 import json
 import re
 import runpy
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,14 @@ from finegpr.errors import InputError, StateError, WriteError
 from search.analysis.compare import summarise
 from search.analysis.records import AttributeShares
 from search.analysis.words import duration, number, odds, percent
+from search.report import page as page_module
 from search.report import text as report_text
 from search.report.data import ReportData, Thumbnail
+from search.report.figures import FIGURES, SECTIONS, Entry, base
 from search.report.figures import arms as figures
-from search.report.figures import base
 from search.report.figures import explain as explain_figures
 from search.report.figures import search as search_figures
+from search.report.figures.base import Figure
 from search.report.figures.png import write_arms_png, write_distances_png, write_importance_png
 from search.report.page import render, write_report
 from search.report.text import headline, result_rows, tiles, verdict, warnings
@@ -121,6 +124,38 @@ def test_figures_are_valid_plotly(data):
     assert axes == ["mAP (%)", "rank-1 (%)"]
 
 
+def test_a_figure_with_a_caption_is_drawn_at_the_end_of_its_section_whatever_else_is_there(data, monkeypatch):
+    def draw(_, section):
+        yield Figure(key=f"new/{section}", title=f"new in {section}", height=100, spec={"data": [], "layout": {}})
+
+    entries = [
+        Entry(section=section, draw=partial(draw, section=section), heading=f"H {section}", caption=f"C & {section}")
+        for section in SECTIONS
+    ]
+    nothing = Entry(section="cost", draw=lambda _: (), heading="Not there", caption="Nothing to show.")
+    monkeypatch.setattr(page_module, "FIGURES", (*FIGURES, *entries, nothing))
+    bare = dataclasses.replace(report_data(seeds=()), samples=(), surrogate=(), style_shares=(), effects=(), **EMPTY)
+    for page in (render(data), render(bare)):
+        sections = dict(re.findall(r'<section id="(\w+)">(.*?)</section>', page, re.DOTALL))
+        assert tuple(sections) == SECTIONS
+        for section, text in sections.items():
+            card = rf'<h3>H {section}</h3>.*data-figure="new/{section}".*C &amp; {section}</p>\s*</div>\s*$'
+            assert re.search(card, text, re.DOTALL)
+        assert "Not there" not in page
+        drawn = set(re.findall(r'data-figure="([^"]+)"', page))
+        assert drawn == set(json.loads(re.search(r'id="figures">(.*?)</script>', page, re.DOTALL)[1]))
+
+
+def test_every_figure_has_a_key_of_its_own_and_none_where_there_is_nothing(data):
+    keys = [figure.key for entry in FIGURES for figure in entry.draw(data)]
+    assert len(set(keys)) == len(keys)
+    bare = dataclasses.replace(report_data(seeds=()), effects=(), front=(), **EMPTY)
+    bare = with_choice(bare, history=(), random_history=())
+    bare = dataclasses.replace(bare, choices=bare.choices[:1])
+    names = {figure.key.split("/")[0] for entry in FIGURES for figure in entry.draw(bare)}
+    assert names == {"shares"}
+
+
 def test_a_hundred_thousand_trials_stay_small():
     data = report_data(num_trials=100_000)
     page = render(data)
@@ -140,9 +175,9 @@ def test_best_so_far_is_the_running_extreme_without_failures():
 
 
 def test_thinning_keeps_first_and_last():
-    assert figures.thinned(0) == []
-    assert figures.thinned(3, 10) == [0, 1, 2]
-    kept = figures.thinned(100_001, 11)
+    assert base.thinned(0) == []
+    assert base.thinned(3, 10) == [0, 1, 2]
+    kept = base.thinned(100_001, 11)
     assert kept == list(range(0, 100_001, 10_000))
 
 
@@ -336,7 +371,7 @@ def test_effects_are_the_largest_in_order_and_what_cannot_change_is_named(data):
 
 def test_the_distribution_of_scores_is_the_empirical_one(data):
     choice = data.main_choice
-    search, random = search_figures.distribution(choice, key="distribution").spec["data"]
+    search, random = next(search_figures.distribution(data)).spec["data"]
     scores = np.sort([score for score in choice.history if score is not None])
     assert search["x"] == scores.tolist()
     np.testing.assert_allclose(search["y"], 100 * np.searchsorted(scores, scores, side="right") / len(scores))
@@ -356,7 +391,7 @@ def test_boxes_are_drawn_from_percentiles_and_coloured_by_the_choice(data):
 
 
 def test_the_best_subsets_fill_a_square_where_a_value_is_in(data):
-    figure = search_figures.best(data.best_subsets, key="best", attributes=data.main_choice.attributes)
+    figure = next(search_figures.best(data))
     heatmap = figure.spec["data"][0]
     row = next(place for place, name in enumerate(heatmap["y"]) if name.startswith("weather foggy"))
     assert heatmap["z"][row] == [float("foggy" in each.values["weather"]) for each in data.best_subsets]
@@ -364,7 +399,7 @@ def test_the_best_subsets_fill_a_square_where_a_value_is_in(data):
 
 
 def test_importances_come_largest_first_as_percentages(data):
-    figure = explain_figures.importance(data.importances, key="importance")
+    figure = next(explain_figures.importance(data))
     bars, style, content = figure.spec["data"]
     assert bars["x"] == sorted(bars["x"])
     assert figure.spec["layout"]["yaxis"]["categoryarray"] == bars["y"]
