@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Protocol
 
 from finegpr.arrays import Floats, Ints
 from finegpr.subset import Subset
-from search.objectives.embedding import CellEmbedding
-from search.objectives.kernels import ImageKernel
-from search.objectives.surrogate import SurrogateReport
 
 if TYPE_CHECKING:
     from finegpr.catalog import Cells
     from finegpr.measuring.results import Measurements, Scale
+    from search.objectives.embedding import CellEmbedding
+    from search.objectives.kernels import ImageKernel
+    from search.objectives.surrogate import SurrogateReport
 
 
 class Objective(Protocol):
@@ -49,7 +49,7 @@ class Make(Protocol):
         target: str,
         scale: "Scale",
         seed: int,
-    ) -> tuple[Form, SurrogateReport | None]: ...
+    ) -> "tuple[Form, SurrogateReport | None]": ...
 
 
 class Embed(Protocol):
@@ -57,7 +57,7 @@ class Embed(Protocol):
 
     def __call__(
         self, measurements: "Measurements", cells: "Cells", identity: Ints, *, target: str, scale: "Scale"
-    ) -> CellEmbedding: ...
+    ) -> "CellEmbedding": ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,4 +73,4 @@ class Kind:
     make: Make
     quadratic: bool = False
     higher_is_better: bool = False
-    kernel: ImageKernel | None = None
+    kernel: "ImageKernel | None" = None
