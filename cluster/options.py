@@ -274,7 +274,9 @@ class Export(Verb):
 class Report(Verb):
     """Write a run's report.html again from what is in its folder.
 
-    Example: aost report runs/demo
+    Example: aost report runs/demo --png pictures
     """
 
     folder: tyro.conf.Positional[Path]
+    png: Path | None = None
+    """Folder for the main figures as pictures too: arms.png, importance.png, distances-per-value.png."""

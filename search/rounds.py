@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -21,9 +21,6 @@ from search.objectives.base import Objective
 from search.optimizers.proposer import Optimizer
 from search.space import Space
 from search.trial import Proposal
-
-if TYPE_CHECKING:
-    pass
 
 ROUNDS = "rounds.json"
 NUM_WARM = 20

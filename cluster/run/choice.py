@@ -54,7 +54,6 @@ def make_choice(run: Run, made: Made, name: str) -> Choice:
         arm=name,
         score=result.score,
         random_score=result.random_median,
-        known_best=None,
         num_evaluations=result.num_evaluations,
         num_failed=result.num_failed,
         num_images=int(space.num_images(space.mask(result.subset)[None])[0]),

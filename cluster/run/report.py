@@ -266,7 +266,7 @@ def _provenance(run: Run, made: Made) -> Provenance:
             "config": canonical_hash(run.given.model_dump(mode="json")),
             "manifests": canonical_hash([manifest.fingerprint for manifest in made.manifests]),
         },
-        weights=tuple(Weights(name=name, trained=trained, sha256=None) for name, trained in weights),
+        weights=tuple(Weights(name=name, trained=trained) for name, trained in weights),
         quarantine=tuple(
             Quarantined(path=str(row.path), reason=str(row.reason)) for row in measurements.quarantine.itertuples()
         ),

@@ -1,11 +1,16 @@
 """The verbs ``compare``, ``report``, ``diff`` and ``export``: what finished work says, again or elsewhere."""
 
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from cluster import options
 from cluster.given import read_subset
 from cluster.progress import say
 from finegpr.catalog import Catalog
+from finegpr.errors import InputError
+
+if TYPE_CHECKING:
+    from search.report.data import ReportData
 
 
 def diff(verb: options.Diff) -> dict[str, Any]:
@@ -42,7 +47,26 @@ def report(verb: options.Report) -> dict[str, Any]:
     from cluster.run.results import REPORT, read_report_data
     from search.report.page import write_report
 
-    path = verb.folder / REPORT
-    write_report(read_report_data(verb.folder), path)
+    path, data = verb.folder / REPORT, read_report_data(verb.folder)
+    write_report(data, path)
     say(f"report: {path}") if verb.json else print(path)
-    return {"report": str(path)}
+    if verb.png is None:
+        return {"report": str(path)}
+    return {"report": str(path), "pictures": [str(each) for each in _write_pictures(data, verb.png, json=verb.json)]}
+
+
+def _write_pictures(data: "ReportData", folder: Path, *, json: bool) -> list[Path]:
+    """Those figures that the run has something for, and a line about each of the others."""
+    from search.report.figures.png import PNGS
+
+    written = []
+    for name, write in PNGS.items():
+        path = folder / name
+        try:
+            write(data, path)
+        except InputError as error:
+            say(f"no {name}: {error}")
+            continue
+        say(f"picture: {path}") if json else print(path)
+        written.append(path)
+    return written

@@ -5,8 +5,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from finegpr.weighing import Weighing
-
 from cluster import options
 from cluster.executors.loggers import require_installed
 from cluster.executors.session import RayConfig, announce, ray_session
@@ -30,6 +28,7 @@ from finegpr.catalog import Catalog
 from finegpr.errors import ConfigError
 from finegpr.measuring.results import read_measurements
 from finegpr.storage import locked, write_bytes, write_json
+from finegpr.weighing import Weighing
 from search.analysis.subset_diff import describe, searched
 from search.analysis.true_ranking import CheckConfig, rank_by_training
 from search.measured import Measured

@@ -39,8 +39,8 @@ class Choice:
     """The outcome of one search. ``history``, ``random_history``: the score of every trial in order, None without one.
 
     ``num_evaluations``: distinct subsets that were scored; ``num_failed``: evaluations without a finite score. ``arm``
-    names the arm of the comparison that trained on this choice. ``random_score`` is the median score of random subsets,
-    ``known_best`` the exhaustively known optimum; ``num_images`` are the source's images inside.
+    names the arm of the comparison that trained on this choice. ``random_score`` is the median score of random subsets;
+    ``num_images`` are the source's images inside.
     """
 
     objective: str
@@ -50,7 +50,6 @@ class Choice:
     arm: str | None
     score: float
     random_score: float | None
-    known_best: float | None
     num_images: int
     num_evaluations: int
     num_failed: int
@@ -65,13 +64,6 @@ class Choice:
         if self.random_score is None:
             return None
         return self.score > self.random_score if self.higher_is_better else self.score < self.random_score
-
-    @property
-    def gap(self) -> float | None:
-        """(score - known best) / (median random - known best): 0 the best there is, 1 no better than random."""
-        if self.known_best is None or self.random_score is None or self.random_score == self.known_best:
-            return None
-        return (self.score - self.known_best) / (self.random_score - self.known_best)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,6 @@
 """What a sketch says of an image's attributes: logistic regressions trained on the source, people left out in turn."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import optimize
@@ -9,9 +8,6 @@ from scipy import optimize
 from finegpr.arrays import Floats, Ints
 from finegpr.errors import InputError
 from search.measured import Measured
-
-if TYPE_CHECKING:
-    pass
 
 NUM_FOLDS = 3  # of people
 MAX_IMAGES = 20_000  # that a classifier is trained on

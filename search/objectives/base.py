@@ -1,17 +1,16 @@
 """What an objective is: this page is all that its author needs."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from finegpr.arrays import Floats
 from finegpr.subset import Subset
 from search.measured import Measured
-from search.objectives.embedding import CellEmbedding
-from search.objectives.kernels import ImageKernel
-from search.objectives.surrogate import SurrogateReport
 
 if TYPE_CHECKING:
-    pass
+    from search.objectives.embedding import CellEmbedding
+    from search.objectives.kernels import ImageKernel
+    from search.objectives.surrogate import SurrogateReport
 
 
 class Objective(Protocol):
@@ -40,31 +39,28 @@ class Form(Protocol):
 class Make(Protocol):
     """Makes the form of an objective, and the validation of the surrogate that filled unmeasured cells, if one did."""
 
-    def __call__(self, measured: Measured, *, seed: int) -> tuple[Form, SurrogateReport | None]: ...
+    def __call__(self, measured: Measured, *, seed: int) -> "tuple[Form, SurrogateReport | None]": ...
 
 
 class Embed(Protocol):
     """Turns measurements into the embedding of a quadratic objective."""
 
-    def __call__(self, measured: Measured) -> CellEmbedding: ...
+    def __call__(self, measured: Measured) -> "CellEmbedding": ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
     """One objective over measurements.
 
-    ``unit`` is that of its score, ``cost`` what a subset's score takes, in words. ``correction``: ``unbiased`` where
-    every cell was measured, or ``plug-in``, an estimate put in for the truth. ``quadratic``: the form is a
-    ``CellEmbedding``, which adaptive sampling, intervals and identity-level attributes need. ``kernel``, if it has one,
-    gives the effects of people's attributes their length; without one, none of these can be searched. Without
-    ``weighed`` each term is measured by itself, so that scale and weights of the distance change nothing.
+    ``unit`` is that of its score. ``quadratic``: the form is a ``CellEmbedding``, unbiased where every cell was
+    measured, which adaptive sampling, intervals and identity-level attributes need. Without ``weighed`` each term is
+    measured by itself, so that scale and weights of the distance change nothing. ``kernel``, if it has one, gives the
+    effects of people's attributes their length; without one, none of these can be searched.
     """
 
     unit: str
-    cost: str
-    correction: Literal["unbiased", "plug-in"]
     make: Make
     quadratic: bool = False
     weighed: bool = True
     higher_is_better: bool = False
-    kernel: ImageKernel | None = None
+    kernel: "ImageKernel | None" = None

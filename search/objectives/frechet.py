@@ -6,7 +6,6 @@ products and one small eigenproblem score a subset.
 """
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,9 +14,6 @@ from finegpr.fid import covariance_root, gaussian_distance
 from search.measured import Measured
 from search.objectives.samples import Samples
 from search.objectives.surrogate import SurrogateReport, fit_surrogate
-
-if TYPE_CHECKING:
-    pass
 
 NUM_DIMENSIONS = 24  # more make a subset's eigenproblem dearer, with the cube
 SHRINKAGE = 0.1

@@ -1,17 +1,13 @@
 """The kernels of the objectives between measured images, applied without being held in memory as a matrix."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from finegpr.arrays import Floats, Ints
 from search.measured import Measured
 from search.objectives.samples import Samples
-
-if TYPE_CHECKING:
-    pass
-
 
 UnitGram = Callable[[Floats], Floats]
 """Weights (U, m) of people in cells, the units of ``Samples`` -> inner products (m, m) of the weighted sums."""

@@ -1,21 +1,11 @@
 """mean_distance: the mean of D_total over a subset's images, as published. Linear in the shares."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from finegpr.arrays import Floats, Ints
-from search.objectives.samples import Samples
-
-if TYPE_CHECKING:
-    pass
-from typing import TYPE_CHECKING
-
 from search.measured import Measured
 from search.objectives.embedding import CellEmbedding, _from_samples
-
-if TYPE_CHECKING:
-    pass
+from search.objectives.samples import Samples
 
 
 def embed_distance(measured: Measured) -> CellEmbedding:

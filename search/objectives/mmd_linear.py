@@ -1,21 +1,11 @@
 """mmd_linear: the squared distance of the means of phi."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from finegpr.arrays import Floats, Ints
-from search.objectives.samples import Samples
-
-if TYPE_CHECKING:
-    pass
-from typing import TYPE_CHECKING
-
 from search.measured import Measured
 from search.objectives.embedding import CellEmbedding, embed_means
-
-if TYPE_CHECKING:
-    pass
+from search.objectives.samples import Samples
 
 
 def embed_linear(measured: Measured) -> CellEmbedding:

@@ -5,17 +5,12 @@ matching sketches picks odd values to make up for it. The posteriors of attribut
 bounded where they do. Subset and target are blurred by the same mistakes of the classifiers, so that none is corrected.
 """
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from search.measured import Measured
 from search.objectives.attribute_classifier import read_attributes, softmax
 from search.objectives.embedding import CellEmbedding, embed_means
 from search.objectives.samples import Samples
-
-if TYPE_CHECKING:
-    pass
 
 
 def embed_posterior(measured: Measured) -> CellEmbedding:

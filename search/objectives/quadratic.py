@@ -24,15 +24,7 @@ def quadratic(unit: str, embed: Embed, kernel: ImageKernel | None = None, *, wei
         embedding = embed(measured)
         return fill_unmeasured(embedding, measured.cells, seed=seed) if embedding.plug_in else (embedding, None)
 
-    return Kind(
-        unit=unit,
-        cost="one matrix product",
-        correction="unbiased",
-        make=make,
-        quadratic=True,
-        weighed=weighed,
-        kernel=kernel,
-    )
+    return Kind(unit=unit, make=make, quadratic=True, weighed=weighed, kernel=kernel)
 
 
 def fill_unmeasured(embedding: CellEmbedding, cells: "Cells", *, seed: int) -> tuple[CellEmbedding, SurrogateReport]:

@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
+from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError, create_model
 
 from finegpr.config import Config
 from finegpr.errors import ConfigError
-from search.optimizers.base import MaskOptimizer
+from search.optimizers.base import Make, MaskOptimizer
 from search.optimizers.baselines import make_exhaustive, make_random
 from search.optimizers.descent import DescentOptions, make_descent
 from search.optimizers.greedy import make_greedy
@@ -27,32 +28,33 @@ from search.space import Space
 from search.trial import Proposal
 
 Options = Mapping[str, bool | int | float | str]
+OptionsT = TypeVar("OptionsT", bound=Config)
 
 NEVERGRAD = "nevergrad:"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kind:
-    """One optimizer of masks and the model of its options: ``make(space, options, *, seed, evaluations)``."""
+class Kind(Generic[OptionsT]):
+    """One optimizer of masks: how it is made, and the model of its options."""
 
-    make: Callable[..., MaskOptimizer]
-    options: type[Config] = Config
+    make: Make[OptionsT]
+    options: type[OptionsT]
 
     def __call__(self, space: Space, *, seed: int, evaluations: int) -> Optimizer:
         """It, with its default options."""
         return Proposer(space, self.make(space, self.options(), seed=seed, evaluations=evaluations))
 
 
-def restarted(kind: Kind) -> Kind:
+def restarted(kind: Kind[OptionsT]) -> Kind[OptionsT]:
     """A new one of this kind whenever the last is stuck."""
 
-    def make(space: Space, options: Config, *, seed: int, evaluations: int) -> MaskOptimizer:
+    def make(space: Space, options: OptionsT, *, seed: int, evaluations: int) -> MaskOptimizer:
         return Restarting(lambda seed: kind.make(space, options, seed=seed, evaluations=evaluations), seed=seed)
 
     return Kind(make=make, options=kind.options)
 
 
-def polished(kind: Kind) -> Kind:
+def polished(kind: Kind[Any]) -> Kind[Any]:
     """One of this kind, then the polish. Its options are those of both."""
 
     def make(space: Space, options: PolishOptions, *, seed: int, evaluations: int) -> MaskOptimizer:
@@ -63,24 +65,24 @@ def polished(kind: Kind) -> Kind:
 
 
 _PSO = Kind(make=make_pso, options=PsoOptions)
-OPTIMIZERS: Mapping[str, Kind] = {
+OPTIMIZERS: Mapping[str, Kind[Any]] = {
     "swarm": polished(_PSO),  # the default, see results/optimizer-regret.md
     "pso": _PSO,
     "numpy_swarm": Kind(make=make_numpy_swarm, options=NumpySwarmOptions),
-    "greedy": Kind(make=make_greedy),
+    "greedy": Kind(make=make_greedy, options=Config),
     "descent": Kind(make=make_descent, options=DescentOptions),
-    "random": Kind(make=make_random),
-    "exhaustive": Kind(make=make_exhaustive),
+    "random": Kind(make=make_random, options=Config),
+    "exhaustive": Kind(make=make_exhaustive, options=Config),
 }
-MODIFIERS: Mapping[str, Callable[[Kind], Kind]] = {"restart": restarted, "polish": polished}
+MODIFIERS: Mapping[str, Callable[[Kind[Any]], Kind[Any]]] = {"restart": restarted, "polish": polished}
 
 
-def kind_of(name: str) -> Kind:
+def kind_of(name: str) -> Kind[Any]:
     """The kind of optimizer called ``name``, with its modifiers. Raises ConfigError for an unknown name."""
     first, *modifiers = name.split("+")
     if first.startswith(NEVERGRAD):
         named(first.removeprefix(NEVERGRAD))
-        kind = Kind(make=partial(make_nevergrad, first.removeprefix(NEVERGRAD)), options=NevergradOptions)
+        kind: Kind[Any] = Kind(make=partial(make_nevergrad, first.removeprefix(NEVERGRAD)), options=NevergradOptions)
     elif first in OPTIMIZERS:
         kind = OPTIMIZERS[first]
     else:
@@ -110,7 +112,7 @@ def make_optimizer(
     return Proposer(space, make_masks(name, space, seed=seed, evaluations=evaluations, options=options or {}))
 
 
-def _options(name: str, kind: Kind, options: Options) -> Config:
+def _options(name: str, kind: Kind[OptionsT], options: Options) -> OptionsT:
     known = list(kind.options.model_fields)
     for key in options:
         if key not in known:

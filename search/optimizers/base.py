@@ -1,8 +1,12 @@
-"""What an optimizer is: this page is all that its author needs."""
+"""What an optimizer is: this page is all that its author needs. Its file has a class, its options and a ``Make``."""
 
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from finegpr.arrays import Bools, Floats
+from finegpr.config import Config
+from search.space import Space
+
+OptionsT = TypeVar("OptionsT", bound=Config, contravariant=True)
 
 
 class MaskOptimizer(Protocol):
@@ -20,3 +24,12 @@ class MaskOptimizer(Protocol):
 
     def tell(self, masks: Bools, losses: Floats) -> None:
         """The losses (n,) of all masks of the last ``ask``, in its order: finite, lower is better."""
+
+
+class Make(Protocol[OptionsT]):
+    """Makes an optimizer of at most ``evaluations`` new masks from the model of its options, ``Config`` for none.
+
+    Raises ConfigError for a space that it cannot search. What is slow to import is imported in it.
+    """
+
+    def __call__(self, space: Space, options: OptionsT, *, seed: int, evaluations: int) -> MaskOptimizer: ...

@@ -8,6 +8,7 @@ from pydantic import Field
 from finegpr.arrays import Bools, Floats, Ints
 from finegpr.config import Config
 from search.optimizers.restart import Restarting
+from search.optimizers.standard_pso import INERTIA, PULL
 from search.space import Space
 
 MOST_SPEED = 6.0  # of a binary particle: its values keep a chance of a quarter of a percent to turn
@@ -18,14 +19,15 @@ class NumpySwarmOptions(Config):
 
     ``encoding``: binary (Kennedy and Eberhart 1997: a speed is the log-odds of a value being in) or continuous
     (coordinates, in above 0). ``topology``: the best of all particles (global) or of one and its two neighbours (ring).
+    The constants are the standard ones to four digits: its journals were written with these and must not change.
     """
 
     population: int = Field(default=20, ge=2, le=1000)
     encoding: Literal["binary", "continuous"] = "continuous"
     topology: Literal["global", "ring"] = "ring"
-    omega: float = Field(default=0.7213, ge=0, le=2)
-    phip: float = Field(default=1.1931, ge=0, le=4)
-    phig: float = Field(default=1.1931, ge=0, le=4)
+    omega: float = Field(default=round(INERTIA, 4), ge=0, le=2)
+    phip: float = Field(default=round(PULL, 4), ge=0, le=4)
+    phig: float = Field(default=round(PULL, 4), ge=0, le=4)
 
 
 class NumpySwarm:

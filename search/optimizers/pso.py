@@ -7,6 +7,7 @@ from pydantic import Field
 from finegpr.config import Config
 from search.optimizers.nevergrad import Nevergrad
 from search.optimizers.restart import Restarting
+from search.optimizers.standard_pso import INERTIA, PULL
 from search.space import Space
 
 LEAST_POPULATION = 20
@@ -22,9 +23,9 @@ class PsoOptions(Config):
 
     population: int | None = Field(default=None, ge=2, le=1000)
     transform: Literal["identity", "arctan", "gaussian"] = "identity"
-    omega: float = Field(default=0.7213475204444817, ge=0, le=2)
-    phip: float = Field(default=1.1931471805599454, ge=0, le=4)
-    phig: float = Field(default=1.1931471805599454, ge=0, le=4)
+    omega: float = Field(default=INERTIA, ge=0, le=2)
+    phip: float = Field(default=PULL, ge=0, le=4)
+    phig: float = Field(default=PULL, ge=0, le=4)
     qo: bool = False
     sqo: bool = False
     so: bool = False

@@ -87,7 +87,6 @@ class Weights:
 
     name: str
     trained: bool
-    sha256: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +167,10 @@ class ReportData:
 
     @classmethod
     def from_json(cls, text: str) -> "ReportData":
-        """Read what ``to_json`` wrote. Raises StateError that names the first field that does not fit."""
+        """Read what ``to_json`` wrote, now or before; a field that is no more is passed over.
+
+        Raises StateError that names the first field that does not fit.
+        """
         try:
             return TypeAdapter(ReportData).validate_json(text, strict=True)
         except ValidationError as error:

@@ -9,17 +9,11 @@ from plotly.offline import get_plotlyjs
 
 from finegpr.storage import sha256, write_bytes
 from search.analysis import words
-from search.analysis.compare import ArmSummary
-from search.analysis.records import Effect, Spread
 from search.report import explain_text
 from search.report import text as report_text
 from search.report.data import ReportData
-from search.report.figures import arms, explain, search, shares
-from search.report.figures.base import Figure
+from search.report.figures import FIGURES, SECTIONS, explain
 from search.report.templates import templates
-from search.report.text import markdown_summary
-
-__all__ = ["ReportData", "markdown_summary", "render", "write_report"]
 
 TEMPLATE = "report.html.j2"
 MAX_QUARANTINE_ROWS = 200
@@ -47,7 +41,8 @@ def render(data: ReportData) -> str:
         checks_summary=explain_text.checks_summary,
         settled=explain_text.settled,
     )
-    drawn = _figures(data)
+    drawn = [(entry, tuple(entry.draw(data))) for entry in FIGURES]
+    figures = {figure.key: figure for _, found in drawn for figure in found}
     return environment.get_template(TEMPLATE).render(
         data=data,
         main=data.main_choice,
@@ -57,79 +52,17 @@ def render(data: ReportData) -> str:
         warnings=report_text.warnings(data),
         metrics=report_text.metrics_of(data),
         rows=report_text.result_rows(data),
-        effects=_by_quantity(data.effects),
-        spreads=_by_attribute(data.spreads),
-        figures=drawn,
-        specs={key: figure.spec for key, figure in drawn.items()},
+        effects=explain.by_quantity(data.effects),
+        spreads=explain.by_attribute(data.spreads),
+        figures=figures,
+        specs={key: figure.spec for key, figure in figures.items()},
+        further={
+            section: [(entry, found) for entry, found in drawn if entry.section == section and entry.caption and found]
+            for section in SECTIONS
+        },
         max_effects=explain.MAX_EFFECTS,
         max_quarantine_rows=MAX_QUARANTINE_ROWS,
         total_seconds=sum(stage.seconds for stage in data.stages),
         nonce=sha256(data.to_json())[:32],
         plotly=get_plotlyjs(),
     )
-
-
-def _figures(data: ReportData) -> dict[str, Figure]:
-    """Every figure of the page by its key; a key that is absent has nothing to show."""
-    main_arm = data.main_choice.arm
-    found: list[Figure | None] = []
-    for (target, metric), summaries in _by_target_and_metric(data.results).items():
-        place = f"{target}/{metric}"
-        found += [
-            arms.arms(summaries, key=f"arms/{place}", main_arm=main_arm),
-            arms.differences(summaries, key=f"differences/{place}", baseline=data.baseline, main_arm=main_arm),
-        ]
-    found += [
-        shares.shares(attribute, key=f"shares/{attribute.name}", target=data.target.title)
-        for attribute in data.main_choice.attributes
-    ]
-    found += [arms.history(choice, key=f"history/{choice.objective}") for choice in data.choices]
-    directions = {choice.objective: choice.higher_is_better for choice in data.choices}
-    found += [
-        arms.ranking(
-            each, key=f"ranking/{each.target}/{each.objective}", higher_is_better=directions.get(each.objective, False)
-        )
-        for each in data.rank_agreements
-    ]
-    found += [
-        explain.effects(effects, key=f"effects/{quantity}", attributes=data.main_choice.attributes)
-        for quantity, effects in _by_quantity(data.effects).items()
-    ]
-    found += [
-        explain.distances(
-            spreads, key=f"distances/{name}", attributes=data.main_choice.attributes, target=data.target.title
-        )
-        for name, spreads in _by_attribute(data.spreads).items()
-    ]
-    found += [
-        explain.importance(data.importances, key="importance"),
-        explain.contour(data.contour, key="contour") if data.contour and data.importances else None,
-        explain.shifts(data.shifts, key="shifts"),
-        search.rounds(data.rounds, key="rounds"),
-        search.best(data.best_subsets, key="best", attributes=data.main_choice.attributes),
-        search.distribution(data.main_choice, key="distribution"),
-        search.front(data.front, data.main_choice, key="front"),
-        search.slices(data.slices, key="slices", objective=data.main),
-    ]
-    return {figure.key: figure for figure in found if figure is not None}
-
-
-def _by_target_and_metric(results: tuple[ArmSummary, ...]) -> dict[tuple[str, str], list[ArmSummary]]:
-    grouped: dict[tuple[str, str], list[ArmSummary]] = {}
-    for summary in results:
-        grouped.setdefault((summary.target, summary.metric), []).append(summary)
-    return grouped
-
-
-def _by_quantity(effects: tuple[Effect, ...]) -> dict[str, list[Effect]]:
-    grouped: dict[str, list[Effect]] = {}
-    for effect in effects:
-        grouped.setdefault(effect.quantity, []).append(effect)
-    return grouped
-
-
-def _by_attribute(spreads: tuple[Spread, ...]) -> dict[str, list[Spread]]:
-    grouped: dict[str, list[Spread]] = {}
-    for spread in spreads:
-        grouped.setdefault(spread.attribute, []).append(spread)
-    return grouped

@@ -1,6 +1,5 @@
 """The words of a report: headline, verdict, warnings and the rows of its result table."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -296,41 +295,3 @@ def _cell(summary: ArmSummary) -> ResultCell:
         difference=difference_text(summary.difference),
         clear=summary.difference is not None and summary.difference.excludes_zero,
     )
-
-
-def result_table(data: ReportData) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the results as text, for a terminal or Markdown; metrics are percentages."""
-    header = ["target", "arm"]
-    for metric in metrics_of(data):
-        header += [f"{metric} (%)", f"{metric} against {data.baseline} (points)"]
-    header.append("seeds")
-    rows = []
-    for row in result_rows(data):
-        cells = [text for cell in row.cells for text in (_mean_and_seeds(cell), cell.difference)]
-        failed = f" ({row.num_failed} failed)" if row.num_failed else ""
-        rows.append([row.target, row.arm, *cells, f"{row.num_seeds}{failed}"])
-    return header, rows
-
-
-def _mean_and_seeds(cell: ResultCell) -> str:
-    return f"{cell.mean} ({cell.per_seed})" if ", " in cell.per_seed else cell.mean
-
-
-def markdown_summary(data: ReportData) -> str:
-    """Headline, lead, one table and the warnings, as Markdown whose cells cannot break the table."""
-    lines = [f"# {_plain(headline(data))}", "", _plain(lead(data)), ""]
-    if data.results:
-        header, rows = result_table(data)
-        lines += [_markdown_row(header), _markdown_row(["---"] * len(header)), *map(_markdown_row, rows), ""]
-    lines += [f"- {_plain(warning)}" for warning in warnings(data)]
-    lines += ["", f"Command: `{data.provenance.command.replace('`', ' ')}`"]
-    return "\n".join(lines) + "\n"
-
-
-def _markdown_row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(map(_plain, cells))} |"
-
-
-def _plain(text: str) -> str:
-    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
-    return " ".join(escaped.split())

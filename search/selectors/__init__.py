@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from finegpr.weighing import Weighing
 
 from finegpr.arrays import Ints
 from finegpr.errors import ConfigError
+from finegpr.weighing import Weighing
 from search.measured import Measured
 from search.objectives.attribute_shares import make_attribute_shares
 from search.selectors.importance import importance

@@ -13,8 +13,7 @@ from search.objectives.attribute_classifier import (
     read_attributes,
     softmax,
 )
-from search.objectives.attribute_shares import bbse_shares, em_shares, make_attribute_shares
-from search.objectives.calibration import calibrate, fit_temperature, reliability
+from search.objectives.attribute_shares import em_shares, make_attribute_shares
 from search.objectives.mmd_posterior import embed_posterior
 from search.simulation import TARGET, Simulation, simulate
 
@@ -25,18 +24,17 @@ def world() -> Simulation:
     return simulate((6, 4, 4), seed=3, interactions=0.1, identities_per_cell=10, num_target=1500, noise=1.0)
 
 
-def posteriors_of(random: np.random.Generator, shares: np.ndarray, num: int) -> tuple[np.ndarray, np.ndarray]:
-    """Exact posteriors under a uniform prior of three Gaussian classes in a plane, and the classes, drawn by shares."""
+def posteriors_of(random: np.random.Generator, shares: np.ndarray, num: int) -> np.ndarray:
+    """Exact posteriors under a uniform prior of three Gaussian classes in a plane, drawn by shares."""
     centres = np.array([[0.0, 0.0], [1.5, 0.0], [0.0, 1.5]])
-    labels = random.choice(3, size=num, p=shares)
-    x = centres[labels] + random.normal(size=(num, 2))
-    return softmax(-0.5 * np.square(x[:, None] - centres).sum(axis=2)), labels
+    x = centres[random.choice(3, size=num, p=shares)] + random.normal(size=(num, 2))
+    return softmax(-0.5 * np.square(x[:, None] - centres).sum(axis=2))
 
 
 def test_em_is_the_maximum_of_the_likelihood() -> None:
     """sum_i log sum_k q_k f_k(x_i), over the simplex, by a general optimiser."""
     prior = np.array([0.5, 0.3, 0.2])
-    uniform, _ = posteriors_of(np.random.default_rng(0), np.array([0.1, 0.2, 0.7]), 400)
+    uniform = posteriors_of(np.random.default_rng(0), np.array([0.1, 0.2, 0.7]), 400)
     posteriors = uniform * prior
     posteriors /= posteriors.sum(axis=1, keepdims=True)
 
@@ -47,23 +45,11 @@ def test_em_is_the_maximum_of_the_likelihood() -> None:
     np.testing.assert_allclose(em_shares(posteriors, prior), best, atol=2e-3)
 
 
-def test_both_corrections_find_shifted_shares_and_the_mean_posterior_does_not() -> None:
-    random = np.random.default_rng(1)
+def test_the_correction_finds_shifted_shares_and_the_mean_posterior_does_not() -> None:
     prior, shares = np.full(3, 1 / 3), np.array([0.05, 0.15, 0.8])
-    source, labels = posteriors_of(random, prior, 20_000)
-    target, _ = posteriors_of(random, shares, 20_000)
-    confusion = np.stack([source[labels == value].mean(axis=0) for value in range(3)], axis=1)
+    target = posteriors_of(np.random.default_rng(1), shares, 20_000)
     assert total_variation(target.mean(axis=0), shares) > 0.15
     assert total_variation(em_shares(target, prior), shares) < 0.02
-    assert total_variation(bbse_shares(target.mean(axis=0), confusion), shares) < 0.02
-
-
-def test_bbse_inverts_the_confusion_matrix_and_stays_a_distribution() -> None:
-    confusion = np.array([[0.8, 0.1, 0.2], [0.1, 0.7, 0.2], [0.1, 0.2, 0.6]])
-    shares = np.array([0.0, 0.25, 0.75])
-    np.testing.assert_allclose(bbse_shares(confusion @ shares, confusion), shares, atol=1e-6)
-    outside = bbse_shares(np.array([0.98, 0.01, 0.01]), confusion)
-    np.testing.assert_allclose(outside, [1, 0, 0], atol=1e-3)
 
 
 def test_the_classifier_is_at_its_minimum() -> None:
@@ -75,28 +61,6 @@ def test_the_classifier_is_at_its_minimum() -> None:
     residual = softmax(classifier.logits(x)) - np.eye(3)[labels]
     np.testing.assert_allclose(x.T @ residual / 300, -0.05 * classifier.weights, atol=1e-4)
     np.testing.assert_allclose(residual.mean(axis=0), 0, atol=1e-4)
-
-
-def test_temperature_undoes_a_known_one() -> None:
-    random = np.random.default_rng(3)
-    posteriors, labels = posteriors_of(random, np.full(3, 1 / 3), 20_000)
-    logits = np.log(posteriors) * 2.5  # too sure
-    assert fit_temperature(logits, labels) == pytest.approx(2.5, rel=0.05)
-    half = np.arange(len(labels)) % 2 == 0
-    calibration = calibrate(logits, labels, half)
-    assert calibration.ece_before > 0.1
-    assert calibration.ece_after < 0.02
-    assert sum(each.num for each in calibration.reliability_after) == (~half).sum()
-    assert calibration.accuracy == (posteriors[~half].argmax(axis=1) == labels[~half]).mean()
-
-
-def test_calibration_error_by_hand() -> None:
-    """Two of confidence 0.9 of which one is right, two of 0.6 of which both are: (2 x 0.4 + 2 x 0.4) / 4."""
-    probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.4, 0.6]])
-    ece, bins = reliability(probabilities, np.array([0, 1, 0, 1]))
-    assert ece == pytest.approx(0.4)
-    assert [(each.num, each.accuracy) for each in bins] == [(2, 1.0), (2, 0.5)]
-    assert [each.confidence for each in bins] == pytest.approx([0.6, 0.9])
 
 
 def test_copies_are_changed_by_term_and_leave_the_mean() -> None:
@@ -141,14 +105,14 @@ def test_a_reading_of_shuffled_labels_is_blind(world: Simulation) -> None:
 def test_estimated_shares_are_near_the_planted_ones(world: Simulation) -> None:
     form, report = make_attribute_shares(world.measured, seed=0)
     assert report is None
-    for estimate, attribute in zip(form.estimate, world.cells.attributes, strict=True):
+    readings = read_attributes(world.measured)
+    for estimate, reading, attribute in zip(form.estimate, readings.attributes, world.cells.attributes, strict=True):
+        uncorrected = np.mean([softmax(logits).mean(axis=0) for logits in reading.of_target], axis=0)
         true = np.array([value in world.planted.values[attribute.name] for value in attribute.values], dtype=float)
         true /= true.sum()
         assert total_variation(np.array(estimate.shares), true) < 0.15
-        assert total_variation(np.array(estimate.uncorrected), true) > total_variation(np.array(estimate.shares), true)
-        for row in (estimate.shares, estimate.by_confusion, estimate.uncorrected, estimate.source):
-            assert sum(row) == pytest.approx(1)
-        assert 0 <= estimate.calibration.ece_after <= 1
+        assert total_variation(uncorrected, true) > total_variation(np.array(estimate.shares), true)
+        assert sum(estimate.shares) == pytest.approx(1)
     planted = world.cells.mask(world.planted)
     at_planted, at_all = form.score(np.stack([planted / planted.sum(), np.full(96, 1 / 96)]))
     assert at_planted < 0.4 < at_all

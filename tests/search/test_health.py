@@ -82,7 +82,6 @@ CHOICE = Choice(
     arm="mmd_rbf",
     score=0.2,
     random_score=1.0,
-    known_best=None,
     num_images=100,
     num_evaluations=400,
     num_failed=0,

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-from finegpr.weighing import Weighing
 
 from finegpr.errors import ConfigError
+from finegpr.weighing import Weighing
 from search.measured import Measured
 from search.objectives import OBJECTIVES, QUADRATIC, make_objective
 from search.optimizers.baselines import enumerate_masks
@@ -99,13 +99,11 @@ def test_an_unknown_objective_is_refused(simulation: Simulation, space: Space) -
 def test_an_objective_says_what_it_is(name: str, simulation: Simulation, space: Space) -> None:
     kind = OBJECTIVES[name]
     assert kind.unit
-    assert kind.cost
     objective = make_objective(name, space, simulation.measured)
     assert (objective.unit, objective.higher_is_better) == (kind.unit, kind.higher_is_better)
     assert bool(objective.estimate) == (name == "attribute_shares")
     if kind.quadratic:
         assert objective.embedding is objective.form
-        assert kind.correction == "unbiased"
     else:
         with pytest.raises(ConfigError, match=f"{name} is no quadratic form.*expected {', '.join(QUADRATIC)}"):
             _ = objective.embedding

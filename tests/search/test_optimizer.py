@@ -13,7 +13,7 @@ from search.optimizers.greedy import Greedy
 from search.optimizers.nevergrad import Nevergrad
 from search.optimizers.numpy_swarm import NumpySwarm, NumpySwarmOptions
 from search.optimizers.polish import Polish, neighbours
-from search.optimizers.pso import population_for
+from search.optimizers.pso import PsoOptions, population_for
 from search.optimizers.restart import Restarting
 from search.optimizers.share_model import ShareModel
 from search.simulation import simulate
@@ -105,6 +105,12 @@ def test_an_unknown_name_or_option_is_refused(name: str, options: dict[str, floa
         make_optimizer(name, space, seed=0, evaluations=10, options=options)
     with pytest.raises(ValueError, match=said):
         SearchConfig(optimizer=name, optimizer_options=options)
+
+
+def test_the_swarms_constants_are_those_that_journals_were_written_with() -> None:
+    exact, rounded = PsoOptions(), NumpySwarmOptions()
+    assert (exact.omega, exact.phip, exact.phig) == (0.7213475204444817, 1.1931471805599454, 1.1931471805599454)
+    assert (rounded.omega, rounded.phip, rounded.phig) == (0.7213, 1.1931, 1.1931)
 
 
 def test_options_reach_the_optimizer_and_its_polish(space: Space) -> None:

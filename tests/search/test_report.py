@@ -6,6 +6,7 @@ import io
 import json
 import re
 import runpy
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +18,18 @@ from PIL import Image
 from finegpr.errors import InputError, StateError, WriteError
 from search.analysis.compare import summarise
 from search.analysis.records import AttributeShares
+from search.analysis.words import duration, number, odds, percent
+from search.report import page as page_module
 from search.report import text as report_text
 from search.report.data import ReportData, Thumbnail
+from search.report.figures import FIGURES, SECTIONS, Entry, base
 from search.report.figures import arms as figures
 from search.report.figures import explain as explain_figures
 from search.report.figures import search as search_figures
-from search.report.figures.png import write_distances_png, write_importance_png, write_png
+from search.report.figures.base import Figure
+from search.report.figures.png import write_arms_png, write_distances_png, write_importance_png
 from search.report.page import render, write_report
-from search.report.text import headline, markdown_summary, result_table, tiles, verdict, warnings
+from search.report.text import headline, result_rows, tiles, verdict, warnings
 
 report_data = runpy.run_path(str(Path(__file__).parents[1] / "report_example.py"))["report_data"]
 EMPTY = {
@@ -57,6 +62,15 @@ def test_json_there_and_back_is_the_same_and_draws_the_same_page(data):
     assert render(again) == render(data)
 
 
+def test_report_data_of_before_with_fields_that_are_no_more_still_load(data):
+    written = json.loads(data.to_json())
+    for choice in written["choices"]:
+        choice["known_best"] = 0.0195
+    for weights in written["provenance"]["weights"]:
+        weights["sha256"] = "5d" * 32
+    assert ReportData.from_json(json.dumps(written)) == data
+
+
 @pytest.mark.parametrize(
     ("damage", "named"),
     [
@@ -86,7 +100,7 @@ def test_page_holds_everything_and_asks_for_nothing(data):
     assert not re.search(r"""(src|href|url\()\s*=?\s*["']?(https?:)?//""", outside_plotly)
     assert page.count("plotly.js v") == 1
     assert outside_plotly.count("data:image/jpeg;base64,") == 30
-    for words in (headline(data), "Responsible use", "0007/0007_c03_w01_l02_p01.jpg", "aost run demo.yaml", "5d5d5d5d"):
+    for words in (headline(data), "Responsible use", "0007/0007_c03_w01_l02_p01.jpg", "aost run demo.yaml"):
         assert words in outside_plotly
     drawn = set(re.findall(r'data-figure="([^"]+)"', page))
     specs = json.loads(re.search(r'id="figures">(.*?)</script>', page, re.DOTALL)[1])
@@ -110,28 +124,60 @@ def test_figures_are_valid_plotly(data):
     assert axes == ["mAP (%)", "rank-1 (%)"]
 
 
+def test_a_figure_with_a_caption_is_drawn_at_the_end_of_its_section_whatever_else_is_there(data, monkeypatch):
+    def draw(_, section):
+        yield Figure(key=f"new/{section}", title=f"new in {section}", height=100, spec={"data": [], "layout": {}})
+
+    entries = [
+        Entry(section=section, draw=partial(draw, section=section), heading=f"H {section}", caption=f"C & {section}")
+        for section in SECTIONS
+    ]
+    nothing = Entry(section="cost", draw=lambda _: (), heading="Not there", caption="Nothing to show.")
+    monkeypatch.setattr(page_module, "FIGURES", (*FIGURES, *entries, nothing))
+    bare = dataclasses.replace(report_data(seeds=()), samples=(), surrogate=(), style_shares=(), effects=(), **EMPTY)
+    for page in (render(data), render(bare)):
+        sections = dict(re.findall(r'<section id="(\w+)">(.*?)</section>', page, re.DOTALL))
+        assert tuple(sections) == SECTIONS
+        for section, text in sections.items():
+            card = rf'<h3>H {section}</h3>.*data-figure="new/{section}".*C &amp; {section}</p>\s*</div>\s*$'
+            assert re.search(card, text, re.DOTALL)
+        assert "Not there" not in page
+        drawn = set(re.findall(r'data-figure="([^"]+)"', page))
+        assert drawn == set(json.loads(re.search(r'id="figures">(.*?)</script>', page, re.DOTALL)[1]))
+
+
+def test_every_figure_has_a_key_of_its_own_and_none_where_there_is_nothing(data):
+    keys = [figure.key for entry in FIGURES for figure in entry.draw(data)]
+    assert len(set(keys)) == len(keys)
+    bare = dataclasses.replace(report_data(seeds=()), effects=(), front=(), **EMPTY)
+    bare = with_choice(bare, history=(), random_history=())
+    bare = dataclasses.replace(bare, choices=bare.choices[:1])
+    names = {figure.key.split("/")[0] for entry in FIGURES for figure in entry.draw(bare)}
+    assert names == {"shares"}
+
+
 def test_a_hundred_thousand_trials_stay_small():
     data = report_data(num_trials=100_000)
     page = render(data)
     assert len(page.encode()) < 8_000_000
     history = figures.history(data.main_choice, key="history")
-    best = figures.best_so_far(data.main_choice.history, higher_is_better=False)
+    best = base.best_so_far(data.main_choice.history, higher_is_better=False)
     dots, steps = history.spec["data"][0], history.spec["data"][1]
-    assert len(dots["x"]) <= figures.MAX_POINTS
+    assert len(dots["x"]) <= base.MAX_POINTS
     assert (steps["x"][-1], steps["y"][-1]) == (100_000, best[-1])
 
 
 def test_best_so_far_is_the_running_extreme_without_failures():
     scores = np.random.default_rng(0).random(50).tolist()
-    assert figures.best_so_far(scores, higher_is_better=False) == np.minimum.accumulate(scores).tolist()
-    assert figures.best_so_far(scores, higher_is_better=True) == np.maximum.accumulate(scores).tolist()
-    assert figures.best_so_far([None, 2.0, None, 1.0, 3.0], higher_is_better=False) == [None, 2.0, 2.0, 1.0, 1.0]
+    assert base.best_so_far(scores, higher_is_better=False) == np.minimum.accumulate(scores).tolist()
+    assert base.best_so_far(scores, higher_is_better=True) == np.maximum.accumulate(scores).tolist()
+    assert base.best_so_far([None, 2.0, None, 1.0, 3.0], higher_is_better=False) == [None, 2.0, 2.0, 1.0, 1.0]
 
 
 def test_thinning_keeps_first_and_last():
-    assert figures.thinned(0) == []
-    assert figures.thinned(3, 10) == [0, 1, 2]
-    kept = figures.thinned(100_001, 11)
+    assert base.thinned(0) == []
+    assert base.thinned(3, 10) == [0, 1, 2]
+    kept = base.thinned(100_001, 11)
     assert kept == list(range(0, 100_001, 10_000))
 
 
@@ -225,47 +271,34 @@ def test_angles_join_to_ranges_over_the_seam():
 
 
 def test_numbers_read_well():
-    assert [report_text.duration(each) for each in (0.04, 59.6, 3_599.7, 7_810)] == [
+    assert [duration(each) for each in (0.04, 59.6, 3_599.7, 7_810)] == [
         "0.0 s",
         "1 min 0 s",
         "1 h 0 min",
         "2 h 10 min",
     ]
-    assert [report_text.percent(each) for each in (0, 0.0823, 0.004, 5e-6, 1)] == [
+    assert [percent(each) for each in (0, 0.0823, 0.004, 5e-6, 1)] == [
         "0 %",
         "8.2 %",
         "0.40 %",
         "5e−04 %",
         "100 %",
     ]
-    assert [report_text.number(each) for each in (None, 0.02049, 12_345.6, -0.5)] == ["–", "0.0205", "12,346", "−0.5"]
-    assert report_text.odds(0.0) == "< 0.1 %"
+    assert [number(each) for each in (None, 0.02049, 12_345.6, -0.5)] == ["–", "0.0205", "12,346", "−0.5"]
+    assert odds(0.0) == "< 0.1 %"
 
 
-def test_table_has_a_row_per_arm_and_markdown_cannot_be_broken(data):
-    header, rows = result_table(data)
-    assert header == [
-        "target",
-        "arm",
-        "mAP (%)",
-        "mAP against random (points)",
-        "rank-1 (%)",
-        "rank-1 against random (points)",
-        "seeds",
-    ]
-    assert [row[1] for row in rows] == ["mmd_rbf", "random", "everything", "mean_distance", "mmd_linear"]
-    assert re.fullmatch(r"\+\d\.\d \[\+\d\.\d, \+\d\.\d\]", rows[0][3])
-    assert rows[1][3] == "–"
-    text = markdown_summary(report_data(warning="|<b>\n"))
-    table = [line for line in text.splitlines() if line.startswith("|")]
-    assert len(table) == 7
-    assert {len(re.findall(r"(?<!\\)\|", line)) for line in table} == {8}
-    assert "<b>" not in text.replace("Command: ", "").rsplit("`", 2)[0]
+def test_table_has_a_row_per_arm_and_a_cell_per_metric(data):
+    rows = result_rows(data)
+    assert [row.arm for row in rows] == ["mmd_rbf", "random", "everything", "mean_distance", "mmd_linear"]
+    assert {tuple(cell.metric for cell in row.cells) for row in rows} == {("mAP", "rank-1")}
+    assert re.fullmatch(r"\+\d\.\d \[\+\d\.\d, \+\d\.\d\]", rows[0].cells[0].difference)
+    assert rows[1].cells[0].difference == "–"
 
 
 def test_failed_trainings_are_counted_in_the_table(data):
     broken = dataclasses.replace(data, results=tuple(dataclasses.replace(each, num_failed=1) for each in data.results))
-    assert result_table(broken)[1][0][-1] == "3 (1 failed)"
+    assert (result_rows(broken)[0].num_seeds, result_rows(broken)[0].num_failed) == (3, 1)
     assert "1 failed" in render(broken)
 
 
@@ -280,13 +313,12 @@ def test_a_run_without_training_or_truth_still_reports():
         stages=(),
         **EMPTY,
     )
-    bare = with_choice(bare, agreements=(), history=(), random_history=(), random_score=None, known_best=None)
+    bare = with_choice(bare, agreements=(), history=(), random_history=(), random_score=None)
     page = render(bare)
     assert "No training was compared" in page
     for section in ("why", "health", "people", "images", "surrogate"):
         assert f'id="{section}"' in render(report_data())
         assert f'id="{section}"' not in page
-    assert "| target" not in markdown_summary(bare)
 
 
 def test_thumbnail_is_a_small_jpeg():
@@ -305,11 +337,13 @@ def test_unwritable_place_is_one_line(data, tmp_path):
 def test_png_shows_arms_and_search(data, tmp_path):
     for each, width in ((data, 1600), (report_data(seeds=()), 880)):
         path = tmp_path / "figure.png"
-        write_png(each, path)
+        write_arms_png(each, path)
         with Image.open(path) as read:
             assert read.format == "PNG"
             assert read.width == width
             assert len(read.convert("RGB").getcolors(1 << 20)) > 50
+    with pytest.raises(InputError, match="neither trained arms nor a search"):
+        write_arms_png(with_choice(report_data(seeds=()), history=()), path)
 
 
 def test_report_data_from_before_the_explanation_are_still_read(data):
@@ -337,7 +371,7 @@ def test_effects_are_the_largest_in_order_and_what_cannot_change_is_named(data):
 
 def test_the_distribution_of_scores_is_the_empirical_one(data):
     choice = data.main_choice
-    search, random = search_figures.distribution(choice, key="distribution").spec["data"]
+    search, random = next(search_figures.distribution(data)).spec["data"]
     scores = np.sort([score for score in choice.history if score is not None])
     assert search["x"] == scores.tolist()
     np.testing.assert_allclose(search["y"], 100 * np.searchsorted(scores, scores, side="right") / len(scores))
@@ -357,7 +391,7 @@ def test_boxes_are_drawn_from_percentiles_and_coloured_by_the_choice(data):
 
 
 def test_the_best_subsets_fill_a_square_where_a_value_is_in(data):
-    figure = search_figures.best(data.best_subsets, key="best", attributes=data.main_choice.attributes)
+    figure = next(search_figures.best(data))
     heatmap = figure.spec["data"][0]
     row = next(place for place, name in enumerate(heatmap["y"]) if name.startswith("weather foggy"))
     assert heatmap["z"][row] == [float("foggy" in each.values["weather"]) for each in data.best_subsets]
@@ -365,7 +399,7 @@ def test_the_best_subsets_fill_a_square_where_a_value_is_in(data):
 
 
 def test_importances_come_largest_first_as_percentages(data):
-    figure = explain_figures.importance(data.importances, key="importance")
+    figure = next(explain_figures.importance(data))
     bars, style, content = figure.spec["data"]
     assert bars["x"] == sorted(bars["x"])
     assert figure.spec["layout"]["yaxis"]["categoryarray"] == bars["y"]

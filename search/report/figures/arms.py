@@ -1,13 +1,11 @@
-"""The figures of a report as plain Plotly specifications; colours are CSS variables that the page fills in.
+"""The figures of the arms and of the objectives: trained metrics, differences, histories, rank agreement."""
 
-Text goes through ``label``: Plotly reads a subset of HTML in every string it draws.
-"""
-
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from search.analysis.compare import ArmSummary, Estimate, RankAgreement
 from search.analysis.records import Choice
+from search.report.data import ReportData
 from search.report.figures.base import (
     ACCENT,
     INK,
@@ -22,6 +20,20 @@ from search.report.figures.base import (
     rows,
     thinned,
 )
+
+
+def results(data: ReportData) -> Iterator[Figure]:
+    """Per target and metric: every arm, and its paired difference from the baseline where there is one."""
+    grouped: dict[tuple[str, str], list[ArmSummary]] = {}
+    for summary in data.results:
+        grouped.setdefault((summary.target, summary.metric), []).append(summary)
+    main_arm = data.main_choice.arm
+    for (target, metric), summaries in grouped.items():
+        place = f"{target}/{metric}"
+        yield arms(summaries, key=f"arms/{place}", main_arm=main_arm)
+        paired = differences(summaries, key=f"differences/{place}", baseline=data.baseline, main_arm=main_arm)
+        if paired is not None:
+            yield paired
 
 
 def arms(summaries: Sequence[ArmSummary], *, key: str, main_arm: str | None) -> Figure:
@@ -115,8 +127,16 @@ def _visible(values: Sequence[float], *, floor: float = -100.0, ceiling: float =
     return [max(floor, low - room), min(ceiling, high + room)]
 
 
+def histories(data: ReportData) -> Iterator[Figure]:
+    """The history of every objective's search."""
+    for choice in data.choices:
+        drawn = history(choice, key=f"history/{choice.objective}")
+        if drawn is not None:
+            yield drawn
+
+
 def history(choice: Choice, *, key: str) -> Figure | None:
-    """Best score so far over the evaluations, with each evaluation, random search and the known best, thinned."""
+    """Best score so far over the evaluations, with each evaluation and random search, thinned."""
     if not choice.history:
         return None
     longest = max(len(choice.history), len(choice.random_history))
@@ -125,8 +145,6 @@ def history(choice: Choice, *, key: str) -> Figure | None:
     if choice.random_history:
         random = best_so_far(choice.random_history, higher_is_better=choice.higher_is_better)
         data.append(_steps(random, "random search", INK, "dot"))
-    if choice.known_best is not None:
-        data.append(_line([1, longest], [choice.known_best] * 2, "known best", MUTED, "dash"))
     direction = "higher" if choice.higher_is_better else "lower"
     unit = f", {label(choice.unit)}" if choice.unit else ""
     return Figure(
@@ -172,6 +190,14 @@ def _line(x: Sequence[int], y: Sequence[float | None], name: str, colour: str, d
         "line": {"color": colour, "width": 2, "dash": dash, "shape": "hv"},
         "hovertemplate": f"%{{y:.4g}} after %{{x:,}}<extra>{name}</extra>",
     }
+
+
+def rankings(data: ReportData) -> Iterator[Figure]:
+    """Every objective against training."""
+    directions = {choice.objective: choice.higher_is_better for choice in data.choices}
+    for each in data.rank_agreements:
+        key, higher_is_better = f"ranking/{each.target}/{each.objective}", directions.get(each.objective, False)
+        yield ranking(each, key=key, higher_is_better=higher_is_better)
 
 
 def ranking(agreement: RankAgreement, *, key: str, higher_is_better: bool) -> Figure:

@@ -1,4 +1,8 @@
-"""What every figure of a report is made of: colours, axes, layout, and how long series are thinned."""
+"""What every figure of a report is made of: colours, axes, layout, and how long series are thinned.
+
+A figure is a plain Plotly specification; its colours are CSS variables that the page fills in. Text goes through
+``label``: Plotly reads a subset of HTML in every string it draws.
+"""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -9,14 +13,8 @@ from typing import Any
 import numpy as np
 
 MAX_POINTS = 1_500
-
-
 ROW_PIXELS = 24
-
-
 INK, MUTED, LINE = "var(--ink)", "var(--muted)", "var(--line)"
-
-
 ACCENT, REST = "var(--accent)", "var(--rest)"
 
 

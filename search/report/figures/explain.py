@@ -1,11 +1,12 @@
 """The figures that explain a choice: effects of values, importance of attributes, distances per value, people."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from search.analysis.records import AttributeShares, Contour, Effect, IdentityShift, Importance, Spread
+from search.analysis.records import AttributeShares, Effect, Spread
+from search.report.data import ReportData
 from search.report.figures.base import ACCENT, INK, LINE, MUTED, REST, ROW_PIXELS, Figure, axis, label, layout, rows
 
 MAX_EFFECTS = 24
@@ -21,6 +22,30 @@ def chosen_values(attributes: Sequence[AttributeShares]) -> set[tuple[str, str]]
         for value, is_in in zip(attribute.values, attribute.chosen, strict=True)
         if is_in
     }
+
+
+def by_quantity(effects: Sequence[Effect]) -> dict[str, list[Effect]]:
+    """Effects by their quantity, in order of first appearance."""
+    grouped: dict[str, list[Effect]] = {}
+    for effect in effects:
+        grouped.setdefault(effect.quantity, []).append(effect)
+    return grouped
+
+
+def by_attribute(spreads: Sequence[Spread]) -> dict[str, list[Spread]]:
+    """Distances per value by their attribute, in order of first appearance."""
+    grouped: dict[str, list[Spread]] = {}
+    for spread in spreads:
+        grouped.setdefault(spread.attribute, []).append(spread)
+    return grouped
+
+
+def all_effects(data: ReportData) -> Iterator[Figure]:
+    """The effects on every quantity that has any."""
+    for quantity, found in by_quantity(data.effects).items():
+        drawn = effects(found, key=f"effects/{quantity}", attributes=data.main_choice.attributes)
+        if drawn is not None:
+            yield drawn
 
 
 def effects(found: Sequence[Effect], *, key: str, attributes: Sequence[AttributeShares]) -> Figure | None:
@@ -69,16 +94,17 @@ def effects(found: Sequence[Effect], *, key: str, attributes: Sequence[Attribute
     )
 
 
-def importance(found: Sequence[Importance], *, key: str) -> Figure | None:
+def importance(data: ReportData) -> Iterator[Figure]:
     """Mean |SHAP| per attribute: bars for the whole distance, marks for its style and its content."""
+    found = data.importances
     if not found:
-        return None
+        return
     quantities = list(dict.fromkeys(each.quantity for each in found))
     of = {(each.quantity, each.attribute): each.importance for each in found}
     first, *parts = quantities
     names = sorted(dict.fromkeys(each.attribute for each in found), key=lambda name: of[first, name])
     factor = 100 if found[0].relative else 1
-    data: list[dict[str, Any]] = [
+    traces: list[dict[str, Any]] = [
         {
             "type": "bar",
             "orientation": "h",
@@ -90,7 +116,7 @@ def importance(found: Sequence[Importance], *, key: str) -> Figure | None:
         }
     ]
     for part, symbol in zip(parts, ("circle-open", "diamond"), strict=False):
-        data.append(
+        traces.append(
             {
                 "type": "scatter",
                 "mode": "markers",
@@ -102,12 +128,12 @@ def importance(found: Sequence[Importance], *, key: str) -> Figure | None:
             }
         )
     unit = "% of the distance" if found[0].relative else "distance"
-    return Figure(
-        key=key,
+    yield Figure(
+        key="importance",
         title=f"Attribute importance: mean |SHAP| of the surrogate for {first}",
         height=70 + (ROW_PIXELS + 10) * len(names),
         spec={
-            "data": data,
+            "data": traces,
             "layout": layout(
                 bargap=0.4,
                 xaxis=axis(f"mean |SHAP| ({unit})", rangemode="tozero", nticks=6),
@@ -135,6 +161,14 @@ def box(name: str, places: Sequence[str], percentiles: Sequence[Percentiles], *,
         "hoverinfo": "x",
         **options,
     }
+
+
+def all_distances(data: ReportData) -> Iterator[Figure]:
+    """The distances per value of every attribute that has any."""
+    for name, spreads in by_attribute(data.spreads).items():
+        yield distances(
+            spreads, key=f"distances/{name}", attributes=data.main_choice.attributes, target=data.target.title
+        )
 
 
 def distances(spreads: Sequence[Spread], *, key: str, attributes: Sequence[AttributeShares], target: str) -> Figure:
@@ -166,12 +200,15 @@ def distances(spreads: Sequence[Spread], *, key: str, attributes: Sequence[Attri
     )
 
 
-def contour(found: Contour, *, key: str) -> Figure:
+def contour(data: ReportData) -> Iterator[Figure]:
     """The mean distance, which is above 0, over two attributes, by its logarithm. What was not measured is blank."""
+    found = data.contour
+    if found is None or not data.importances:
+        return
     known = np.array([mean for row in found.means for mean in row if mean is not None])
     ticks = np.geomspace(known.min(), known.max(), 3)
-    return Figure(
-        key=key,
+    yield Figure(
+        key="contour",
         title=f"Mean {found.quantity} by {found.row_attribute} and {found.column_attribute}: more colour is nearer",
         height=110 + BOX_PIXELS * len(found.rows),
         spec={
@@ -203,10 +240,11 @@ def contour(found: Contour, *, key: str) -> Figure:
     )
 
 
-def shifts(found: Sequence[IdentityShift], *, key: str) -> Figure | None:
+def shifts(data: ReportData) -> Iterator[Figure]:
     """Shares of every value of the people's attributes: source, manifest, and what drawing at random gives."""
+    found = data.shifts
     if not found:
-        return None
+        return
     names = [f"{shift.attribute} {value}" for shift in found for value in shift.values]
     places = [label(name) for name in names]
     source, manifest, low, high = (
@@ -214,7 +252,7 @@ def shifts(found: Sequence[IdentityShift], *, key: str) -> Figure | None:
         for part in ("source", "manifest", "low", "high")
     )
     widest = max(*source, *manifest, *high)
-    data: list[dict[str, Any]] = [
+    traces: list[dict[str, Any]] = [
         {
             "type": "bar",
             "orientation": "h",
@@ -228,12 +266,12 @@ def shifts(found: Sequence[IdentityShift], *, key: str) -> Figure | None:
         _marks("source", places, source, {"symbol": "line-ns", "size": 13, "line": {"width": 2.5, "color": INK}}),
         _marks("chosen images", places, manifest, {"symbol": "circle", "size": 9, "color": ACCENT}),
     ]
-    return Figure(
-        key=key,
+    yield Figure(
+        key="shifts",
         title="Share of images per value of the people's attributes",
         height=70 + BOX_PIXELS * len(names),
         spec={
-            "data": data,
+            "data": traces,
             "layout": layout(
                 bargap=0.35,
                 xaxis=axis("images (%)", range=[-0.02 * widest, 1.05 * widest], zeroline=False, nticks=6),

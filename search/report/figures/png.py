@@ -1,6 +1,9 @@
-"""Figures as PNG, for pages that cannot run a report: a comparison and its search, importances, distances per value."""
+"""Figures as PNG, for pages that cannot run a report: a comparison and its search, importances, distances per value.
 
-from collections.abc import Sequence
+The only module that imports Matplotlib.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +25,16 @@ HEADING = 3  # rows of a panel without a value: its title and its axis
 MARKS = (("o", "none"), ("D", INK))
 
 
-def write_png(data: ReportData, path: Path) -> None:
+def write_arms_png(data: ReportData, path: Path) -> None:
     """Atomically write the first metric of every arm on the main target, and the main choice's search, side by side.
 
-    Without results only the search is drawn. Raises WriteError when the file cannot be written.
+    Without results only the search is drawn. Raises WriteError when the file cannot be written, InputError for a report
+    with neither.
     """
     metrics = [summary.metric for summary in data.results if summary.target == data.target.title]
     summaries = [each for each in data.results if each.target == data.target.title and each.metric == metrics[0]]
+    if not summaries and not data.main_choice.history:
+        raise InputError("this run has neither trained arms nor a search to draw; run it again")
     figure = Figure(figsize=(10.0 if summaries else 5.5, 3.6), layout="constrained")
     panels = figure.subplots(1, 2 if summaries else 1, squeeze=False)[0]
     if summaries:
@@ -95,6 +101,13 @@ def write_distances_png(data: ReportData, path: Path) -> None:
     _write(figure, path)
 
 
+PNGS: Mapping[str, Callable[[ReportData, Path], None]] = {
+    "arms.png": write_arms_png,
+    "importance.png": write_importance_png,
+    "distances-per-value.png": write_distances_png,
+}
+
+
 def _draw_boxes(panel: Axes, spreads: Sequence[Spread], inside: Sequence[bool]) -> None:
     places = range(len(spreads))[::-1]
     low, lower, middle, upper, high = np.array([spread.percentiles for spread in spreads]).T
@@ -152,8 +165,6 @@ def _draw_history(panel: Axes, choice: Choice) -> None:
         if scores:
             best = best_so_far(scores, higher_is_better=choice.higher_is_better)
             panel.step(range(1, len(best) + 1), _gaps(best), style, where="post", color=colour, label=name)
-    if choice.known_best is not None:
-        panel.axhline(choice.known_best, linestyle="--", color="#5b6570", linewidth=1, label="known best")
     direction = "higher" if choice.higher_is_better else "lower"
     panel.set_xlabel("trial")
     panel.set_ylabel(f"{_literal(choice.objective)} ({direction} is better)")

@@ -1,18 +1,19 @@
 """The figures of a search, by the names that Optuna gives them: EDF, slice, best subsets side by side, rounds."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from search.analysis.records import AttributeShares, Choice, Compromise, RankedSubset, Round, Slice
+from search.report.data import ReportData
 from search.report.figures.base import ACCENT, INK, LINE, REST, Figure, axis, label, layout, rows, thinned
 from search.report.figures.explain import BOX_PIXELS, box, chosen_values
 
 
-def distribution(choice: Choice, *, key: str) -> Figure | None:
+def distribution(data: ReportData) -> Iterator[Figure]:
     """Empirical distribution of the scores of all trials and of random subsets (Optuna's EDF), thinned."""
-    data = [
+    choice = data.main_choice
+    traces = [
         _steps([score for score in scores if score is not None], name, colour, dash)
         for scores, name, colour, dash in (
             (choice.history, "the search", ACCENT, "solid"),
@@ -20,15 +21,15 @@ def distribution(choice: Choice, *, key: str) -> Figure | None:
         )
         if any(score is not None for score in scores)
     ]
-    if not data:
-        return None
+    if not traces:
+        return
     direction = "right" if choice.higher_is_better else "left"
-    return Figure(
-        key=key,
+    yield Figure(
+        key="distribution",
         title=f"{choice.objective}: share of trials up to each score (better is {direction})",
         height=280,
         spec={
-            "data": data,
+            "data": traces,
             "layout": layout(
                 xaxis=axis(label(choice.objective), zeroline=False, nticks=6),
                 yaxis=axis("trials (%)", range=[0, 101], zeroline=False),
@@ -51,12 +52,13 @@ def _steps(scores: Sequence[float], name: str, colour: str, dash: str) -> dict[s
     }
 
 
-def front(found: Sequence[Compromise], choice: Choice, *, key: str) -> Figure | None:
+def front(data: ReportData) -> Iterator[Figure]:
     """Scores of the Pareto front against the images of its subsets (Optuna's Pareto front); none of a single subset."""
+    found, choice = data.front, data.main_choice
     if len(found) < 2:
-        return None
+        return
     images = [each.num_images for each in found]
-    data = [
+    traces = [
         {
             "type": "scatter",
             "mode": "lines+markers",
@@ -78,12 +80,12 @@ def front(found: Sequence[Compromise], choice: Choice, *, key: str) -> Figure | 
             "hovertemplate": "the choice: %{x:,} images, %{y:.4g}<extra></extra>",
         },
     ]
-    return Figure(
-        key=key,
+    yield Figure(
+        key="front",
         title=f"{choice.objective}: score of the best subset of so many images",
         height=280,
         spec={
-            "data": data,
+            "data": traces,
             "layout": layout(
                 xaxis=axis("images in the subset", zeroline=False, nticks=6),
                 yaxis=axis(label(choice.objective), zeroline=False, nticks=6),
@@ -92,23 +94,24 @@ def front(found: Sequence[Compromise], choice: Choice, *, key: str) -> Figure | 
     )
 
 
-def slices(found: Sequence[Slice], *, key: str, objective: str) -> Figure | None:
+def slices(data: ReportData) -> Iterator[Figure]:
     """Scores of all trials with each value in, and with it out (Optuna's slice)."""
+    found, objective = data.slices, data.main
     if not found:
-        return None
+        return
     names = [f"{each.attribute} {each.value}" for each in found]
-    data = []
+    traces = []
     for part, name, colour in (("outside", "out", REST), ("inside", "in", ACCENT)):  # the last one is drawn on top
         known = [(label(place), getattr(each, part)) for place, each in zip(names, found, strict=True)]
         kept = [(place, percentiles) for place, percentiles in known if percentiles is not None]
         places, percentiles = [place for place, _ in kept], [values for _, values in kept]
-        data.append(box(name, places, percentiles, colour=colour, offsetgroup=part))
-    return Figure(
-        key=key,
+        traces.append(box(name, places, percentiles, colour=colour, offsetgroup=part))
+    yield Figure(
+        key="slices",
         title=f"{objective} of all trials with each value in, and out",
         height=80 + (BOX_PIXELS + 8) * len(names),
         spec={
-            "data": data,
+            "data": traces,
             "layout": layout(
                 boxmode="group",
                 boxgap=0.25,
@@ -120,13 +123,12 @@ def slices(found: Sequence[Slice], *, key: str, objective: str) -> Figure | None
     )
 
 
-def best(found: Sequence[RankedSubset], *, key: str, attributes: Sequence[AttributeShares]) -> Figure | None:
+def best(data: ReportData) -> Iterator[Figure]:
     """The best subsets side by side, a row per value (Optuna's parallel coordinates, for values in or out)."""
-    if not found:
-        return None
-    named = [attribute for attribute in attributes if attribute.name in found[0].values]
+    found = data.best_subsets
+    named = [attribute for attribute in data.main_choice.attributes if found and attribute.name in found[0].values]
     if not named:
-        return None
+        return
     bits = [(attribute.name, value) for attribute in named for value in attribute.values]
     names = [f"{name} {value}" for name, value in bits]
     inside = [[float(value in each.values[name]) for each in found] for name, value in bits]
@@ -135,8 +137,8 @@ def best(found: Sequence[RankedSubset], *, key: str, attributes: Sequence[Attrib
         f"{name} \N{BLACK LEFT-POINTING SMALL TRIANGLE}" if bit in chosen else name
         for name, bit in zip(names, bits, strict=True)
     ]
-    return Figure(
-        key=key,
+    yield Figure(
+        key="best",
         title=f"The {len(found)} best subsets, best on the left; a filled square is a value that is in",
         height=80 + (BOX_PIXELS - 4) * len(names),
         spec={
@@ -163,12 +165,13 @@ def best(found: Sequence[RankedSubset], *, key: str, attributes: Sequence[Attrib
     )
 
 
-def rounds(found: Sequence[Round], *, key: str) -> Figure | None:
+def rounds(data: ReportData) -> Iterator[Figure]:
     """How the choice settled as more images were measured."""
+    found = data.rounds
     if len(found) < 2:
-        return None
+        return
     measured = [100 * each.share for each in found]
-    data = [
+    traces = [
         {
             "type": "scatter",
             "mode": "lines+markers",
@@ -184,12 +187,12 @@ def rounds(found: Sequence[Round], *, key: str) -> Figure | None:
             ("certainty", [100 * each.certainty for each in found], INK, "dot"),
         )
     ]
-    return Figure(
-        key=key,
+    yield Figure(
+        key="rounds",
         title="How the choice settled as more images were measured",
         height=280,
         spec={
-            "data": data,
+            "data": traces,
             "layout": layout(
                 xaxis=axis("images measured (%)", zeroline=False, rangemode="tozero"),
                 yaxis=axis("%", range=[0, 103], zeroline=False),

@@ -1,12 +1,19 @@
 """How the choice differs from the source and the target: the shares of every value of one attribute, as a figure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from search.analysis.records import AttributeShares
+from search.report.data import ReportData
 from search.report.figures.base import ACCENT, INK, LINE, REST, Figure, axis, label, layout
+
+
+def all_shares(data: ReportData) -> Iterator[Figure]:
+    """The shares of every attribute of the main choice."""
+    for attribute in data.main_choice.attributes:
+        yield shares(attribute, key=f"shares/{attribute.name}", target=data.target.title)
 
 
 def shares(attribute: AttributeShares, *, key: str, target: str) -> Figure:
