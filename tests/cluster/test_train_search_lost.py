@@ -28,6 +28,8 @@ from search.objectives.training import TRAININGS, TrainingConfig, run_training, 
 from search.optimizers import make_optimizer
 from search.space import Budget, Space
 
+pytestmark = pytest.mark.processes
+
 STUB_FILE = Path(__file__).parents[1] / "stub_training.py"
 STUB = SimpleNamespace(**runpy.run_path(str(STUB_FILE)))
 FAST_STUB = {"STUB_SECONDS": "0.2"}
