@@ -201,6 +201,7 @@ def command(world, output):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+@pytest.mark.usefixtures("ray")
 def test_true_trainings_are_ended_by_signals_and_go_on(world, tmp_path, capsys):
     assert cli.run([*command(world, tmp_path / "serial"), "--serial"]) == 0
     folder, program = tmp_path / "cut", "import sys; from cluster.cli import main; main(sys.argv[1:])"
@@ -227,6 +228,7 @@ def test_true_trainings_are_ended_by_signals_and_go_on(world, tmp_path, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_ray")
 def test_one_training_of_a_search_on_two_workers(world, tmp_path):
     source, market = (Catalog.read(world / f"{name}.parquet") for name in ("source", "market"))
     config = TrainingVerbConfig(train=recipe("quick").model_copy(update={"steps": 4, "batch_size": 16}), workers=2)
