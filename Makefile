@@ -1,7 +1,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
+# Two workers; what starts Ray or kills processes stays with one of them and begins first (tests/conftest.py).
+PYTEST := $(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
-.PHONY: demo test
+.PHONY: demo test test-all bench-smoke
 demo: .venv/.ready ## set up, then the main job on the embedded default
 	$(BIN)/aost demo
 
@@ -10,7 +12,13 @@ test: .venv/.ready ## set up, then every check
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(PYTEST)
+
+test-all: test ## the slow tests too: some 40 minutes more
+	$(PYTEST) -m slow
+
+bench-smoke: .venv/.ready ## every benchmark at its smallest size; writes nothing under results/
+	$(BIN)/python tests/benchmarks/smoke.py
 
 .venv/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -1,11 +1,47 @@
-"""An S3 server of this process, for the tests of every ring."""
+"""For the tests of every ring: how they are dealt to two workers, and an S3 server of each."""
 
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+# Two workers share two cores, and what a test starts inherits this; more threads only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+RAY_FIXTURES = ("ray", "nodes", "no_ray")
+
+
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Deal the tests into the groups of ``--dist loadgroup``, the one that takes longest first.
+
+    * Tests that start Ray or signal a process (the marker ``processes``, or a fixture with Ray) are one group: two of
+      them at once would wait for each other's cores and miss the moment at which they kill. Those that start a Ray of
+      their own come last, and stop the one that the others share.
+    * Tests that need a GPU are another.
+    * Tests that share a fixture of their module stay together, so that it is made once.
+    """
+    order = {id(item): _deal(item) for item in items}
+    for item in items:
+        if group := order[id(item)][1]:
+            item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: order[id(item)][0])
+
+
+def _deal(item: pytest.Item) -> tuple[int, str]:
+    """When a test's turn comes, and the group it belongs to, if any."""
+    fixtures = set(getattr(item, "fixturenames", ()))
+    if item.get_closest_marker("processes") or fixtures.intersection(RAY_FIXTURES):
+        return 1 if fixtures.intersection(RAY_FIXTURES[1:]) else 0, "processes"
+    if item.get_closest_marker("gpu"):
+        return 2, "gpu"
+    definitions = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {})
+    if any(each.scope == "module" for found in definitions.values() for each in found):
+        return 3, item.nodeid.split("::")[0]
+    return 4, ""
 
 
 class Store:

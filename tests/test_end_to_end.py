@@ -17,6 +17,8 @@ import pytest
 from cluster import cli
 from finegpr.storage import read_table
 
+pytestmark = pytest.mark.processes
+
 CONFIG = """
 name: tiny
 world:

@@ -49,6 +49,7 @@ def table(world: Path, name: str) -> bytes:
     return (world / name / TABLE).read_bytes()
 
 
+@pytest.mark.usefixtures("ray")
 def test_ray_gives_the_bytes_of_one_process_and_both_leave_nothing_else(
     world: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

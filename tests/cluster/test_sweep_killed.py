@@ -18,6 +18,8 @@ from finegpr.measuring.measure import measure
 from finegpr.render.minigpr import MiniGPRConfig, render_minigpr
 from finegpr.storage import MARKER
 
+pytestmark = pytest.mark.processes
+
 MEASURE = MeasureConfig(
     height=32, width=32, weights="random", basis_images=20, style_coordinates=4, content_coordinates=8
 )

@@ -12,7 +12,6 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from cluster import cli
-from cluster.executors.session import RayConfig, ray_session
 from cluster.executors.short_trainings import LATE, TrainingVerbConfig, TuneTrainings, run_watched
 from finegpr.errors import ConfigError
 from finegpr.reid.job import run_job
@@ -24,12 +23,6 @@ from search.objectives.training import TrainingConfig, training_objective
 from search.optimizers import make_optimizer
 
 STUB = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "stub_training.py")))
-
-
-@pytest.fixture(scope="module")
-def ray():
-    with ray_session(RayConfig(num_cpus=2)) as session:
-        yield session
 
 
 def objective(folder, run):

@@ -29,6 +29,8 @@ from search.objectives.training import TRAININGS, TrainingConfig, training_objec
 from search.optimizers import make_optimizer
 from search.space import Budget, Space
 
+pytestmark = pytest.mark.processes
+
 STUB_FILE = Path(__file__).parents[1] / "stub_training.py"
 STUB = SimpleNamespace(**runpy.run_path(str(STUB_FILE)))
 FAST_STUB = {"STUB_SECONDS": "0.2"}
@@ -200,6 +202,7 @@ def command(world, output):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+@pytest.mark.usefixtures("ray")
 def test_true_trainings_are_ended_by_signals_and_go_on(world, tmp_path, capsys):
     assert cli.run([*command(world, tmp_path / "serial"), "--serial"]) == 0
     folder, program = tmp_path / "cut", "import sys; from cluster.cli import main; main(sys.argv[1:])"
@@ -226,6 +229,7 @@ def test_true_trainings_are_ended_by_signals_and_go_on(world, tmp_path, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_ray")
 def test_one_training_of_a_search_on_two_workers(world, tmp_path):
     source, market = (Catalog.read(world / f"{name}.parquet") for name in ("source", "market"))
     config = TrainingVerbConfig(train=recipe("quick").model_copy(update={"steps": 4, "batch_size": 16}), workers=2)

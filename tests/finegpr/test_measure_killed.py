@@ -14,6 +14,8 @@ from finegpr.measuring.measure import measure
 from finegpr.render.minigpr import MiniGPRConfig, render_minigpr
 from finegpr.storage import read_table
 
+pytestmark = pytest.mark.processes
+
 CONFIG = MeasureConfig(
     height=32,
     width=32,

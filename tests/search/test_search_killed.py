@@ -15,6 +15,8 @@ import pytest
 from finegpr.subset import Subset
 from search.journal import JOURNAL
 
+pytestmark = pytest.mark.processes
+
 SCRIPT = """
 import os, sys, time
 from pathlib import Path

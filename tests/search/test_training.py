@@ -405,10 +405,12 @@ def kill_at_random(folder, *, kills, seed):
     return place
 
 
+@pytest.mark.processes
 def test_killed_at_random_points(tmp_path):
     assert kill_at_random(tmp_path, kills=1, seed=0) >= 1
 
 
+@pytest.mark.processes
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_fifty_random_kills(tmp_path):
