@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from cluster import cli
-from cluster.run.results import REPORT
-from cluster.run.results import REPORT_DATA
+from cluster.run.results import REPORT, REPORT_DATA
 from search.report.page import render
 
 report_data = runpy.run_path(str(Path(__file__).parents[1] / "report_example.py"))["report_data"]
