@@ -1,6 +1,7 @@
-"""The options of every verb, one dataclass each; their texts are what ``--help`` shows.
+"""The options of every verb, one dataclass each; their texts are what ``--help`` shows, and the manual of the settings.
 
-Nothing heavy is imported here, so that a help answers at once.
+Nothing heavy is imported here, so that a help answers at once. In a class's docstring, examples and blocks that are
+indented are shown as they stand; all else is filled to the terminal's width.
 """
 
 from dataclasses import dataclass
@@ -30,6 +31,9 @@ class Demo(Verb):
     """The main job on the embedded default: render a source and a target, choose, train, compare, report.
 
     Example: aost demo --output runs/demo --seed 1
+
+    Interrupt it and run it again: it goes on where it was. Its config is cluster/configs/demo.yaml; what may stand
+    there, and thus after --set, is in cluster/configs/everything.yaml.
     """
 
     output: Path = Path("runs/demo")
@@ -49,7 +53,23 @@ class Demo(Verb):
 class Run(Verb):
     """The main job on your own data, as a config file describes it. The same command resumes.
 
+    Example: aost run my.yaml
     Example: aost run my.yaml --set search.evaluations=4000 train.steps=2000
+    Example: aost run my.yaml --serial --output runs/mine
+
+    The least that a config says, all else has a default:
+
+      name: mine
+      source: {root: data/FineGPR, layout: finegpr}
+      target: {root: data/Market-1501, layout: market1501}
+      budget: {images: 20000}
+
+    Every key is in cluster/configs/everything.yaml with what it does: settings of measuring and of the search, bounds
+    of the subsets, rounds, fairness, adaptive measuring, short trainings, arms, loggers, Ray. Paths are relative to
+    where you call it; a root may also be s3://bucket/prefix.
+
+    A changed setting recomputes what depends on it beside the old. A search or a training that was begun under other
+    settings is refused with the difference, unless --fork or --fresh says what is to happen.
     """
 
     config: tyro.conf.Positional[Path]
@@ -85,11 +105,23 @@ class Render(Verb):
 
 @dataclass(frozen=True, kw_only=True)
 class Index(Verb):
-    """List an image folder's images and labels in one catalog.
+    r"""List an image folder's images and labels in one catalog.
 
     Example: aost index data/FineGPR --layout finegpr --output finegpr.parquet
     Example: aost index s3://bucket/FineGPR --layout finegpr --output finegpr.parquet
-    Example: aost index photos --layout table --set table=labels.csv path_column=file --output mine.parquet
+    Example: aost index photos --layout table --output mine.parquet \
+          --set table=labels.csv path_column=file identity_column=person
+
+    A layout says how names become labels: finegpr, market1501 (bounding_box_train is measured, query and
+    bounding_box_test score), folder (unlabelled photos), or table: any images, and a CSV or Parquet with a path column
+    and one column per attribute. Its options, by --set:
+
+      table=labels.csv path_column=file identity_column=person
+      circular=[camera_angle]         of a table: an attribute whose values lie on a circle
+      identity_attributes=people.csv  of finegpr: one row per identity, with gender, hair and so on
+
+    Credentials and endpoint of a store come from the usual AWS_... variables; what is written stays on disks that all
+    workers see.
     """
 
     root: tyro.conf.Positional[str]
@@ -108,6 +140,35 @@ class Measure(Verb):
     Example: aost measure source.parquet --targets market.parquet duke.parquet --output measurements
     Example: aost measure --from-sketches measurements --targets new.parquet --output measurements-new
     Example: aost measure source.parquet --targets market.parquet --set adaptive.budget.images=20000
+
+    Millions of images are measured once, in shards that finish one by one, and go on after a kill or a lost node. By
+    --set, with defaults or examples:
+
+      height=256 width=128      of the images, in pixels
+      weights=imagenet          or random, or a path; precision=float32 or bf16
+      images_per_cell=null      of each cell of attribute values; null measures all
+      target_images=2000        of each target, null for all
+      basis_images=200          what the sketches are fitted to
+      style_coordinates=32 content_coordinates=128   how long a sketch is
+      batch_size=16 images_per_shard=2000 threads=1 seed=0
+
+    With adaptive.budget.images=20000 only as many of these are measured, round by round, as a search under this
+    budget needs for its choice to stand; adaptive.json in the output tells the rounds:
+
+      adaptive.objective=mmd_rbf     what the choice is by
+      adaptive.target=market         which target decides, where there are several
+      adaptive.ceiling=0.5           of all images at most
+      adaptive.batch=0.02            of all images in a round
+      adaptive.seed_cells=0.5        of all cells in the first round
+      adaptive.explore=0.1           of a batch goes where fewest are measured
+      adaptive.patience=3            rounds without a change end it, or
+      adaptive.tolerance=0.001       an expected regret below this
+      adaptive.space.arcs=[viewpoint] adaptive.attributes=[weather]   the search to come, as in `aost search`
+
+    With --from-sketches its settings hold. --set takes scale, weights (where that file is now), and max_off_basis=0.25
+    and max_error=0.1, above which the sketches are refused as too coarse.
+
+      python -m finegpr.measuring.bench    says what this machine can do, and what binds
     """
 
     catalog: tyro.conf.Positional[Path | None] = None
@@ -115,27 +176,70 @@ class Measure(Verb):
     targets: tuple[Path, ...]
     """Catalogs of the targets; each is called by its file's name."""
     from_sketches: Path | None = None
-    """A finished measurement: add targets by its sketches, without an image of the source, in this process. Its
-    settings hold; --set takes scale, weights (where that file is now), and max_off_basis=0.25 and max_error=0.1, above
-    which the sketches are refused as too coarse."""
+    """A finished measurement: add targets by its sketches, without an image of the source, in this process."""
     output: Path = Path("measurements")
     set: tuple[str, ...] = ()
-    """Settings, such as height=128 width=64 weights=vgg19.safetensors images_per_cell=2.
-
-    With adaptive.budget.images=20000, only as many of these images, round by round, as a search under this budget
-    needs for its choice to stand: adaptive.objective=mmd_rbf adaptive.target=market (where there are several)
-    adaptive.ceiling=0.5 adaptive.batch=0.02 adaptive.seed_cells=0.5 adaptive.explore=0.1 (shares of all images, of
-    all cells and of a batch) adaptive.patience=3 adaptive.tolerance=0.001. See adaptive.json in the output.
-    """
+    """Settings, such as height=128 width=64 weights=vgg19.safetensors images_per_cell=2."""
     serial: bool = False
     """Without Ray: one process, the reference."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Search(Verb):
-    """Search the subset of attribute values that is nearest to a target, by an objective. The same command resumes.
+    r"""Search the subset of attribute values that is nearest to a target, by an objective. The same command resumes.
 
-    Example: aost search source.parquet --measurements measurements --target market --set budget.images=20000
+    Example: aost search source.parquet --set budget.images=20000
+    Example: aost search source.parquet --measurements measurements --target market \
+          --set budget.images=20000 objective=mmd_rbf space.arcs=[viewpoint]
+    Example: aost search source.parquet --validation market.parquet \
+          --set objective=training budget.images=5000 evaluations=60 training.gpus=1 \
+          training.train.recipe=quick training.train.steps=400 training.rungs=[0.25,0.5,1]
+    Example: aost search source.parquet --validation market.parquet \
+          --set objective=mmd_rbf budget.images=5000 check.top=5 check.random=5 \
+          training.train.recipe=quick training.train.steps=400
+
+    By --set, with defaults or examples; only budget.images has to be given:
+
+      budget.images=20000            exactly this many are trained on
+      budget.identities=null         of so many people; null for all of the subset's
+      budget.least=0 budget.most=1   of the source's images that a subset may hold
+      objective=mmd_rbf              or mean_distance (the published one), mmd_linear, frechet, mmd_posterior,
+                                     attribute_shares, training
+      optimizer=swarm                or pso, numpy_swarm, greedy, descent, random, exhaustive,
+                                     nevergrad:NAME; followed by +restart or +polish
+      optimizer_options.population=40
+      evaluations=2000 seed=0        new subsets scored
+      attributes=[weather]           searched; by default all of an image but its scene
+      scale=standardised             each layer over its median distance, or paper: as printed
+
+    Which subsets there are:
+
+      space.fixed.weather=[sunny]            in, and all other weathers out
+      space.least_values.illumination=2      space.most_values is the same
+      space.arcs=[viewpoint]                 neighbours on the circle only
+      space.identity_attributes=[gender]     choose people too: by mean_distance, mmd_linear, mmd_rbf
+      space.levels=3                         a weight of 0 to 3 for every value, not in or out
+
+    rounds.rounds=geometric searches anew after 1, 2, 4, ... photos of the target (Algorithm 1 of the paper),
+    every-image after each, once after all; rounds.stable_rounds=3 rounds without a change end it.
+
+    With --validation, true trainings decide, all in one Ray Tune run with reused actors; the journal is the same with
+    any number of them at once. With objective=training subsets are scored by short trainings on the labelled validation
+    part; with another objective its favourites are trained and ranked, which says how far to believe it:
+
+      training.train.recipe=quick training.train.steps=400   as in `aost train`
+      training.rungs=[0.25,0.5,1]        the better half of a generation goes on to the next length
+      training.score=label_free          scores photos alone, without labels (results/label-free.md)
+      training.gpus=1                    of each training; a fraction shares one
+      training.workers=4                 shares each training through Ray Train
+      training.timeout_seconds=3600      gives up one that hangs
+      training.seconds_per_image=0.001 training.gpu_seconds=36000   a cost model, and a budget by it
+      training.loggers=[tensorboard]     or mlflow, wandb, where installed
+      check.top=5 check.random=5 check.seeds=[0]   which subsets are trained after a search
+
+      tensorboard --logdir search/tensorboard    shows them while they run
+
+    A cluster without room for one training is named at once.
     """
 
     catalog: tyro.conf.Positional[Path]
@@ -143,9 +247,7 @@ class Search(Verb):
     target: str | None = None
     """Which of the measured targets; not needed when there is one."""
     validation: Path | None = None
-    """A target's catalog: objective=training searches by short trainings, scored on its labelled validation part, or by
-    training.score=label_free on photos; after a search by any other objective its best subsets are trained and ranked
-    by mAP (check.top=5 check.random=5 check.seeds=[0])."""
+    """A target's catalog, on which true trainings are scored: for objective=training, or a check of the best."""
     serial: bool = False
     """Trainings in this process, without Ray."""
     output: Path = Path("search")
@@ -155,9 +257,29 @@ class Search(Verb):
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep(Verb):
-    """Search at every point of a grid, or at a sample of them: one table, one page. The same command resumes.
+    r"""Search at every point of a grid, or at a sample of them: one table, one page. The same command resumes.
 
-    Example: aost sweep source.parquet --output sweep --set images=[5000,20000] objectives=[mmd_rbf,mmd_linear]
+    Example: aost sweep source.parquet --measurements measurements --output sweep \
+          --set images=[5000,20000] objectives=[mmd_rbf,attribute_shares] \
+          identities=[100,400,800] seeds=[0,1,2,3,4]
+
+    Thousands of searches as chunks of Ray Tune trials: one tidy Parquet, and a page that shows what is stable. Axes, as
+    lists; only images has to be given:
+
+      images=[5000,20000]            budgets
+      identities=[null]              people; null for all of the subset's
+      objectives=[mmd_rbf] optimizers=[swarm] seeds=[0]
+      scales=[standardised]          or paper
+      alphas=[0.9] betas=[1]         weights of style and content in D_total
+      layer_weights=[[0.2,0.2,0.2,0.2,0.2]]   of the five style layers
+      bounds=[[0,1]]                 the subset's least and most share of the images
+
+    And what all searches share:
+
+      evaluations=300                new subsets scored in each
+      sample=2000 sample_seed=0      so many points of the grid, not all
+      attributes=[weather] space.arcs=[viewpoint]   as in `aost search`
+      chunk=32                       searches written down together
     """
 
     catalog: tyro.conf.Positional[Path]
@@ -179,6 +301,10 @@ class Select(Verb):
 
     Example: aost select source.parquet --subset search/subset.json --images 20000 --output manifest.parquet
     Example: aost select source.parquet --selector snp --measurements measurements --images 20000
+
+    From a subset, images are spread evenly over identities and attribute values. A selector chooses image by image
+    instead: importance draws them as often as the target shows their attributes; snp grows clusters of people by
+    Frechet distance, then takes the farthest points.
     """
 
     catalog: tyro.conf.Positional[Path]
@@ -186,9 +312,8 @@ class Select(Verb):
     """Budget: how many images the manifest holds."""
     subset: Path | None = None
     """A subset.json; without it, images are drawn from everything."""
-    selector: Literal["importance", "snp"] | None = None
-    """Instead of a subset, choose image by image: as often as the target shows their attributes (importance), or
-    clusters of people grown by Frechet distance, then farthest points (snp)."""
+    selector: str | None = None
+    """Instead of a subset, choose image by image: importance or snp."""
     measurements: Path | None = None
     """What the selector goes by."""
     target: str | None = None
@@ -204,6 +329,17 @@ class Train(Verb):
     """Train a re-identification model on a manifest or a catalog. The same command resumes.
 
     Example: aost train manifest.parquet --recipe paper --workers 4 --output model
+    Example: aost train manifest.parquet --recipe quick --set steps=400 threads=2
+
+    The same training in this process or under Ray Train with any number of workers. The recipe paper is a ResNet-50 at
+    256x128 for 120 epochs, quick a small net at 64x32 for 300 steps. By --set:
+
+      model=resnet50 weights=imagenet    or small, resnet18; random, or a path
+      epochs=60                          or steps=2000: the one replaces the other
+      height=256 width=128 batch_size=128 learning_rate=0.00035 milestones=[0.33,0.58]
+      loss=softmax+triplet per_identity=4    a sum of losses; images of a person in a batch
+      flip=0.5 device=auto threads=1 workers=0 cache_bytes=4294967296
+      validate_epochs=0 save_seconds=30      how often to score, and to save for resuming
     """
 
     manifest: tyro.conf.Positional[Path]
