@@ -27,7 +27,21 @@ class Verb:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Demo(Verb):
+class MainJob(Verb):
+    """Options of the verbs that do the main job."""
+
+    set: tuple[str, ...] = ()
+    """Settings to change, such as measure.images_per_cell=1 train.recipe=quick seeds=[0,1]."""
+    serial: bool = False
+    """Without Ray: one process, the reference."""
+    fork: bool = False
+    """Changed settings: start a new run folder beside this one, sharing what has not changed."""
+    fresh: bool = False
+    """Changed settings: set the journals they contradict aside and begin these stages again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demo(MainJob):
     """The main job on the embedded default: render a source and a target, choose, train, compare, report.
 
     Example: aost demo --output runs/demo --seed 1
@@ -39,34 +53,19 @@ class Demo(Verb):
     output: Path = Path("runs/demo")
     """Run folder. The same command resumes in it."""
     seed: int = 0
-    set: tuple[str, ...] = ()
-    """Settings to change, such as measure.images_per_cell=1 seeds=[0,1]."""
-    serial: bool = False
-    """Without Ray: one process, the reference."""
-    fork: bool = False
-    """Changed settings: start a new run folder beside this one, sharing what has not changed."""
-    fresh: bool = False
-    """Changed settings: set the journals they contradict aside and begin these stages again."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run(Verb):
+class Run(MainJob):
     """The main job on your own data, as a config file describes it. The same command resumes.
 
     Example: aost run my.yaml
     Example: aost run my.yaml --set search.evaluations=4000 train.steps=2000
     Example: aost run my.yaml --serial --output runs/mine
 
-    The least that a config says, all else has a default:
-
-      name: mine
-      source: {root: data/FineGPR, layout: finegpr}
-      target: {root: data/Market-1501, layout: market1501}
-      budget: {images: 20000}
-
-    Every key is in cluster/configs/everything.yaml with what it does: settings of measuring and of the search, bounds
-    of the subsets, rounds, fairness, adaptive measuring, short trainings, arms, loggers, Ray. Paths are relative to
-    where you call it; a root may also be s3://bucket/prefix.
+    A config has to say name, source, target and budget. Every key is in cluster/configs/everything.yaml with what it
+    does: settings of measuring and of the search, bounds of the subsets, rounds, fairness, adaptive measuring, short
+    trainings, arms, loggers, Ray. Paths are relative to where you call it; a root may also be s3://bucket/prefix.
 
     A changed setting recomputes what depends on it beside the old. A search or a training that was begun under other
     settings is refused with the difference, unless --fork or --fresh says what is to happen.
@@ -74,16 +73,8 @@ class Run(Verb):
 
     config: tyro.conf.Positional[Path]
     """YAML file; see cluster/configs/ for commented examples."""
-    set: tuple[str, ...] = ()
-    """Settings to change, such as measure.height=128 train.recipe=quick."""
     output: Path | None = None
     """Run folder; by default the config's `output`, or runs/<name of the config>."""
-    serial: bool = False
-    """Without Ray: one process, the reference."""
-    fork: bool = False
-    """Changed settings: start a new run folder beside this one, sharing what has not changed."""
-    fresh: bool = False
-    """Changed settings: set the journals they contradict aside and begin these stages again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,31 +135,24 @@ class Measure(Verb):
     Millions of images are measured once, in shards that finish one by one, and go on after a kill or a lost node. By
     --set, with defaults or examples:
 
-      height=256 width=128      of the images, in pixels
-      weights=imagenet          or random, or a path; precision=float32 or bf16
-      images_per_cell=null      of each cell of attribute values; null measures all
-      target_images=2000        of each target, null for all
-      basis_images=200          what the sketches are fitted to
-      style_coordinates=32 content_coordinates=128   how long a sketch is
-      batch_size=16 images_per_shard=2000 threads=1 seed=0
+      height=256 width=128 weights=imagenet          pixels; weights may also be random, or a path
+      images_per_cell=null target_images=2000        of each cell, of each target; null for all
+      basis_images=200 style_coordinates=32 content_coordinates=128   what sketches are fitted to, and how long
+      batch_size=16 images_per_shard=2000 precision=float32 threads=1 seed=0
 
     With adaptive.budget.images=20000 only as many of these are measured, round by round, as a search under this
     budget needs for its choice to stand; adaptive.json in the output tells the rounds:
 
-      adaptive.objective=mmd_rbf     what the choice is by
-      adaptive.target=market         which target decides, where there are several
-      adaptive.ceiling=0.5           of all images at most
-      adaptive.batch=0.02            of all images in a round
-      adaptive.seed_cells=0.5        of all cells in the first round
-      adaptive.explore=0.1           of a batch goes where fewest are measured
-      adaptive.patience=3            rounds without a change end it, or
-      adaptive.tolerance=0.001       an expected regret below this
+      adaptive.objective=mmd_rbf adaptive.target=market     the choice; of several targets, which decides
+      adaptive.ceiling=0.5 adaptive.batch=0.02              shares of all images: at most, and in a round
+      adaptive.seed_cells=0.5 adaptive.explore=0.1          cells in the first round; of a batch, where fewest are
+      adaptive.patience=3 adaptive.tolerance=0.001          rounds without a change end it, or too little regret
       adaptive.space.arcs=[viewpoint] adaptive.attributes=[weather]   the search to come, as in `aost search`
 
     With --from-sketches its settings hold. --set takes scale, weights (where that file is now), and max_off_basis=0.25
     and max_error=0.1, above which the sketches are refused as too coarse.
 
-      python -m finegpr.measuring.bench    says what this machine can do, and what binds
+    `python -m finegpr.measuring.bench` says what this machine can do, and what binds.
     """
 
     catalog: tyro.conf.Positional[Path | None] = None
@@ -200,19 +184,15 @@ class Search(Verb):
 
     By --set, with defaults or examples; only budget.images has to be given:
 
-      budget.images=20000            exactly this many are trained on
-      budget.identities=null         of so many people; null for all of the subset's
+      budget.images=20000            trained on, of budget.identities=null people: all of the subset's
       budget.least=0 budget.most=1   of the source's images that a subset may hold
       objective=mmd_rbf              or mean_distance (the published one), mmd_linear, frechet, mmd_posterior,
                                      attribute_shares, training
-      optimizer=swarm                or pso, numpy_swarm, greedy, descent, random, exhaustive,
-                                     nevergrad:NAME; followed by +restart or +polish
-      optimizer_options.population=40
+      optimizer=swarm                or pso, numpy_swarm, greedy, descent, random, exhaustive, nevergrad:NAME;
+                                     followed by +restart or +polish; optimizer_options.population=40
       evaluations=2000 seed=0        new subsets scored
       attributes=[weather]           searched; by default all of an image but its scene
       scale=standardised             each layer over its median distance, or paper: as printed
-
-    Which subsets there are:
 
       space.fixed.weather=[sunny]            in, and all other weathers out
       space.least_values.illumination=2      space.most_values is the same
@@ -230,16 +210,14 @@ class Search(Verb):
       training.train.recipe=quick training.train.steps=400   as in `aost train`
       training.rungs=[0.25,0.5,1]        the better half of a generation goes on to the next length
       training.score=label_free          scores photos alone, without labels (results/label-free.md)
-      training.gpus=1                    of each training; a fraction shares one
-      training.workers=4                 shares each training through Ray Train
+      training.gpus=1 training.workers=4     a fraction shares a GPU; workers share a training through Ray Train
       training.timeout_seconds=3600      gives up one that hangs
       training.seconds_per_image=0.001 training.gpu_seconds=36000   a cost model, and a budget by it
-      training.loggers=[tensorboard]     or mlflow, wandb, where installed
+      training.loggers=[tensorboard]     mlflow and wandb, where installed
       check.top=5 check.random=5 check.seeds=[0]   which subsets are trained after a search
 
-      tensorboard --logdir search/tensorboard    shows them while they run
-
-    A cluster without room for one training is named at once.
+    `tensorboard --logdir search/tensorboard` shows them while they run. A cluster without room for one training is
+    named at once.
     """
 
     catalog: tyro.conf.Positional[Path]
@@ -264,22 +242,14 @@ class Sweep(Verb):
           identities=[100,400,800] seeds=[0,1,2,3,4]
 
     Thousands of searches as chunks of Ray Tune trials: one tidy Parquet, and a page that shows what is stable. Axes, as
-    lists; only images has to be given:
+    lists, of which only images has to be given; and what all searches share:
 
-      images=[5000,20000]            budgets
-      identities=[null]              people; null for all of the subset's
-      objectives=[mmd_rbf] optimizers=[swarm] seeds=[0]
-      scales=[standardised]          or paper
-      alphas=[0.9] betas=[1]         weights of style and content in D_total
-      layer_weights=[[0.2,0.2,0.2,0.2,0.2]]   of the five style layers
-      bounds=[[0,1]]                 the subset's least and most share of the images
-
-    And what all searches share:
-
-      evaluations=300                new subsets scored in each
+      images=[5000,20000] identities=[null] bounds=[[0,1]]   budgets, people, least and most share of the images
+      objectives=[mmd_rbf] optimizers=[swarm] seeds=[0] scales=[standardised]
+      alphas=[0.9] betas=[1] layer_weights=[[0.2,0.2,0.2,0.2,0.2]]   of style and content in D_total, of style layers
+      evaluations=300 chunk=32       new subsets scored in each search; searches written down together
       sample=2000 sample_seed=0      so many points of the grid, not all
       attributes=[weather] space.arcs=[viewpoint]   as in `aost search`
-      chunk=32                       searches written down together
     """
 
     catalog: tyro.conf.Positional[Path]
@@ -288,7 +258,7 @@ class Sweep(Verb):
     """Which of the measured targets; by default all."""
     output: Path = Path("sweep")
     set: tuple[str, ...] = ()
-    """Lists: objectives scales alphas betas layer_weights images identities bounds seeds optimizers; sample=2000."""
+    """Lists for the axes, such as images=[5000,20000] seeds=[0,1], and what all share, such as sample=2000."""
     serial: bool = False
     """Without Ray: one process, the reference."""
     fresh: bool = False
@@ -302,9 +272,9 @@ class Select(Verb):
     Example: aost select source.parquet --subset search/subset.json --images 20000 --output manifest.parquet
     Example: aost select source.parquet --selector snp --measurements measurements --images 20000
 
-    From a subset, images are spread evenly over identities and attribute values. A selector chooses image by image
-    instead: importance draws them as often as the target shows their attributes; snp grows clusters of people by
-    Frechet distance, then takes the farthest points.
+    A subset's images are spread evenly over identities and attribute values. The selector importance draws them as
+    often as the target shows their attributes; snp grows clusters of people by Frechet distance, then takes the
+    farthest points.
     """
 
     catalog: tyro.conf.Positional[Path]
@@ -334,12 +304,11 @@ class Train(Verb):
     The same training in this process or under Ray Train with any number of workers. The recipe paper is a ResNet-50 at
     256x128 for 120 epochs, quick a small net at 64x32 for 300 steps. By --set:
 
-      model=resnet50 weights=imagenet    or small, resnet18; random, or a path
-      epochs=60                          or steps=2000: the one replaces the other
-      height=256 width=128 batch_size=128 learning_rate=0.00035 milestones=[0.33,0.58]
+      model=resnet50 weights=imagenet        or small, resnet18; random, or a path
+      epochs=60                              or steps=2000: the one replaces the other
+      height=256 width=128 batch_size=128 learning_rate=0.00035 milestones=[0.33,0.58] flip=0.5
       loss=softmax+triplet per_identity=4    a sum of losses; images of a person in a batch
-      flip=0.5 device=auto threads=1 workers=0 cache_bytes=4294967296
-      validate_epochs=0 save_seconds=30      how often to score, and to save for resuming
+      device=auto threads=1 workers=0 cache_bytes=4294967296 validate_epochs=0 save_seconds=30
     """
 
     manifest: tyro.conf.Positional[Path]
