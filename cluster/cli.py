@@ -2,10 +2,13 @@
 
 import difflib
 import importlib
+import inspect
 import json
 import os
+import shutil
 import signal
 import sys
+import textwrap
 import threading
 import traceback
 from types import FrameType
@@ -43,6 +46,16 @@ def _help() -> str:
     )
 
 
+def _manual(verb: type[Verb]) -> str:
+    """The text of a verb: examples and what is indented as they stand, paragraphs filled to the terminal's width."""
+    width = min(shutil.get_terminal_size().columns, 100)
+    paragraphs = inspect.cleandoc(verb.__doc__ or "").split("\n\n")
+    return "\n\n".join(
+        text if text.startswith(("Example: ", " ")) else textwrap.fill(text, width, break_on_hyphens=False)
+        for text in paragraphs
+    )
+
+
 def _parse(arguments: list[str]) -> Verb:
     name, *rest = arguments or [""]
     verbs = {verb.name(): verb for verb in VERBS}
@@ -55,7 +68,11 @@ def _parse(arguments: list[str]) -> Verb:
         raise ConfigError(f"{'unknown verb ' + repr(name) if name else 'no verb given'}; {advice}")
     if rest.count("--set") > 1:
         raise ConfigError("--set is there twice; give all settings after one --set")
-    parsed: Verb = tyro.cli(verbs[name], args=rest, prog=f"aost {name}", config=(tyro.conf.FlagCreatePairsOff,))
+    if {"-h", "--help"} & set(rest):
+        print(_manual(verbs[name]), end="\n\n")
+    parsed: Verb = tyro.cli(
+        verbs[name], args=rest, prog=f"aost {name}", description="", config=(tyro.conf.FlagCreatePairsOff,)
+    )
     return parsed
 
 

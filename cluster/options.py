@@ -1,6 +1,7 @@
-"""The options of every verb, one dataclass each; their texts are what ``--help`` shows.
+"""The options of every verb, one dataclass each; their texts are what ``--help`` shows, and the manual of the settings.
 
-Nothing heavy is imported here, so that a help answers at once.
+Nothing heavy is imported here, so that a help answers at once. In a class's docstring, examples and blocks that are
+indented are shown as they stand; all else is filled to the terminal's width.
 """
 
 from dataclasses import dataclass
@@ -26,17 +27,11 @@ class Verb:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Demo(Verb):
-    """The main job on the embedded default: render a source and a target, choose, train, compare, report.
+class MainJob(Verb):
+    """Options of the verbs that do the main job."""
 
-    Example: aost demo --output runs/demo --seed 1
-    """
-
-    output: Path = Path("runs/demo")
-    """Run folder. The same command resumes in it."""
-    seed: int = 0
     set: tuple[str, ...] = ()
-    """Settings to change, such as measure.images_per_cell=1 seeds=[0,1]."""
+    """Settings to change, such as measure.images_per_cell=1 train.recipe=quick seeds=[0,1]."""
     serial: bool = False
     """Without Ray: one process, the reference."""
     fork: bool = False
@@ -46,24 +41,40 @@ class Demo(Verb):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run(Verb):
+class Demo(MainJob):
+    """The main job on the embedded default: render a source and a target, choose, train, compare, report.
+
+    Example: aost demo --output runs/demo --seed 1
+
+    Interrupt it and run it again: it goes on where it was. Its config is cluster/configs/demo.yaml; what may stand
+    there, and thus after --set, is in cluster/configs/everything.yaml.
+    """
+
+    output: Path = Path("runs/demo")
+    """Run folder. The same command resumes in it."""
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(MainJob):
     """The main job on your own data, as a config file describes it. The same command resumes.
 
+    Example: aost run my.yaml
     Example: aost run my.yaml --set search.evaluations=4000 train.steps=2000
+    Example: aost run my.yaml --serial --output runs/mine
+
+    A config has to say name, source, target and budget. Every key is in cluster/configs/everything.yaml with what it
+    does: settings of measuring and of the search, bounds of the subsets, rounds, fairness, adaptive measuring, short
+    trainings, arms, loggers, Ray. Paths are relative to where you call it; a root may also be s3://bucket/prefix.
+
+    A changed setting recomputes what depends on it beside the old. A search or a training that was begun under other
+    settings is refused with the difference, unless --fork or --fresh says what is to happen.
     """
 
     config: tyro.conf.Positional[Path]
     """YAML file; see cluster/configs/ for commented examples."""
-    set: tuple[str, ...] = ()
-    """Settings to change, such as measure.height=128 train.recipe=quick."""
     output: Path | None = None
     """Run folder; by default the config's `output`, or runs/<name of the config>."""
-    serial: bool = False
-    """Without Ray: one process, the reference."""
-    fork: bool = False
-    """Changed settings: start a new run folder beside this one, sharing what has not changed."""
-    fresh: bool = False
-    """Changed settings: set the journals they contradict aside and begin these stages again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,11 +96,23 @@ class Render(Verb):
 
 @dataclass(frozen=True, kw_only=True)
 class Index(Verb):
-    """List an image folder's images and labels in one catalog.
+    r"""List an image folder's images and labels in one catalog.
 
     Example: aost index data/FineGPR --layout finegpr --output finegpr.parquet
     Example: aost index s3://bucket/FineGPR --layout finegpr --output finegpr.parquet
-    Example: aost index photos --layout table --set table=labels.csv path_column=file --output mine.parquet
+    Example: aost index photos --layout table --output mine.parquet \
+          --set table=labels.csv path_column=file identity_column=person
+
+    A layout says how names become labels: finegpr, market1501 (bounding_box_train is measured, query and
+    bounding_box_test score), folder (unlabelled photos), or table: any images, and a CSV or Parquet with a path column
+    and one column per attribute. Its options, by --set:
+
+      table=labels.csv path_column=file identity_column=person
+      circular=[camera_angle]         of a table: an attribute whose values lie on a circle
+      identity_attributes=people.csv  of finegpr: one row per identity, with gender, hair and so on
+
+    Credentials and endpoint of a store come from the usual AWS_... variables; what is written stays on disks that all
+    workers see.
     """
 
     root: tyro.conf.Positional[str]
@@ -108,6 +131,28 @@ class Measure(Verb):
     Example: aost measure source.parquet --targets market.parquet duke.parquet --output measurements
     Example: aost measure --from-sketches measurements --targets new.parquet --output measurements-new
     Example: aost measure source.parquet --targets market.parquet --set adaptive.budget.images=20000
+
+    Millions of images are measured once, in shards that finish one by one, and go on after a kill or a lost node. By
+    --set, with defaults or examples:
+
+      height=256 width=128 weights=imagenet          pixels; weights may also be random, or a path
+      images_per_cell=null target_images=2000        of each cell, of each target; null for all
+      basis_images=200 style_coordinates=32 content_coordinates=128   what sketches are fitted to, and how long
+      batch_size=16 images_per_shard=2000 precision=float32 threads=1 seed=0
+
+    With adaptive.budget.images=20000 only as many of these are measured, round by round, as a search under this
+    budget needs for its choice to stand; adaptive.json in the output tells the rounds:
+
+      adaptive.objective=mmd_rbf adaptive.target=market     the choice; of several targets, which decides
+      adaptive.ceiling=0.5 adaptive.batch=0.02              shares of all images: at most, and in a round
+      adaptive.seed_cells=0.5 adaptive.explore=0.1          cells in the first round; of a batch, where fewest are
+      adaptive.patience=3 adaptive.tolerance=0.001          rounds without a change end it, or too little regret
+      adaptive.space.arcs=[viewpoint] adaptive.attributes=[weather]   the search to come, as in `aost search`
+
+    With --from-sketches its settings hold. --set takes scale, weights (where that file is now), and max_off_basis=0.25
+    and max_error=0.1, above which the sketches are refused as too coarse.
+
+    `python -m finegpr.measuring.bench` says what this machine can do, and what binds.
     """
 
     catalog: tyro.conf.Positional[Path | None] = None
@@ -115,27 +160,64 @@ class Measure(Verb):
     targets: tuple[Path, ...]
     """Catalogs of the targets; each is called by its file's name."""
     from_sketches: Path | None = None
-    """A finished measurement: add targets by its sketches, without an image of the source, in this process. Its
-    settings hold; --set takes scale, weights (where that file is now), and max_off_basis=0.25 and max_error=0.1, above
-    which the sketches are refused as too coarse."""
+    """A finished measurement: add targets by its sketches, without an image of the source, in this process."""
     output: Path = Path("measurements")
     set: tuple[str, ...] = ()
-    """Settings, such as height=128 width=64 weights=vgg19.safetensors images_per_cell=2.
-
-    With adaptive.budget.images=20000, only as many of these images, round by round, as a search under this budget
-    needs for its choice to stand: adaptive.objective=mmd_rbf adaptive.target=market (where there are several)
-    adaptive.ceiling=0.5 adaptive.batch=0.02 adaptive.seed_cells=0.5 adaptive.explore=0.1 (shares of all images, of
-    all cells and of a batch) adaptive.patience=3 adaptive.tolerance=0.001. See adaptive.json in the output.
-    """
+    """Settings, such as height=128 width=64 weights=vgg19.safetensors images_per_cell=2."""
     serial: bool = False
     """Without Ray: one process, the reference."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Search(Verb):
-    """Search the subset of attribute values that is nearest to a target, by an objective. The same command resumes.
+    r"""Search the subset of attribute values that is nearest to a target, by an objective. The same command resumes.
 
-    Example: aost search source.parquet --measurements measurements --target market --set budget.images=20000
+    Example: aost search source.parquet --set budget.images=20000
+    Example: aost search source.parquet --measurements measurements --target market \
+          --set budget.images=20000 objective=mmd_rbf space.arcs=[viewpoint]
+    Example: aost search source.parquet --validation market.parquet \
+          --set objective=training budget.images=5000 evaluations=60 training.gpus=1 \
+          training.train.recipe=quick training.train.steps=400 training.rungs=[0.25,0.5,1]
+    Example: aost search source.parquet --validation market.parquet \
+          --set objective=mmd_rbf budget.images=5000 check.top=5 check.random=5 \
+          training.train.recipe=quick training.train.steps=400
+
+    By --set, with defaults or examples; only budget.images has to be given:
+
+      budget.images=20000            trained on, of budget.identities=null people: all of the subset's
+      budget.least=0 budget.most=1   of the source's images that a subset may hold
+      objective=mmd_rbf              or mean_distance (the published one), mmd_linear, frechet, mmd_posterior,
+                                     attribute_shares, training
+      optimizer=swarm                or pso, numpy_swarm, greedy, descent, random, exhaustive, nevergrad:NAME;
+                                     followed by +restart or +polish; optimizer_options.population=40
+      evaluations=2000 seed=0        new subsets scored
+      attributes=[weather]           searched; by default all of an image but its scene
+      scale=standardised             each layer over its median distance, or paper: as printed
+
+      space.fixed.weather=[sunny]            in, and all other weathers out
+      space.least_values.illumination=2      space.most_values is the same
+      space.arcs=[viewpoint]                 neighbours on the circle only
+      space.identity_attributes=[gender]     choose people too: by mean_distance, mmd_linear, mmd_rbf
+      space.levels=3                         a weight of 0 to 3 for every value, not in or out
+
+    rounds.rounds=geometric searches anew after 1, 2, 4, ... photos of the target (Algorithm 1 of the paper),
+    every-image after each, once after all; rounds.stable_rounds=3 rounds without a change end it.
+
+    With --validation, true trainings decide, all in one Ray Tune run with reused actors; the journal is the same with
+    any number of them at once. With objective=training subsets are scored by short trainings on the labelled validation
+    part; with another objective its favourites are trained and ranked, which says how far to believe it:
+
+      training.train.recipe=quick training.train.steps=400   as in `aost train`
+      training.rungs=[0.25,0.5,1]        the better half of a generation goes on to the next length
+      training.score=label_free          scores photos alone, without labels (results/label-free.md)
+      training.gpus=1 training.workers=4     a fraction shares a GPU; workers share a training through Ray Train
+      training.timeout_seconds=3600      gives up one that hangs
+      training.seconds_per_image=0.001 training.gpu_seconds=36000   a cost model, and a budget by it
+      training.loggers=[tensorboard]     mlflow and wandb, where installed
+      check.top=5 check.random=5 check.seeds=[0]   which subsets are trained after a search
+
+    `tensorboard --logdir search/tensorboard` shows them while they run. A cluster without room for one training is
+    named at once.
     """
 
     catalog: tyro.conf.Positional[Path]
@@ -143,9 +225,7 @@ class Search(Verb):
     target: str | None = None
     """Which of the measured targets; not needed when there is one."""
     validation: Path | None = None
-    """A target's catalog: objective=training searches by short trainings, scored on its labelled validation part, or by
-    training.score=label_free on photos; after a search by any other objective its best subsets are trained and ranked
-    by mAP (check.top=5 check.random=5 check.seeds=[0])."""
+    """A target's catalog, on which true trainings are scored: for objective=training, or a check of the best."""
     serial: bool = False
     """Trainings in this process, without Ray."""
     output: Path = Path("search")
@@ -155,9 +235,21 @@ class Search(Verb):
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep(Verb):
-    """Search at every point of a grid, or at a sample of them: one table, one page. The same command resumes.
+    r"""Search at every point of a grid, or at a sample of them: one table, one page. The same command resumes.
 
-    Example: aost sweep source.parquet --output sweep --set images=[5000,20000] objectives=[mmd_rbf,mmd_linear]
+    Example: aost sweep source.parquet --measurements measurements --output sweep \
+          --set images=[5000,20000] objectives=[mmd_rbf,attribute_shares] \
+          identities=[100,400,800] seeds=[0,1,2,3,4]
+
+    Thousands of searches as chunks of Ray Tune trials: one tidy Parquet, and a page that shows what is stable. Axes, as
+    lists, of which only images has to be given; and what all searches share:
+
+      images=[5000,20000] identities=[null] bounds=[[0,1]]   budgets, people, least and most share of the images
+      objectives=[mmd_rbf] optimizers=[swarm] seeds=[0] scales=[standardised]
+      alphas=[0.9] betas=[1] layer_weights=[[0.2,0.2,0.2,0.2,0.2]]   of style and content in D_total, of style layers
+      evaluations=300 chunk=32       new subsets scored in each search; searches written down together
+      sample=2000 sample_seed=0      so many points of the grid, not all
+      attributes=[weather] space.arcs=[viewpoint]   as in `aost search`
     """
 
     catalog: tyro.conf.Positional[Path]
@@ -166,7 +258,7 @@ class Sweep(Verb):
     """Which of the measured targets; by default all."""
     output: Path = Path("sweep")
     set: tuple[str, ...] = ()
-    """Lists: objectives scales alphas betas layer_weights images identities bounds seeds optimizers; sample=2000."""
+    """Lists for the axes, such as images=[5000,20000] seeds=[0,1], and what all share, such as sample=2000."""
     serial: bool = False
     """Without Ray: one process, the reference."""
     fresh: bool = False
@@ -179,6 +271,10 @@ class Select(Verb):
 
     Example: aost select source.parquet --subset search/subset.json --images 20000 --output manifest.parquet
     Example: aost select source.parquet --selector snp --measurements measurements --images 20000
+
+    A subset's images are spread evenly over identities and attribute values. The selector importance draws them as
+    often as the target shows their attributes; snp grows clusters of people by Frechet distance, then takes the
+    farthest points.
     """
 
     catalog: tyro.conf.Positional[Path]
@@ -186,9 +282,8 @@ class Select(Verb):
     """Budget: how many images the manifest holds."""
     subset: Path | None = None
     """A subset.json; without it, images are drawn from everything."""
-    selector: Literal["importance", "snp"] | None = None
-    """Instead of a subset, choose image by image: as often as the target shows their attributes (importance), or
-    clusters of people grown by Frechet distance, then farthest points (snp)."""
+    selector: str | None = None
+    """Instead of a subset, choose image by image: importance or snp."""
     measurements: Path | None = None
     """What the selector goes by."""
     target: str | None = None
@@ -204,6 +299,16 @@ class Train(Verb):
     """Train a re-identification model on a manifest or a catalog. The same command resumes.
 
     Example: aost train manifest.parquet --recipe paper --workers 4 --output model
+    Example: aost train manifest.parquet --recipe quick --set steps=400 threads=2
+
+    The same training in this process or under Ray Train with any number of workers. The recipe paper is a ResNet-50 at
+    256x128 for 120 epochs, quick a small net at 64x32 for 300 steps. By --set:
+
+      model=resnet50 weights=imagenet        or small, resnet18; random, or a path
+      epochs=60                              or steps=2000: the one replaces the other
+      height=256 width=128 batch_size=128 learning_rate=0.00035 milestones=[0.33,0.58] flip=0.5
+      loss=softmax+triplet per_identity=4    a sum of losses; images of a person in a batch
+      device=auto threads=1 workers=0 cache_bytes=4294967296 validate_epochs=0 save_seconds=30
     """
 
     manifest: tyro.conf.Positional[Path]
