@@ -31,7 +31,10 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Evaluation:
-    """The ranking of one checkpoint, its metrics, and the (path, reason) of images that could not be read."""
+    """The ranking of one checkpoint, its metrics, and the (path, reason) of images that could not be read.
+
+    ``options`` names what was not plain: ``flip`` and ``rerank``, true where used, and another ``ap`` than hits.
+    """
 
     ranking: Ranking
     metrics: dict[str, float]
@@ -39,11 +42,12 @@ class Evaluation:
     num_gallery: int
     quarantined: tuple[tuple[str, str], ...]
     device: str
+    options: dict[str, bool | str]
 
     def write(self, path: Path) -> None:
-        """Write ``metrics.json``: the metrics and what they were measured on."""
+        """Write ``metrics.json``: the metrics, what they were measured on, and how where that was not plain."""
         facts = {"num_query": self.num_query, "num_gallery": self.num_gallery, "num_bad": len(self.quarantined)}
-        write_json(path, {**self.metrics, **facts, "device": self.device})
+        write_json(path, {**self.metrics, **facts, "device": self.device, **self.options})
 
 
 def evaluate_checkpoint(
@@ -92,6 +96,9 @@ def evaluate_embedder(
         own = euclidean(query_features, query_features), euclidean(features, features)
         distances = k_reciprocal(distances, *own).astype(np.float32)
     ranking = evaluate_ranking(distances, *_truth(query, gallery), ap=ap)
+    options: dict[str, bool | str] = {name: True for name, used in (("flip", flip_test), ("rerank", rerank)) if used}
+    if ap != "hits":
+        options["ap"] = ap
     return Evaluation(
         ranking=ranking,
         metrics=ranking.metrics(),
@@ -99,6 +106,7 @@ def evaluate_embedder(
         num_gallery=len(gallery),
         quarantined=(*bad_query, *bad),
         device=embedder.mean.device.type,
+        options=options,
     )
 
 
