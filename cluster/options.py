@@ -329,12 +329,19 @@ class Evaluate(Verb):
     """Score a trained model on a labelled target: mAP and CMC.
 
     Example: aost evaluate model/model.safetensors --target market.parquet
+    Example: aost evaluate model/model.safetensors --target market.parquet --rerank --flip
     """
 
     checkpoint: tyro.conf.Positional[Path]
     target: Path
     """Catalog with query and gallery parts."""
     part: Literal["test", "validation"] = "test"
+    rerank: bool = False
+    """Re-rank by k-reciprocal neighbours (Zhong et al. 2017): k1=20, k2=6, lambda=0.3."""
+    flip: bool = False
+    """Add the embedding of the mirrored image."""
+    ap: Literal["hits", "trapezoid"] = "hits"
+    """Average precision: the mean of the precision at the hits, or by trapezoids, as the Market-1501 toolbox has it."""
     output: Path = Path("metrics.json")
 
 

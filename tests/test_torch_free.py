@@ -10,6 +10,7 @@ MODULES = (
     "finegpr.pixels.decode",
     "finegpr.measuring.config",
     "finegpr.measuring.results",
+    "finegpr.reid.ranking",
     "finegpr.reid.recipes",
     "search.objectives",
     "search.optimizers",

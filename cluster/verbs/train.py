@@ -51,7 +51,10 @@ def evaluate(verb: options.Evaluate) -> dict[str, Any]:
 
     target = Catalog.read(verb.target)
     prefix = "" if verb.part == "test" else "validation_"
-    evaluation = evaluate_checkpoint(verb.checkpoint, target.part(f"{prefix}query"), target.part(f"{prefix}gallery"))
+    query, gallery = target.part(f"{prefix}query"), target.part(f"{prefix}gallery")
+    evaluation = evaluate_checkpoint(
+        verb.checkpoint, query, gallery, flip_test=verb.flip, rerank=verb.rerank, ap=verb.ap
+    )
     evaluation.write(verb.output)
     metrics = evaluation.metrics
     say(f"{target.title} {verb.part}: mAP {metrics['mAP']:.1%}, rank-1 {metrics['rank-1']:.1%} -> {verb.output}")

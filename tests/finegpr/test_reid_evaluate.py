@@ -28,7 +28,7 @@ def test_blocks_of_queries_change_nothing(monkeypatch):
     data = np.load(golden / "eval_junk.npz")
     labels = [data[name] for name in ("q_pids", "g_pids", "q_camids", "g_camids")]
     whole = evaluate_ranking(data["dist"], *labels)
-    monkeypatch.setattr("finegpr.reid.evaluate._BLOCK_VALUES", 3 * data["dist"].shape[1] + 1)
+    monkeypatch.setattr("finegpr.reid.ranking._BLOCK_VALUES", 3 * data["dist"].shape[1] + 1)
     blocked = evaluate_ranking(data["dist"], *labels)
     np.testing.assert_array_equal(whole.average_precision, blocked.average_precision)
     np.testing.assert_array_equal(whole.cmc, blocked.cmc)
