@@ -1,4 +1,4 @@
-"""The constants of the standard particle swarm, SPSO 2006 to 2011 (Clerc 2012, Standard Particle Swarm Optimisation)."""
+"""The constants of SPSO 2006 to 2011 (Clerc 2012, Standard Particle Swarm Optimisation)."""
 
 from math import log
 
