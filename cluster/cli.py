@@ -1,6 +1,5 @@
 """The command line ``aost``: from arguments to a verb, and from what it raises to one line and an exit code."""
 
-import difflib
 import importlib
 import inspect
 import json
@@ -18,7 +17,7 @@ import tyro
 
 from cluster.options import Verb
 from cluster.verbs import VERBS
-from finegpr.errors import AostError, ConfigError
+from finegpr.errors import AostError, ConfigError, did_you_mean
 
 EXIT_TERMINATED = 75
 EXIT_INTERRUPTED = 130
@@ -63,8 +62,7 @@ def _parse(arguments: list[str]) -> Verb:
         print(_help())
         sys.exit(0)
     if name not in verbs:
-        near = difflib.get_close_matches(name, verbs, n=1)
-        advice = f"did you mean {near[0]!r}?" if near else f"verbs: {', '.join(verbs)}"
+        advice = did_you_mean(name, verbs, otherwise=f"verbs: {', '.join(verbs)}")
         raise ConfigError(f"{'unknown verb ' + repr(name) if name else 'no verb given'}; {advice}")
     if rest.count("--set") > 1:
         raise ConfigError("--set is there twice; give all settings after one --set")

@@ -1,6 +1,5 @@
 """Reading YAML that a person wrote: no surprises of YAML 1.1, unique keys, caps against bombs, one-line errors."""
 
-import difflib
 import json
 import re
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from finegpr.config import Config
-from finegpr.errors import AostError, ConfigError
+from finegpr.errors import AostError, ConfigError, did_you_mean
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 40
@@ -131,8 +130,8 @@ def validate(model: type[Model], mapping: dict[str, Any], where: str) -> Model:
         place = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             known = _known_keys(model, first["loc"][:-1])
-            near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0.5)
-            advice = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))}"
+            otherwise = f"known: {', '.join(sorted(known))}"
+            advice = did_you_mean(str(first["loc"][-1]), known, otherwise=otherwise, cutoff=0.5)
             raise ConfigError(f"{where}: unknown key {place!r}; {advice}") from None
         message = first["msg"].removeprefix("Value error, ")
         got = "" if first["type"] == "missing" or isinstance(first["input"], dict) else f", got {first['input']!r}"

@@ -3,6 +3,21 @@
 Messages are one line: what was got, what was expected, what to do.
 """
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+def did_you_mean(name: str, known: Iterable[str], *, otherwise: str = "", most: int = 1, cutoff: float = 0.6) -> str:
+    """``did you mean 'x'?`` with the known name nearest to ``name``, or ``otherwise`` when none is near.
+
+    With ``most`` above 1, up to so many names, the nearest first, without quotes. ``cutoff`` in [0, 1] is the least
+    likeness that counts as near, as in ``difflib.get_close_matches``.
+    """
+    near = get_close_matches(name, list(known), n=most, cutoff=cutoff)
+    if not near:
+        return otherwise
+    return f"did you mean {repr(near[0]) if most == 1 else ', '.join(near)}?"
+
 
 class AostError(Exception):
     """Base of every error that is shown to a user as one line, without a traceback."""

@@ -1,7 +1,6 @@
 """A table made by the user (CSV or Parquet), read as text columns, so that ``0001`` stays ``0001``."""
 
 import csv
-import difflib
 import io
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from finegpr.arrays import Bools, Ints
-from finegpr.errors import InputError
+from finegpr.errors import InputError, did_you_mean
 from finegpr.layouts.listing import first
 from finegpr.remote import AnyPath, RemotePath, is_url, locate
 
@@ -88,8 +87,8 @@ def _row_numbers(rows: Bools) -> list[int]:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """`` (did you mean 'x'?)`` for the closest known name, or nothing."""
-    matches = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean {matches[0]!r}?)" if matches else ""
+    hint = did_you_mean(name, known)
+    return f" ({hint})" if hint else ""
 
 
 def read_user_table(given: str | AnyPath, *, root: AnyPath) -> UserTable:

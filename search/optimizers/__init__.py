@@ -6,14 +6,13 @@ evaluations), as in ``numpy_swarm+polish``; ``nevergrad:DE`` is Nevergrad's opti
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import partial
 from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError, create_model
 
 from finegpr.config import Config
-from finegpr.errors import ConfigError
+from finegpr.errors import ConfigError, did_you_mean
 from search.optimizers.base import Make, MaskOptimizer
 from search.optimizers.baselines import make_exhaustive, make_random
 from search.optimizers.descent import DescentOptions, make_descent
@@ -116,8 +115,7 @@ def _options(name: str, kind: Kind[OptionsT], options: Options) -> OptionsT:
     known = list(kind.options.model_fields)
     for key in options:
         if key not in known:
-            near = get_close_matches(key, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
+            hint = did_you_mean(key, known, otherwise=f"known: {', '.join(known) or 'none'}")
             raise ConfigError(f"the optimizer {name} has no option {key!r}; {hint}")
     try:
         return kind.options.model_validate(dict(options))

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Callable
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ from pydantic import Field
 
 from finegpr.arrays import Bools, Floats
 from finegpr.config import Config
-from finegpr.errors import ConfigError
+from finegpr.errors import ConfigError, did_you_mean
 from search.space import Space
 
 
@@ -66,8 +65,8 @@ def named(name: str) -> Any:
 
     known = nevergrad.optimizers.registry
     if name not in known:
-        near = get_close_matches(name, known, n=3, cutoff=0.4)
-        hint = f"did you mean {', '.join(near)}?" if near else "for example PSO, DE, CMA, DiscreteOnePlusOne"
+        otherwise = "for example PSO, DE, CMA, DiscreteOnePlusOne"
+        hint = did_you_mean(name, known, otherwise=otherwise, most=3, cutoff=0.4)
         raise ConfigError(f"Nevergrad has no optimizer {name!r}; {hint}")
     return known[name]
 

@@ -1,4 +1,4 @@
-"""The constants of standard particle swarm optimisation (Clerc 2006; SPSO 2011), named once for every swarm here."""
+"""The constants of SPSO 2006 to 2011 (Clerc 2012, Standard Particle Swarm Optimisation)."""
 
 from math import log
 
