@@ -11,12 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finegpr.errors import AostError, InputError
-from finegpr.reid.backbones import MODELS
 from finegpr.storage import file_sha256, write_arrays
 
 VGG = "vgg19"
-IMAGENET = (VGG, *(name for name, architecture in MODELS.items() if architecture.imagenet))
-"""The networks that torchvision has ImageNet weights for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,12 +46,12 @@ def find_weights(network: str, weights: str, *, seed: int | None = None) -> Weig
         return Weights(network=network, description=description, sha256=f"random {seed}", path=None, seed=seed)
     path, name = Path(weights), Path(weights).name
     if weights == "imagenet":
-        if network not in IMAGENET:
-            raise InputError(
-                f"there are no ImageNet weights for model {network}; choose weights: random or another model"
-            )
         path, name = imagenet_path(network), "ImageNet"
         if not path.exists():
+            if network not in _published():
+                raise InputError(
+                    f"there are no ImageNet weights for model {network}; choose weights: random or another model"
+                )
             raise InputError(
                 f"no ImageNet weights at {path}; on a machine with network run `python -m finegpr.weights {network} "
                 f"{path.name}` and copy the file there (or set AOST_WEIGHTS to its folder), or choose weights: random"
@@ -70,6 +67,14 @@ def find_weights(network: str, weights: str, *, seed: int | None = None) -> Weig
 def imagenet_path(network: str) -> Path:
     """Where ``weights: imagenet`` looks."""
     return Path(os.environ.get("AOST_WEIGHTS", Path.home() / ".cache" / "aost")).expanduser() / f"{network}.safetensors"
+
+
+def _published() -> list[str]:
+    """The networks that torchvision has ImageNet weights for."""
+    from torchvision import models
+
+    names: list[str] = models.list_models(module=models)
+    return names
 
 
 def convert(network: str, path: Path) -> None:
@@ -91,9 +96,9 @@ def convert(network: str, path: Path) -> None:
 
 def main(arguments: list[str]) -> None:
     """``python -m finegpr.weights NETWORK OUT.safetensors``. Raises InputError for anything but two such names."""
-    if len(arguments) != 2 or arguments[0] not in IMAGENET or not arguments[1].endswith(".safetensors"):
+    if len(arguments) != 2 or arguments[0] not in _published() or not arguments[1].endswith(".safetensors"):
         raise InputError(
-            f"expected a network ({', '.join(IMAGENET)}) and a file name, as in "
+            "expected a network of torchvision (vgg19, resnet50, ...) and a file name, as in "
             f"`python -m finegpr.weights vgg19 OUT.safetensors`, got {arguments}"
         )
     network, path = arguments

@@ -15,15 +15,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """``build()`` returns the network up to its pooled features, ``dimension`` wide, of random parameters.
-
-    ``imagenet``: whether torchvision has ImageNet weights for it.
-    """
+    """``build()`` returns the network up to its pooled features, ``dimension`` wide, of random parameters."""
 
     build: "Callable[[], nn.Module]"
     dimension: int
     min_height: int
-    imagenet: bool
 
 
 def _small() -> "nn.Module":
@@ -42,7 +38,7 @@ def _resnet(name: str) -> "nn.Module":
 
 
 MODELS: Mapping[str, Architecture] = {
-    "small": Architecture(build=_small, dimension=512, min_height=64, imagenet=False),
-    "resnet18": Architecture(build=partial(_resnet, "resnet18"), dimension=512, min_height=16, imagenet=True),
-    "resnet50": Architecture(build=partial(_resnet, "resnet50"), dimension=2048, min_height=16, imagenet=True),
+    "small": Architecture(build=_small, dimension=512, min_height=64),
+    "resnet18": Architecture(build=partial(_resnet, "resnet18"), dimension=512, min_height=16),
+    "resnet50": Architecture(build=partial(_resnet, "resnet50"), dimension=2048, min_height=16),
 }
