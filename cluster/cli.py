@@ -40,7 +40,8 @@ def _help() -> str:
             "",
             *lines,
             "",
-            "aost VERB --help shows a verb's options, with an example.",
+            "aost VERB --help shows a verb's options, with examples.",
+            'Completion on Tab: eval "$(aost --completion bash)" in ~/.bashrc, or zsh in ~/.zshrc.',
         )
     )
 
@@ -60,6 +61,11 @@ def _parse(arguments: list[str]) -> Verb:
     verbs = {verb.name(): verb for verb in VERBS}
     if name in ("-h", "--help"):
         print(_help())
+        sys.exit(0)
+    if name == "--completion":
+        from cluster.completion import script
+
+        print(script(" ".join(rest), list(VERBS)), end="")
         sys.exit(0)
     if name not in verbs:
         advice = did_you_mean(name, verbs, otherwise=f"verbs: {', '.join(verbs)}")

@@ -1,13 +1,17 @@
 """The command line itself: help, examples, unknown verbs, JSON, pipes."""
 
 import json
+import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from cluster import cli
+from cluster import cli, completion
+from cluster.options import Verb
 from cluster.verbs import VERBS
 
 NAMES = [verb.name() for verb in VERBS]
@@ -104,3 +108,57 @@ def test_the_verbs_chain_by_their_files(tmp_path: Path, capsys: pytest.CaptureFi
         "evaluate", str(trained["checkpoint"]), "--target", str(target), "--output", str(tmp_path / "metrics.json")
     )
     assert 0 < float(str(scored["mAP"])) <= 1
+
+
+TYPED = [
+    (["aost", "se"], ["search", "select"]),
+    (["aost", "search", "--val"], ["--validation"]),
+    (["aost", "measure", "x.parquet", "--set", "a=1", "--ser"], ["--serial"]),
+    (["aost", "evaluate", "--part", ""], ["test", "validation"]),
+    (["aost", "run", "my"], []),  # the shell's own names of files
+]
+
+
+@pytest.mark.parametrize(("words", "offered"), TYPED)
+def test_bash_completes_verbs_options_and_choices(words: list[str], offered: list[str]) -> None:
+    line = f"""
+        eval "$({sys.executable} -m cluster.cli --completion bash)"
+        [[ "$(complete -p aost)" == "complete -o default -F _aost aost" ]] || exit 1
+        COMP_WORDS=({shlex.join(words)}); COMP_CWORD={len(words) - 1}
+        _aost; printf '%s\\n' "${{COMPREPLY[@]}}"
+    """
+    assert _lines(["bash", "--norc", "-c", line]) == offered
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="needs zsh")
+@pytest.mark.parametrize(("words", "offered"), TYPED)
+def test_zsh_completes_verbs_options_and_choices(words: list[str], offered: list[str]) -> None:
+    """With stand-ins for the functions of zsh's completion, which lives in a terminal only."""
+    line = f"""
+        compdef() {{ [[ "$*" == "_aost aost" ]] || exit 1 }}
+        compadd() {{ shift; for word in "$@"; do [[ $word == ${{words[CURRENT]}}* ]] && print -r -- $word; done; true }}
+        _files() {{ true }}
+        eval "$({sys.executable} -m cluster.cli --completion zsh)"
+        words=({shlex.join(words)}); CURRENT={len(words)}
+        _aost
+    """
+    assert _lines(["zsh", "-f", "-c", line]) == offered
+
+
+def _lines(command: list[str]) -> list[str]:
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert not done.stderr
+    return [line for line in done.stdout.splitlines() if line]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_what_is_completed_is_what_the_help_lists(verb: type[Verb], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.run([verb.name(), "--help"])
+    listed = set(re.findall(r"(?m)^. (?:-h, )?(--[a-z-]+)", capsys.readouterr().out))
+    assert set(completion.options(verb)) | {"--help"} == listed
+
+
+def test_another_shell_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["--completion", "fish"]) == 2
+    assert "bash or zsh, got 'fish'" in capsys.readouterr().err
