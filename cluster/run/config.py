@@ -8,13 +8,15 @@ from pydantic import Field, model_validator
 from cluster.executors.loggers import Logger
 from cluster.executors.session import RayConfig
 from cluster.executors.short_trainings import TrainingVerbConfig
-from cluster.run.data import DataConfig, WorldConfig
+from cluster.run.data import DataConfig
 from cluster.settings import validate
 from finegpr.config import Config
 from finegpr.errors import ConfigError
 from finegpr.measuring.config import MeasureConfig
 from finegpr.reid.config import TrainConfig
 from finegpr.reid.recipes import recipe
+from finegpr.render.minigpr import MiniGPRConfig
+from finegpr.render.minimarket import MiniMarketConfig
 from search.adaptive.sampler import AdaptiveConfig
 from search.analysis.fairness import FairnessConfig
 from search.analysis.true_ranking import CheckConfig
@@ -27,6 +29,19 @@ from search.space import Budget, SpaceConfig
 DEFAULT_RECIPE = "paper"
 RANDOM, EVERYTHING, TRUE = "random", "everything", "true_distribution"
 WRONG, CHECKED, TRAINING = "wrong_", "checked_", "training"
+
+
+class WorldConfig(Config):
+    """The embedded default: a rendered source and a rendered target of known distribution."""
+
+    source: MiniGPRConfig = MiniGPRConfig()
+    target: MiniMarketConfig = MiniMarketConfig()
+
+    def seeded(self, seed: int) -> "WorldConfig":
+        """The same world with ``seed`` added to both of its own."""
+        source = self.source.model_copy(update={"seed": self.source.seed + seed})
+        target = self.target.model_copy(update={"seed": self.target.seed + seed})
+        return self.model_copy(update={"source": source, "target": target})
 
 
 class AdaptiveVerbConfig(AdaptiveConfig):

@@ -1,12 +1,10 @@
-"""Where the images are: a person's folders, or a world to be rendered."""
+"""Where the images are: a folder, or the address of one, and how it is listed."""
 
 from pydantic import Field, JsonValue
 
 from finegpr.catalog import Catalog
 from finegpr.config import Config
 from finegpr.errors import ConfigError
-from finegpr.render.minigpr import MiniGPRConfig
-from finegpr.render.minimarket import MiniMarketConfig
 
 
 class DataConfig(Config):
@@ -15,19 +13,6 @@ class DataConfig(Config):
     root: str
     layout: str
     options: dict[str, JsonValue] = Field(default_factory=dict)
-
-
-class WorldConfig(Config):
-    """The embedded default: a rendered source and a rendered target of known distribution."""
-
-    source: MiniGPRConfig = MiniGPRConfig()
-    target: MiniMarketConfig = MiniMarketConfig()
-
-    def seeded(self, seed: int) -> "WorldConfig":
-        """The same world with ``seed`` added to both of its own."""
-        source = self.source.model_copy(update={"seed": self.source.seed + seed})
-        target = self.target.model_copy(update={"seed": self.target.seed + seed})
-        return self.model_copy(update={"source": source, "target": target})
 
 
 def index_data(data: DataConfig) -> Catalog:

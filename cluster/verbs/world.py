@@ -5,13 +5,14 @@ from typing import Any
 
 from cluster import options
 from cluster.progress import progress, say
-from cluster.run.data import DataConfig, WorldConfig, index_data
+from cluster.run.data import DataConfig, index_data
 from cluster.settings import override, validate
 from finegpr.errors import ConfigError
 from finegpr.storage import locked, write_bytes
 
 
 def render(verb: options.Render) -> dict[str, Any]:
+    from cluster.run.config import WorldConfig
     from finegpr.render.minigpr import render_minigpr
     from finegpr.render.minimarket import render_minimarket
     from finegpr.render.sheet import contact_sheet
