@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from cluster.executors.loggers import Logger
-from cluster.executors.short_trainings import TrainingVerbConfig
+from cluster.executors.training_config import TrainingVerbConfig
 from cluster.progress import Tick
 from finegpr.arrays import Ints
 from finegpr.catalog import Catalog, Cells

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from cluster.executors.base import MeasureJob
 from cluster.executors.loggers import Logger, make_loggers
 from cluster.executors.session import RayConfig, announce, ray_session
-from cluster.executors.short_trainings import TrainingVerbConfig, TuneTrainings
+from cluster.executors.short_trainings import TuneTrainings
+from cluster.executors.training_config import TrainingVerbConfig
 from cluster.progress import Tick, say
 from finegpr.catalog import Catalog
 from finegpr.errors import AostError

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cluster.executors.base import MeasureJob
 from cluster.executors.loggers import Logger
-from cluster.executors.short_trainings import TrainingVerbConfig
+from cluster.executors.training_config import TrainingVerbConfig
 from cluster.progress import Tick, say
 from finegpr.device import resolve_device
 from finegpr.measuring.config import MeasureConfig

@@ -9,15 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import Field, ValidationInfo, field_validator
-
-from cluster.executors.loggers import Logger, make_loggers
+from cluster.executors.loggers import make_loggers
 from cluster.executors.session import count_places, require_resources
+from cluster.executors.training_config import TrainingVerbConfig
 from cluster.progress import Tick
 from finegpr.reid.job import Fit, JobResult, run_job
 from finegpr.reid.train import fit
 from finegpr.storage import write_bytes
-from search.objectives.training import ShortTraining, TrainingConfig
+from search.objectives.training import ShortTraining
 
 if TYPE_CHECKING:
     from cluster.executors.ray_tune import Report, Work
@@ -25,31 +24,6 @@ if TYPE_CHECKING:
 LATE = "late"
 TUNE = ".tune-"
 DRIVER_CPUS = 0.01  # of a trial that only drives Ray Train; Ray refuses 0
-
-
-class TrainingVerbConfig(TrainingConfig):
-    """A training objective and where it runs.
-
-    ``workers`` share one training through Ray Train, each with ``gpus``, whole or a fraction; after ``timeout_seconds``
-    a training counts as failed (None: never). ``loggers`` show trainings elsewhere while they run.
-    """
-
-    workers: int = Field(default=1, ge=1)
-    gpus: float = Field(default=0, ge=0)
-    timeout_seconds: float | None = Field(default=None, gt=0)
-    loggers: tuple[Logger, ...] = ("tensorboard",)
-
-    @field_validator("gpus")
-    @classmethod
-    def _fits_workers(cls, gpus: float, info: ValidationInfo) -> float:
-        if info.data.get("workers", 1) > 1 and gpus not in (0, 1):
-            raise ValueError(f"each of several workers has one whole GPU or none, got {gpus:g}")
-        return gpus
-
-    @property
-    def objective_config(self) -> TrainingConfig:
-        """What decides a score; where trainings run and when they are given up does not."""
-        return TrainingConfig.model_validate(self.model_dump(include=set(TrainingConfig.model_fields)))
 
 
 class TuneTrainings:

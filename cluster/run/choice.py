@@ -6,8 +6,8 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from cluster.recipes import TRAINING
 from cluster.run.arms import Truth
-from cluster.run.config import TRAINING
 from cluster.run.state import Made, Run
 from cluster.search_measured import NUM_RANDOM
 from finegpr.arrays import Floats

@@ -7,14 +7,14 @@ from pydantic import Field, model_validator
 
 from cluster.executors.loggers import Logger
 from cluster.executors.session import RayConfig
-from cluster.executors.short_trainings import TrainingVerbConfig
+from cluster.executors.training_config import TrainingVerbConfig
+from cluster.recipes import TRAINING, with_recipe, with_recipe_of_training
 from cluster.run.data import DataConfig
 from cluster.settings import validate
 from finegpr.config import Config
 from finegpr.errors import ConfigError
 from finegpr.measuring.config import MeasureConfig
 from finegpr.reid.config import TrainConfig
-from finegpr.reid.recipes import recipe
 from finegpr.render.minigpr import MiniGPRConfig
 from finegpr.render.minimarket import MiniMarketConfig
 from search.adaptive.sampler import AdaptiveConfig
@@ -26,9 +26,8 @@ from search.rounds import RoundsConfig
 from search.selectors import SELECTORS
 from search.space import Budget, SpaceConfig
 
-DEFAULT_RECIPE = "paper"
 RANDOM, EVERYTHING, TRUE = "random", "everything", "true_distribution"
-WRONG, CHECKED, TRAINING = "wrong_", "checked_", "training"
+WRONG, CHECKED = "wrong_", "checked_"
 
 
 class WorldConfig(Config):
@@ -166,30 +165,8 @@ def run_config(mapping: dict[str, Any], where: str) -> RunConfig:
     """A run's config from what its YAML says; ``where`` names it in errors. Raises ConfigError."""
     train = mapping.get("train", {})
     if isinstance(train, dict):
-        mapping = {**mapping, "train": _with_recipe(train)}
+        mapping = {**mapping, "train": with_recipe(train)}
     return validate(RunConfig, _with_arms(with_recipe_of_training(mapping, where)), where)
-
-
-def with_recipe_of_training(mapping: dict[str, Any], where: str) -> dict[str, Any]:
-    """``training.train`` filled in from its recipe. Raises ConfigError."""
-    training = mapping.get(TRAINING)
-    if not isinstance(training, dict) or not isinstance(train := training.get("train", {}), dict):
-        return mapping
-    filled = train_config(train, f"{where} training.train").model_dump(mode="json")
-    return {**mapping, TRAINING: {**training, "train": filled}}
-
-
-def train_config(changes: dict[str, Any], where: str) -> TrainConfig:
-    """A training from a ``recipe`` by name and changes to its settings. Raises ConfigError."""
-    return validate(TrainConfig, _with_recipe(changes), where)
-
-
-def _with_recipe(changes: dict[str, Any]) -> dict[str, Any]:
-    named = recipe(str(changes.get("recipe", DEFAULT_RECIPE))).model_dump(mode="json")
-    if {"epochs", "steps"} & set(changes):
-        # Giving one of the two lengths of a training replaces the recipe's, whichever that was.
-        named |= {"epochs": None, "steps": None}
-    return {**named, **{key: value for key, value in changes.items() if key != "recipe"}}
 
 
 def _with_arms(mapping: dict[str, Any]) -> dict[str, Any]:

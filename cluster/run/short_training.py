@@ -5,7 +5,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from cluster.progress import Tick, progress, say
-from cluster.run.config import CHECKED, TRAINING, RunTrainingConfig
+from cluster.recipes import TRAINING
+from cluster.run.config import CHECKED, RunTrainingConfig
 from cluster.run.state import SOURCE, TARGET, Found, Indexed, Run, ShortTrainings
 from cluster.search_by_training import (
     TRUE_RANKING,

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from cluster.executors.base import Executor
 from cluster.progress import say
+from cluster.recipes import TRAINING
 from cluster.run.arms import Arm, Truth
-from cluster.run.config import TRAINING, RunConfig
+from cluster.run.config import RunConfig
 from cluster.run.data import DataConfig
 from cluster.run.folder import RunFolder, Stage
 from finegpr.arrays import Ints

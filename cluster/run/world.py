@@ -1,8 +1,9 @@
 """The stages ``world`` and ``index``: the image folders, the catalogs of them, and the space over these."""
 
 from cluster.progress import progress, say
+from cluster.recipes import TRAINING
 from cluster.run.arms import known_truth, make_arm
-from cluster.run.config import CHECKED, TRAINING
+from cluster.run.config import CHECKED
 from cluster.run.data import DataConfig, index_data
 from cluster.run.state import SOURCE, TARGET, Folders, Indexed, Run, catalog_path
 from finegpr.catalog import Catalog

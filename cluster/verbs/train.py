@@ -5,9 +5,7 @@ from typing import Any
 from cluster import options
 from cluster.executors.session import RayConfig
 from cluster.progress import progress, say
-from cluster.run.config import (
-    train_config,
-)
+from cluster.recipes import train_config
 from cluster.settings import override
 from finegpr.catalog import Catalog
 from finegpr.reid.train import fit

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from math import isfinite
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from pydantic import Field
@@ -13,10 +13,12 @@ from finegpr.errors import InputError
 from finegpr.subset import Subset
 from search.analysis.compare import RankAgreement, rank_agreement
 from search.objectives.base import Objective
-from search.objectives.training import TrainingObjective
 from search.optimizers.baselines import random_masks
 from search.space import Space
 from search.trial import Trial
+
+if TYPE_CHECKING:
+    from search.objectives.training import TrainingObjective
 
 MOST_DRAWS = 50  # for each random subset that is wanted, before a space is said to hold too few
 
@@ -78,7 +80,7 @@ class TrueRanking:
 
 
 def rank_by_training(
-    config: CheckConfig, history: Sequence[Trial], surrogate: Objective, training: TrainingObjective
+    config: CheckConfig, history: Sequence[Trial], surrogate: Objective, training: "TrainingObjective"
 ) -> TrueRanking:
     """Train the best subsets of ``history``, and random ones, and rank them by mAP.
 
@@ -119,7 +121,7 @@ def random_subsets(space: Space, num: int, *, without: set[Subset]) -> list[Subs
     return found
 
 
-def _agreement(trained: Sequence[TrainedSubset], surrogate: Objective, training: TrainingObjective) -> RankAgreement:
+def _agreement(trained: Sequence[TrainedSubset], surrogate: Objective, training: "TrainingObjective") -> RankAgreement:
     return rank_agreement(
         {each.arm: each.score for each in trained},
         {each.arm: each.mean_ap for each in trained if each.mean_ap is not None},

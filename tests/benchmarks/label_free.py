@@ -32,9 +32,10 @@ from scipy import stats
 from finegpr.catalog import Catalog
 from finegpr.reid.checkpoint import read_checkpoint, read_embedder
 from finegpr.reid.data import ImageStore, open_pixels
-from finegpr.reid.evaluate import euclidean, evaluate_embedder, evaluate_ranking
+from finegpr.reid.evaluate import euclidean, evaluate_embedder
 from finegpr.reid.label_free import label_free
 from finegpr.reid.model import Embedder
+from finegpr.reid.ranking import evaluate_ranking
 from finegpr.reid.recipes import recipe
 from finegpr.reid.train import fit
 from finegpr.render.minigpr import MiniGPRConfig, render_minigpr

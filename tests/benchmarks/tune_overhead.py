@@ -22,11 +22,13 @@ from typing import Any
 import numpy as np
 
 from cluster.executors.session import RayConfig, ray_session
-from cluster.executors.short_trainings import TrainingVerbConfig, TuneTrainings
+from cluster.executors.short_trainings import TuneTrainings
+from cluster.executors.training_config import TrainingVerbConfig
 from finegpr.reid.job import Fit, run_job
 from finegpr.reid.train import FitResult
 from search.analysis.true_ranking import random_subsets
-from search.objectives.training import RunAll, TrainingConfig, training_objective
+from search.objectives.training import RunAll, training_objective
+from search.objectives.training_config import TrainingConfig
 
 STUB = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "stub_training.py")))
 FIT_SECONDS = 0.2

@@ -10,7 +10,8 @@ import pytest
 from pydantic import BaseModel
 
 from cluster import cli, options
-from cluster.run.config import MeasureVerbConfig, RunConfig, run_config, train_config
+from cluster.recipes import train_config
+from cluster.run.config import MeasureVerbConfig, RunConfig, run_config
 from cluster.settings import override, parse, validate
 from cluster.verbs import VERBS
 from cluster.verbs.search import search_config

@@ -12,14 +12,16 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from cluster import cli
-from cluster.executors.short_trainings import LATE, TrainingVerbConfig, TuneTrainings, run_watched
+from cluster.executors.short_trainings import LATE, TuneTrainings, run_watched
+from cluster.executors.training_config import TrainingVerbConfig
 from finegpr.errors import ConfigError
 from finegpr.reid.job import run_job
 from finegpr.storage import write_bytes
 from finegpr.subset import Subset
 from search.journal import JOURNAL
 from search.loop import search
-from search.objectives.training import TrainingConfig, training_objective
+from search.objectives.training import training_objective
+from search.objectives.training_config import TrainingConfig
 from search.optimizers import make_optimizer
 
 STUB = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "stub_training.py")))

@@ -18,14 +18,16 @@ from cluster import cli
 from cluster.executors.loggers import TENSORBOARD
 from cluster.executors.ray_train import fit_on_workers
 from cluster.executors.session import RayConfig, ray_session
-from cluster.executors.short_trainings import TrainingVerbConfig, TuneTrainings
+from cluster.executors.short_trainings import TuneTrainings
+from cluster.executors.training_config import TrainingVerbConfig
 from finegpr.catalog import Catalog
 from finegpr.errors import ConfigError
 from finegpr.reid.job import run_job
 from finegpr.reid.recipes import recipe
 from search.journal import JOURNAL
 from search.loop import search
-from search.objectives.training import TRAININGS, TrainingConfig, training_objective
+from search.objectives.training import TRAININGS, training_objective
+from search.objectives.training_config import TrainingConfig
 from search.optimizers import make_optimizer
 from search.space import Budget, Space
 

@@ -3,7 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from finegpr.reid.evaluate import euclidean, evaluate_ranking
+from finegpr.reid.evaluate import euclidean
+from finegpr.reid.ranking import evaluate_ranking
 
 golden = Path(__file__).parents[1] / "golden"
 CASES = ("basic", "junk", "no_match", "single_query", "small_gallery", "ties")

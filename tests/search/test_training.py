@@ -31,7 +31,8 @@ from search.analysis.true_ranking import CheckConfig, rank_by_training
 from search.journal import JOURNAL
 from search.loop import search
 from search.objectives.halving import halve, halving_cost
-from search.objectives.training import TRAININGS, VALIDATION, TrainingConfig, run_in_turn, training_objective
+from search.objectives.training import TRAININGS, VALIDATION, run_in_turn, training_objective
+from search.objectives.training_config import TrainingConfig
 from search.optimizers import make_optimizer
 from search.space import Budget, Space
 
