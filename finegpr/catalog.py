@@ -124,6 +124,11 @@ class Catalog:
     def __len__(self) -> int:
         return len(self.frame)
 
+    @property
+    def identities(self) -> Ints:
+        """Who is on each image, (n,) int64: 1 or more, 0 for a distractor, -1 for junk."""
+        return self.frame["identity"].to_numpy(dtype=np.int64)
+
     @classmethod
     def index(cls, root: str | AnyPath, *, layout: str, **options: Any) -> "Catalog":
         """List the images below ``root``, sorted by path (bytewise), by one of LAYOUTS and that layout's options.

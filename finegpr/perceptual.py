@@ -28,6 +28,15 @@ class Distances:
     total: Tensor
 
 
+def gram_matrix(features: Tensor) -> Tensor:
+    """Feature maps (n, N, H, W) -> G (n, N, N), G_ij = sum over positions k of F_ik F_jk: the plain form.
+
+    ``style_vector`` is the upper triangle of G / (2 N M), M = H W, off-diagonal entries times sqrt 2, and much faster.
+    """
+    flat = features.flatten(2)
+    return flat @ flat.transpose(1, 2)
+
+
 def style_vector(features: Tensor) -> Tensor:
     """Feature maps (n, N, H, W) -> (n, N (N + 1) / 2); squared distance = sum (G - A)^2 / (4 N^2 M^2), M = H W.
 

@@ -51,7 +51,7 @@ def cell_order(config: MeasureConfig, catalog: Catalog, cells: Cells) -> Ints:
     """
     rows = np.flatnonzero(cells.of_row >= 0)
     cell = cells.of_row[rows]
-    identity = catalog.frame["identity"].to_numpy()[rows]
+    identity = catalog.identities[rows]
     priority = priorities(catalog, seed=config.seed)[rows]
     by_identity = np.lexsort((priority, identity, cell))
     turn = np.empty(len(rows), dtype=np.int64)  # 0 for an identity's first image in the cell, 1 for its second, ...

@@ -208,7 +208,7 @@ class TrainingSet:
     @classmethod
     def open(cls, catalog: Catalog, pixels: Pixels) -> "TrainingSet":
         """Raises InputError for an image without a person, fewer than 2 identities, or too many bad images."""
-        identity = catalog.frame["identity"].to_numpy()
+        identity = catalog.identities
         if num_nobody := int((identity <= 0).sum()):
             raise InputError(
                 f"{num_nobody} of {len(catalog)} training images show nobody (identity 0 or -1); take the train part"

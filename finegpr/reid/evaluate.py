@@ -111,7 +111,8 @@ def evaluate_embedder(
 
 
 def _truth(query: Catalog, gallery: Catalog) -> list[Ints]:
-    return [side.frame[column].to_numpy() for column in ("identity", "camera") for side in (query, gallery)]
+    cameras = [side.frame["camera"].to_numpy() for side in (query, gallery)]
+    return [query.identities, gallery.identities, *cameras]
 
 
 def embed(

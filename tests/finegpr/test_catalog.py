@@ -47,6 +47,8 @@ def test_round_trip_restores_everything(tmp_path):
     catalog.write(tmp_path / "catalog.parquet")
     read = Catalog.read(tmp_path / "catalog.parquet")
     pd.testing.assert_frame_equal(read.frame, catalog.frame)
+    np.testing.assert_array_equal(read.identities, catalog.frame["identity"])
+    assert read.identities.dtype == np.int64
     pd.testing.assert_frame_equal(read.rejected, catalog.rejected)
     for field in ("root", "title", "layout", "attributes", "num_ignored", "fingerprint"):
         assert getattr(read, field) == getattr(catalog, field)

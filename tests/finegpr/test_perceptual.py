@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from finegpr.errors import InputError
-from finegpr.perceptual import content_vector, mean_distance, pairwise_distance, style_vector
+from finegpr.perceptual import content_vector, gram_matrix, mean_distance, pairwise_distance, style_vector
 
 golden = Path(__file__).parents[1] / "golden"
 
@@ -81,6 +81,17 @@ def test_a_layer_of_weight_zero_is_not_a_style_layer() -> None:
 def test_an_image_is_at_distance_zero_from_itself() -> None:
     layers = random_layers(0, 3)
     assert pairwise_distance(layers, layers, content_layer=0).total.diagonal().abs().max() == 0
+
+
+@pytest.mark.parametrize("filters", [1, 5, 64, 65, 150])
+def test_the_style_vector_holds_the_gram_matrix_entry_by_entry(filters: int) -> None:
+    """Row by row of the upper triangle, also where the fast form ends a block of 64 rows."""
+    maps = torch.randn(3, filters, 4, 3, dtype=torch.float64)
+    gram = gram_matrix(maps) / (2 * filters * 12)
+    torch.testing.assert_close(gram, torch.einsum("nihw,njhw->nij", maps, maps) / (2 * filters * 12))
+    row, column = torch.triu_indices(filters, filters)
+    expected = gram[:, row, column] * torch.where(row == column, 1.0, 2.0**0.5)
+    torch.testing.assert_close(style_vector(maps), expected)
 
 
 @pytest.mark.parametrize("filters", [5, 64, 150])

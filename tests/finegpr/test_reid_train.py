@@ -302,14 +302,6 @@ def test_images_of_nobody_are_refused(world, tmp_path):
 # ---- weights and checkpoints
 
 
-def test_imagenet_weights_absent_say_how_to_get_them(monkeypatch, tmp_path):
-    monkeypatch.setenv("AOST_WEIGHTS", str(tmp_path))
-    with pytest.raises(InputError, match=r"resnet50\.safetensors.*python -m finegpr\.weights resnet50"):
-        find_weights("resnet50", "imagenet")
-    with pytest.raises(InputError, match="no ImageNet weights for model small"):
-        find_weights("small", "imagenet")
-
-
 def test_weights_from_a_checkpoint_and_of_another_net(trained, train, tmp_path):
     started = fit(config(weights=str(trained.checkpoint), epochs=1), train, output=tmp_path / "out", seed=9)
     assert started.weights.startswith("small, model.safetensors weights (sha256")

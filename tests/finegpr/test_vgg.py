@@ -3,7 +3,6 @@
 import os
 import pickle
 from pathlib import Path
-from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -15,7 +14,7 @@ from finegpr.measuring.bench import narrowed
 from finegpr.measuring.networks import VGG19, LoadedWeights, load_weights
 from finegpr.perceptual import mean_distance
 from finegpr.storage import write_arrays
-from finegpr.weights import convert, find_weights, imagenet_path, main
+from finegpr.weights import find_weights
 
 
 def load(weights: str, *, seed: int = 0) -> LoadedWeights:
@@ -104,13 +103,6 @@ def test_random_weights_are_seeded_named_and_leave_the_global_state_alone() -> N
     assert float(first.state["28.weight"].std()) == pytest.approx((2 / (512 * 9)) ** 0.5, rel=0.01)
 
 
-def test_absent_imagenet_weights_say_how_to_get_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AOST_WEIGHTS", str(tmp_path))
-    assert imagenet_path("vgg19") == tmp_path / "vgg19.safetensors"
-    with pytest.raises(InputError, match=r"python -m finegpr\.weights vgg19 vgg19\.safetensors.*weights: random"):
-        load("imagenet")
-
-
 def test_weights_come_from_disk_and_are_described_by_their_hash(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,32 +152,3 @@ def test_a_pickle_is_refused_and_not_executed(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="not a safetensors file"):
             load(str(tmp_path / name), seed=0)
     assert not (tmp_path / "canary").exists()
-
-
-def test_convert_keeps_the_convolutions_and_asks_for_no_pickled_code(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = {}
-
-    def download(_: object, **options: object) -> dict[str, torch.Tensor]:
-        asked.update(options)
-        return {key: torch.from_numpy(array) for key, array in arrays_of("E").items()}
-
-    monkeypatch.setattr(architecture.VGG19_Weights, "get_state_dict", download)
-    convert("vgg19", tmp_path / "vgg19.safetensors")
-    assert asked == {"check_hash": True, "weights_only": True}
-    assert len(load(str(tmp_path / "vgg19.safetensors"), seed=0).state) == 26
-
-
-def test_the_command_refuses_a_wrong_name() -> None:
-    with pytest.raises(InputError, match=r"OUT\.safetensors"):
-        main(["out.pth"])
-
-
-def test_a_failed_download_says_where_to_run_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def offline(*_: object, **__: object) -> dict[str, torch.Tensor]:
-        raise URLError("no route")
-
-    monkeypatch.setattr(architecture.VGG19_Weights, "get_state_dict", offline)
-    with pytest.raises(InputError, match="machine with network"):
-        convert("vgg19", tmp_path / "vgg19.safetensors")
