@@ -5,8 +5,10 @@ of one, and a flipped byte is found by name when the file is read.
 """
 
 import hashlib
+import itertools
 import json
 import math
+import operator
 import os
 import socket
 import time
@@ -48,6 +50,28 @@ def file_sha256(path: Path) -> str:
 def canonical_hash(value: object) -> str:
     """SHA-256 of a JSON-ready value with sorted keys: the identity of a config or of a stage's inputs."""
     return sha256(json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False))
+
+
+def changed_fields(
+    old: object, new: object, *, same: Callable[[object, object], bool] = operator.eq, place: str = ""
+) -> Iterator[tuple[str, object, object]]:
+    """Every field (``a.b``, old, new) in which two JSON values are not the ``same``, keys in order; missing is None.
+
+    By default 1 and 1.0 are the same, as Python has it. Lists are compared as a whole.
+    """
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in sorted({*old, *new}):
+            below = f"{place}.{name}" if place else name
+            yield from changed_fields(old.get(name), new.get(name), same=same, place=below)
+    elif not same(old, new):
+        yield place, old, new
+
+
+def first_free(path: Path, *, start: int = 1) -> Path:
+    """The first of ``<path>-1``, ``<path>-2`` and so on, from ``start``, that does not exist."""
+    return next(
+        place for number in itertools.count(start) if not (place := path.with_name(f"{path.name}-{number}")).exists()
+    )
 
 
 @contextmanager

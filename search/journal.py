@@ -7,12 +7,12 @@ fields are written, so a search that was killed and resumed leaves the same byte
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from finegpr.errors import StateError
-from finegpr.storage import sha256, write_bytes, writing
+from finegpr.storage import changed_fields, sha256, write_bytes, writing
 from search.trial import Trial
 
 JOURNAL = "journal.jsonl"
@@ -90,7 +90,10 @@ class Journal:
             raise StateError(
                 f"{self.path} has journal format {header.get('format')}, expected {FORMAT}; start a new run"
             )
-        changed = list(_differences(header["config"], config))
+        changed = [
+            f"{place}: was {json.dumps(old)[:60]}, now {json.dumps(new)[:60]}"
+            for place, old, new in changed_fields(header["config"], config, same=_same)
+        ]
         if changed:
             raise StateError(
                 f"{self.path} belongs to another config: {'; '.join(changed[:8])}"
@@ -140,10 +143,6 @@ def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not a number")
 
 
-def _differences(old: object, new: object, place: str = "") -> Iterator[str]:
-    """Every leaf that differs between two JSON values, as ``a.b: old -> new``."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for name in sorted({*old, *new}):
-            yield from _differences(old.get(name), new.get(name), f"{place}.{name}" if place else name)
-    elif old != new or type(old) is not type(new):
-        yield f"{place}: was {json.dumps(old)[:60]}, now {json.dumps(new)[:60]}"
+def _same(old: object, new: object) -> bool:
+    """A setting that was 1 and is 1.0 has changed: the header's bytes have."""
+    return old == new and type(old) is type(new)

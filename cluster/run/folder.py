@@ -14,7 +14,17 @@ from typing import Any, Literal
 
 from cluster.progress import say
 from finegpr.errors import ConfigError, StateError
-from finegpr.storage import canonical_hash, locked, read_json, read_marker, write_json, write_marker, writing
+from finegpr.storage import (
+    canonical_hash,
+    changed_fields,
+    first_free,
+    locked,
+    read_json,
+    read_marker,
+    write_json,
+    write_marker,
+    writing,
+)
 
 PLAN = "plan.json"
 
@@ -120,11 +130,7 @@ class RunFolder:
                 f"{folder} was begun with other settings ({'; '.join(changes[:6])}); "
                 "--fork starts a new run, --fresh sets this stage's journal aside, or undo the change"
             )
-        kept = next(
-            place
-            for number in range(1, 1000)
-            if not (place := folder.with_name(f"{folder.name}.before-{number}")).exists()
-        )
+        kept = first_free(folder.with_name(f"{folder.name}.before"))
         folder.rename(kept)
         say(f"{plan['stage']}: settings changed ({'; '.join(changes[:6])}); the old journal is kept as {kept}")
 
@@ -135,16 +141,12 @@ class RunFolder:
             say(f"{plan['stage']}: {'; '.join(changes[:6])}; computed anew beside {plans[-1].parent.name}")
 
 
-def differences(before: Any, after: Any, path: str = "") -> list[str]:
+def differences(before: object, after: object) -> list[str]:
     """Fields in which two JSON values differ, as ``a.b: old -> new``."""
-    if isinstance(before, dict) and isinstance(after, dict):
-        lines: list[str] = []
-        for name in sorted({*before, *after}):
-            lines += differences(before.get(name), after.get(name), f"{path}.{name}" if path else name)
-        return lines
-    if before == after:
-        return []
-    return [f"{path.removeprefix('config.')}: {_short(before)} -> {_short(after)}"]
+    return [
+        f"{place.removeprefix('config.')}: {_short(old)} -> {_short(new)}"
+        for place, old, new in changed_fields(before, after)
+    ]
 
 
 def _short(value: Any) -> str:
@@ -154,7 +156,7 @@ def _short(value: Any) -> str:
 
 def fork(root: Path) -> Path:
     """A new run folder beside ``root`` that shares its derived stages by hard link and has no journals."""
-    target = next(place for number in range(2, 1000) if not (place := root.with_name(f"{root.name}-{number}")).exists())
+    target = first_free(root, start=2)
     if not root.is_dir():
         raise ConfigError(f"--fork starts from a finished or begun run, and {root} is none; leave --fork out")
     with locked(root), writing(target):

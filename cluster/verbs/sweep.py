@@ -32,6 +32,7 @@ from finegpr.storage import (
     MARKER,
     canonical_hash,
     file_sha256,
+    first_free,
     locked,
     read_json,
     read_marker,
@@ -155,7 +156,7 @@ def _begin(output: Path, plan: dict[str, Any], *, fresh: bool) -> None:
             "choose another --output, use --fresh to set the old sweep aside, or undo the change"
         )
     if changes:
-        kept = next(place for number in range(1, 1000) if not (place := output / f"before-{number}").exists())
+        kept = first_free(output / "before")
         with writing(kept):
             kept.mkdir()
             for name in (MARKER, REPORT, TABLE, CHUNKS, PLAN):

@@ -1,6 +1,7 @@
 """The surrogate: predicts cell means from attributes, for cells that nobody measured, and says how well it does.
 
-XGBoost on top of a ridge regression on main effects: the trees only have to find what is not additive.
+XGBoost on top of a ridge regression on main effects: the trees only have to find what is not additive. The ridge is
+ours, not scikit-learn's, whose last bits are others: the scores in journals of before must come out again.
 """
 
 from collections.abc import Callable, Sequence

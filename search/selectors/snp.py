@@ -1,4 +1,7 @@
-"""Search and Pruning (SnP): people whose images are distributed like the target's, then their most diverse images."""
+"""Search and Pruning (SnP): people whose images are distributed like the target's, then their most diverse images.
+
+The k-means is ours, not scikit-learn's, whose seeds draw other centres: manifests of before must come out again.
+"""
 
 import numpy as np
 from scipy.spatial.distance import cdist

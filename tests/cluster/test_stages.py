@@ -80,3 +80,7 @@ def test_differences_name_the_path() -> None:
         "a.b: 1 -> 3",
         "d: None -> 4",
     ]
+
+
+def test_a_plan_whose_number_is_written_otherwise_is_the_same() -> None:
+    assert differences({"config": {"a": 1, "b": [0.5, 2]}}, {"config": {"a": 1.0, "b": [0.5, 2.0]}}) == []

@@ -219,3 +219,26 @@ def test_a_folder_that_cannot_be_made_is_a_write_error(tmp_path):
 def test_canonical_hash_ignores_key_order_only():
     assert storage.canonical_hash({"a": 1, "b": [1, 2]}) == storage.canonical_hash({"b": [1, 2], "a": 1})
     assert storage.canonical_hash({"a": 1}) != storage.canonical_hash({"a": 1.5})
+
+
+def test_changed_fields_are_named_in_order_and_lists_are_compared_whole():
+    old = {"b": {"x": 1, "y": [1, 2]}, "a": 1, "gone": True, "same": None}
+    new = {"b": {"x": 2, "y": [1, 3]}, "a": 1.0, "came": {"z": 0}, "same": None}
+    found = list(storage.changed_fields(old, new))
+    assert found == [
+        ("b.x", 1, 2),
+        ("b.y", [1, 2], [1, 3]),
+        ("came", None, {"z": 0}),
+        ("gone", True, None),
+    ]
+    strict = list(storage.changed_fields(old, new, same=lambda one, other: one == other and type(one) is type(other)))
+    assert strict == [("a", 1, 1.0), *found]
+    assert list(storage.changed_fields(3, 4)) == [("", 3, 4)]
+
+
+def test_the_first_free_name_is_beside_it_and_fills_a_gap(tmp_path):
+    assert storage.first_free(tmp_path / "run.before") == tmp_path / "run.before-1"
+    for number in (1, 2, 4):
+        (tmp_path / f"run-{number}").mkdir()
+    assert storage.first_free(tmp_path / "run") == tmp_path / "run-3"
+    assert storage.first_free(tmp_path / "run", start=4) == tmp_path / "run-5"

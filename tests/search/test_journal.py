@@ -99,6 +99,11 @@ def test_another_config_is_refused_with_a_field_diff(path: Path) -> None:
     assert "images" not in message
 
 
+def test_another_type_is_another_config(path: Path) -> None:
+    with pytest.raises(StateError, match="seed: was 1, now 1.0"):
+        Journal(path.parent, CONFIG | {"seed": 1.0})
+
+
 def test_the_order_of_config_keys_does_not_matter(path: Path) -> None:
     Journal(path.parent, {"budget": {"most": 0.5, "images": 100}, "seed": 1})
 
