@@ -126,7 +126,7 @@ class Catalog:
 
     @property
     def identities(self) -> Ints:
-        """Who is on each image, (n,) int64: 1 or more, 0 for a distractor, -1 for junk."""
+        """Who is in each image, (n,): 1 and above are people, 0 a distractor, -1 junk."""
         return self.frame["identity"].to_numpy(dtype=np.int64)
 
     @classmethod
@@ -228,11 +228,6 @@ class Catalog:
         if rows.dtype == bool:
             raise ValueError("take needs row numbers, got a mask; pass numpy.flatnonzero(mask)")
         return replace(self, frame=self.frame.take(rows.astype(np.int64)).reset_index(drop=True))
-
-    @property
-    def identities(self) -> Ints:
-        """Who is in each image, (n,): 1 and above are people, 0 a distractor, -1 junk."""
-        return self.frame["identity"].to_numpy(dtype=np.int64)
 
     @property
     def image_attributes(self) -> tuple[Attribute, ...]:

@@ -53,18 +53,12 @@ class Stage:
 
     def finish(self, *, seconds: float, **fields: Any) -> None:
         """Write the finish marker, after everything else; ``fields`` (counts, mostly) stand beside the cost."""
-        self.marker = finish(self.folder, self.key, seconds=seconds, **fields)
+        self.marker = {"hash": self.key, "seconds": round(seconds, 3), **fields}
+        write_marker(self.folder, self.marker)
 
     def reload(self) -> None:
         """Read the finish marker that a worker process has written."""
         self.marker = read_marker(self.folder)
-
-
-def finish(folder: Path, key: str, *, seconds: float, **fields: Any) -> dict[str, Any]:
-    """Write the finish marker of a stage known by its folder and key, as a worker process does."""
-    marker = {"hash": key, "seconds": round(seconds, 3), **fields}
-    write_marker(folder, marker)
-    return marker
 
 
 @dataclass(kw_only=True)

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import numpy as np
-
 from cluster import options
 from cluster.given import only_target, read_subset
 from cluster.progress import say
@@ -35,7 +33,7 @@ def _drawn(verb: options.Select, catalog: Catalog) -> Ints:
     names = {each.name for each in catalog.image_attributes if each.name != "scene"}
     sampler = Sampler(
         catalog.cells(sorted({*names, *subset.values}.difference(of_people))),
-        catalog.frame["identity"].to_numpy(dtype=np.int64),
+        catalog.identities,
         budget=verb.images,
         identities=verb.identities,
         seed=verb.seed,

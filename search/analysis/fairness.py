@@ -124,7 +124,7 @@ def identity_shifts(
 
 def _people(catalog: "Catalog") -> tuple[Ints, Ints]:
     """The persons, ascending, and the person of every image that may be drawn."""
-    identity = catalog.frame["identity"].to_numpy(dtype=np.int64)
+    identity = catalog.identities
     of_image = identity[identity > 0]
     return np.unique(of_image), of_image
 

@@ -136,7 +136,7 @@ def rendered(folder: Path, num_targets: int, num_orders: int) -> Iterator[World]
             name=f"MiniGPR, {name}",
             measurements=measurements,
             space=space,
-            identity=source.frame["identity"].to_numpy(dtype=np.int64),
+            identity=source.identities,
             target=name,
             orders=orders,
         )

@@ -175,7 +175,7 @@ class Choice:
 def choose(world: World, space: Space, objective: tuple[str, str], kind: str, number: int, evaluations: int) -> Choice:
     """What the swarm finds."""
     name, scale = objective
-    identity = world.source.frame["identity"].to_numpy(dtype=np.int64)
+    identity = world.source.identities
     scored = make_objective(
         name,
         space,

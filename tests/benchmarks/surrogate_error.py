@@ -29,7 +29,7 @@ SPLITS = ("cells", "value pairs", "identities")
 def samples_of(world: World, target: str) -> Mapping[str, Samples]:
     """The quantities that a surrogate fills in: the six distance terms, and the leading coordinates of mmd_rbf."""
     cells = world.source.cells(ATTRIBUTES)
-    identity = world.source.frame["identity"].to_numpy(dtype=np.int64)
+    identity = world.source.identities
     measured = Measured(
         measurements=world.measurements, cells=cells, identity=identity, target=target, weighing=Weighing()
     )
