@@ -117,17 +117,17 @@ class Measurements:
                 )
         return estimated
 
-    def factors(self, weighing: Weighing) -> Floats:
+    def _factors(self, weighing: Weighing) -> Floats:
         """(6,) factors with D_total = terms @ factors."""
         return weighing.factors(self.median)
 
     def total(self, target: str, weighing: Weighing) -> Floats:
         """D_total (n,) of every image to the target."""
-        return self.terms[target].astype(np.float64) @ self.factors(weighing)
+        return self.terms[target].astype(np.float64) @ self._factors(weighing)
 
     def style_share(self, target: str, weighing: Weighing) -> float:
         """Share of D_total, summed over all images, that comes from the style terms, in [0, 1]."""
-        parts = self.terms[target].astype(np.float64).sum(axis=0) * self.factors(weighing)
+        parts = self.terms[target].astype(np.float64).sum(axis=0) * self._factors(weighing)
         return float(parts[:NUM_STYLE_TERMS].sum() / parts.sum()) if parts.sum() > 0 else 0.0
 
     def phi(self, weighing: Weighing) -> Singles:
@@ -140,7 +140,7 @@ class Measurements:
 
     def _coordinate_weights(self, weighing: Weighing) -> Singles:
         sizes = [block.stop - block.start for block in self.blocks]
-        return np.repeat(np.sqrt(self.factors(weighing)), sizes).astype(np.float32)
+        return np.repeat(np.sqrt(self._factors(weighing)), sizes).astype(np.float32)
 
 
 def estimated_distances(

@@ -138,7 +138,7 @@ def test_too_many_bad_images_fail(run: Callable[..., tuple[int, str]], data: Pat
         ("seeds=[0, 0]", "seeds"),
         ("arms=[random, mmd_rfb]", "mmd_rfb"),
         ("train.recipe=fast", "quick"),
-        ("search.optimizers=pos", "pso"),
+        ("search.optimizer=pos", "pso"),
     ],
 )
 def test_wrong_config(run: Callable[..., tuple[int, str]], setting: str, said: str) -> None:
