@@ -10,7 +10,7 @@ from finegpr.errors import ConfigError
 from finegpr.subset import Subset
 from search.measured import Measured
 from search.objectives.attribute_shares import AttributeEstimate, AttributeSharesForm, make_attribute_shares
-from search.objectives.base import Form, Kind
+from search.objectives.base import Form, Kind, Objective
 from search.objectives.embedding import CellEmbedding
 from search.objectives.frechet import make_frechet
 from search.objectives.identity_effects import IdentityReport, add_group_effects
@@ -112,3 +112,6 @@ def make_objective(name: str, space: Space, measured: Measured) -> CellObjective
         identity_report=identity_report,
         higher_is_better=kind.higher_is_better,
     )
+
+
+__all__ = ["OBJECTIVES", "QUADRATIC", "SEES_PEOPLE", "CellObjective", "Kind", "Objective", "make_objective"]
