@@ -16,6 +16,7 @@ from finegpr.reid.checkpoint import read_checkpoint, read_embedder, write_checkp
 from finegpr.reid.config import TrainConfig
 from finegpr.reid.data import FilePixels, ImageStore, open_pixels, read_ahead
 from finegpr.reid.evaluate import evaluate_checkpoint
+from finegpr.reid.losses import LOSSES
 from finegpr.reid.model import load_weights
 from finegpr.reid.ranks import Ranks
 from finegpr.reid.recipes import recipe
@@ -126,7 +127,7 @@ def interrupt_after(epoch):
     return report
 
 
-@pytest.mark.parametrize("loss", ["softmax", "softmax+triplet"])
+@pytest.mark.parametrize("loss", ["softmax", *(f"softmax+{name}" for name in LOSSES if name != "softmax")])
 def test_an_interrupted_training_ends_with_the_same_bytes(train, tmp_path, loss):
     settings = config(loss=loss, epochs=4)
     whole = fit(settings, train, output=tmp_path / "whole", seed=3)
