@@ -32,7 +32,7 @@ from finegpr.layouts.listing import (
 )
 from finegpr.layouts.user_table import nearest
 from finegpr.layouts.walk import require_folder
-from finegpr.remote import AnyPath, locate
+from finegpr.object_stores import AnyPath, locate
 from finegpr.subset import Subset
 
 FORMAT = 1

@@ -16,7 +16,7 @@ from finegpr.errors import ConfigError
 from finegpr.measuring.config import MeasureConfig
 from finegpr.measuring.measure import is_finished, measure_shard, shard_inputs
 from finegpr.measuring.meter import Meter
-from finegpr.remote import AnyPath
+from finegpr.object_stores import AnyPath
 
 
 class ShardMeter:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster import options
-from cluster.given import read_subset
+from cluster.inputs import read_subset
 from cluster.progress import say
 from finegpr.catalog import Catalog
 from finegpr.errors import InputError

@@ -4,7 +4,7 @@ from typing import Any
 
 from cluster import options
 from cluster.executors.training_config import TrainingVerbConfig
-from cluster.given import only_target
+from cluster.inputs import only_target
 from cluster.progress import say
 from cluster.recipes import TRAINING, with_recipe_of_training
 from cluster.search_measured import SUBSET, MeasuredSearch, SearchVerbConfig

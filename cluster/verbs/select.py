@@ -3,7 +3,7 @@
 from typing import Any
 
 from cluster import options
-from cluster.given import only_target, read_subset
+from cluster.inputs import only_target, read_subset
 from cluster.progress import say
 from finegpr.arrays import Ints
 from finegpr.catalog import Catalog

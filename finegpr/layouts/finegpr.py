@@ -13,7 +13,7 @@ from finegpr.layouts.listing import Listing, build_frame, first, rejections
 from finegpr.layouts.names import Integers, read_numbers
 from finegpr.layouts.user_table import UserTable, nearest, read_user_table
 from finegpr.layouts.walk import walk
-from finegpr.remote import AnyPath
+from finegpr.object_stores import AnyPath
 
 EXAMPLE = "0001/0001_c01_w01_l01_p01.jpg"
 DEFAULT_TABLE = "attributes.csv"

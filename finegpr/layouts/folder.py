@@ -5,7 +5,7 @@ import pyarrow as pa
 
 from finegpr.layouts.listing import Listing, build_frame, rejections
 from finegpr.layouts.walk import walk
-from finegpr.remote import AnyPath
+from finegpr.object_stores import AnyPath
 
 
 def index(root: AnyPath) -> Listing:

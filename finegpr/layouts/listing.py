@@ -14,7 +14,7 @@ from finegpr.arrays import Bools
 from finegpr.attributes import Attribute
 from finegpr.errors import InputError
 from finegpr.layouts.names import as_bytes
-from finegpr.remote import AnyPath
+from finegpr.object_stores import AnyPath
 
 PARTS = ("train", "query", "gallery", "validation_query", "validation_gallery")
 PART_TYPE = pd.CategoricalDtype(list(PARTS))

@@ -12,7 +12,7 @@ from finegpr.arrays import Ints
 from finegpr.errors import InputError
 from finegpr.layouts.listing import PART_TYPE, PARTS, Listing, build_frame, first, rejections
 from finegpr.layouts.walk import require_folder, walk
-from finegpr.remote import AnyPath
+from finegpr.object_stores import AnyPath
 
 EXAMPLE = "bounding_box_train/0002_c1s1_000451_03.jpg"
 FOLDERS = {

@@ -16,7 +16,7 @@ from finegpr.errors import ConfigError, InputError
 from finegpr.layouts.listing import LABELS, PART_TYPE, PARTS, Listing, build_frame, first, rejections, unsafe_paths
 from finegpr.layouts.user_table import UserTable, nearest, read_user_table
 from finegpr.layouts.walk import require_folder
-from finegpr.remote import AnyPath, RemotePath
+from finegpr.object_stores import AnyPath, RemotePath
 
 MAX_VALUES = 1000
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from finegpr.arrays import Bools, Ints
 from finegpr.errors import InputError, did_you_mean
 from finegpr.layouts.listing import first
-from finegpr.remote import AnyPath, RemotePath, is_url, locate
+from finegpr.object_stores import AnyPath, RemotePath, is_url, locate
 
 _INTEGER = r"^[+-]?[0-9]{1,18}$"
 

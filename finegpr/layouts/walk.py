@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finegpr.errors import InputError
-from finegpr.remote import AnyPath, RemotePath
+from finegpr.object_stores import AnyPath, RemotePath
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"})
 # Files that live beside images on purpose. Any other suffix is a candidate that is listed as rejected.

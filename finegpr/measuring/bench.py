@@ -35,10 +35,10 @@ from finegpr.measuring.measure import measure_shard
 from finegpr.measuring.meter import Meter
 from finegpr.measuring.networks import DTYPES, VGG19, LoadedWeights, load_weights
 from finegpr.measuring.reference import fit_reference
+from finegpr.object_stores import AnyPath
 from finegpr.perceptual import content_vector, style_vector
 from finegpr.pixels.decode import decode, load, resize
 from finegpr.pixels.prefetch import Decoder
-from finegpr.remote import AnyPath
 from finegpr.weighing import CONTENT_LAYER, NUM_TERMS
 from finegpr.weights import VGG, find_weights
 

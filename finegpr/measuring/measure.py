@@ -22,7 +22,7 @@ from finegpr.measuring.files import FORMAT, PLAN, PLAN_MARKER, read_record, shar
 from finegpr.measuring.meter import Meter
 from finegpr.measuring.reference import Reference, fit_reference, priorities
 from finegpr.measuring.results import Measurements, read_measurements
-from finegpr.remote import AnyPath
+from finegpr.object_stores import AnyPath
 
 
 def plan_shards(

@@ -19,10 +19,10 @@ from finegpr.measuring.config import MeasureConfig
 from finegpr.measuring.files import shard_schema
 from finegpr.measuring.networks import LoadedWeights, load_weights
 from finegpr.measuring.reference import build_network, fit_settings, load_reference
+from finegpr.object_stores import AnyPath
 from finegpr.pixels.allocator import give_back_freed_blocks
 from finegpr.pixels.prefetch import Decoder, Reading
 from finegpr.pixels.transfer import OnHost, on_device
-from finegpr.remote import AnyPath
 from finegpr.weights import VGG, find_weights
 
 

@@ -20,11 +20,11 @@ from finegpr.measuring.config import MeasureConfig
 from finegpr.measuring.files import FORMAT, REFERENCE, REFERENCE_MARKER, SUMMARY, read_record, read_verified, withdraw
 from finegpr.measuring.networks import VGG19, LoadedWeights, load_weights
 from finegpr.measuring.sketch import Basis, fit_basis
+from finegpr.object_stores import AnyPath
 from finegpr.pixels.allocator import give_back_freed_blocks, keep_freed_blocks
 from finegpr.pixels.decode import check_quarantine
 from finegpr.pixels.prefetch import Decoder
 from finegpr.pixels.transfer import on_device
-from finegpr.remote import AnyPath
 from finegpr.weighing import NUM_STYLE_TERMS, NUM_TERMS
 from finegpr.weights import VGG, Weights, find_weights
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from finegpr.arrays import Singles
 from finegpr.errors import InputError
-from finegpr.remote import AnyPath, RemotePath
+from finegpr.object_stores import AnyPath, RemotePath
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 MAX_PIXELS = 25_000_000

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from finegpr.arrays import Ints
+from finegpr.object_stores import AnyPath
 from finegpr.pixels.decode import load
-from finegpr.remote import AnyPath
 
 AHEAD = 2  # batches begun before they are asked for
 

@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader
 from finegpr.arrays import Ints
 from finegpr.catalog import Catalog
 from finegpr.errors import InputError, StateError
+from finegpr.object_stores import AnyPath
 from finegpr.pixels import decode as image_files
-from finegpr.remote import AnyPath
 from finegpr.storage import (
     canonical_hash,
     file_sha256,

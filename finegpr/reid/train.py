@@ -20,12 +20,12 @@ from finegpr.errors import AostError, InputError, StateError
 from finegpr.reid.checkpoint import load_state
 from finegpr.reid.config import TrainConfig
 from finegpr.reid.data import ImageStore, TrainingSet, open_pixels, read_ahead
+from finegpr.reid.distributed import Ranks
 from finegpr.reid.evaluate import evaluate_embedder
 from finegpr.reid.label_free import METRICS as LABEL_FREE_METRICS
 from finegpr.reid.label_free import is_labelled, score_photos
 from finegpr.reid.losses import Outputs, parse_losses
 from finegpr.reid.model import Embedder, load_weights
-from finegpr.reid.ranks import Ranks
 from finegpr.reid.resume import StateFolder
 from finegpr.reid.sampler import batches_per_epoch, flips, identity_batches, share, shuffled_batches
 from finegpr.weights import Weights, find_weights

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from cluster import cli
-from finegpr import remote
+from finegpr import object_stores as remote
 from finegpr.catalog import Catalog
-from finegpr.remote import RemotePath
+from finegpr.object_stores import RemotePath
 from finegpr.render.minigpr import MiniGPRConfig, render_minigpr
 from finegpr.render.minimarket import MiniMarketConfig, render_minimarket
 

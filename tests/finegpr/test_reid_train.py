@@ -15,10 +15,10 @@ from finegpr.errors import ConfigError, InputError, StateError
 from finegpr.reid.checkpoint import read_checkpoint, read_embedder, write_checkpoint
 from finegpr.reid.config import TrainConfig
 from finegpr.reid.data import FilePixels, ImageStore, open_pixels, read_ahead
+from finegpr.reid.distributed import Ranks
 from finegpr.reid.evaluate import evaluate_checkpoint
 from finegpr.reid.losses import LOSSES
 from finegpr.reid.model import load_weights
-from finegpr.reid.ranks import Ranks
 from finegpr.reid.recipes import recipe
 from finegpr.reid.sampler import identity_batches, share, shuffled_batches
 from finegpr.reid.train import Diverged, fit

@@ -9,15 +9,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from finegpr import remote
+from finegpr import object_stores as remote
 from finegpr.catalog import Catalog, read_world
 from finegpr.errors import ConfigError, InputError, UnreachableError
 from finegpr.measuring.config import MeasureConfig
 from finegpr.measuring.measure import measure, pending_shards, prepare
 from finegpr.measuring.results import Measurements
+from finegpr.object_stores import RemotePath, locate
 from finegpr.pixels.decode import BadImage, decode, load
 from finegpr.reid.data import FilePixels, ImageStore, read_ahead
-from finegpr.remote import RemotePath, locate
 from finegpr.render.minigpr import MiniGPRConfig, render_minigpr
 from finegpr.render.minimarket import MiniMarketConfig, render_minimarket
 
