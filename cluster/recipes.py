@@ -7,8 +7,6 @@ from finegpr.reid.config import TrainConfig
 from finegpr.reid.recipes import recipe
 
 DEFAULT_RECIPE = "paper"
-
-
 TRAINING = "training"
 
 

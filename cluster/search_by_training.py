@@ -12,8 +12,6 @@ from search.objectives.training import TrainingObjective
 from search.optimizers import make_optimizer
 
 TRUE_RANKING = "true-ranking.json"
-
-
 BEST_TRAINED = "subset-trained.json"
 
 

@@ -18,7 +18,6 @@ from finegpr.subset import Subset
 if TYPE_CHECKING:
     from finegpr.catalog import Cells
 
-
 FEW_KINDS = 200
 
 

@@ -5,10 +5,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-from finegpr.weighing import Weighing
 
 from finegpr.arrays import Floats, Ints, Singles
 from finegpr.errors import InputError
+from finegpr.weighing import Weighing
 
 if TYPE_CHECKING:
     from finegpr.catalog import Cells

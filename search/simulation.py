@@ -6,16 +6,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from finegpr.weighing import Weighing
 
 from finegpr.arrays import Floats, Ints
 from finegpr.attributes import Attribute
 from finegpr.catalog import Cells
 from finegpr.measuring.results import Measurements
 from finegpr.subset import Subset
+from finegpr.weighing import NUM_TERMS, Weighing
 from search.measured import Measured
 
-NUM_TERMS = 6
 TARGET = "target"
 
 

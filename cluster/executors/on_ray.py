@@ -78,7 +78,7 @@ class RayExecutor:
             loggers=make_loggers(loggers, output),
         )
         with run:
-            trials = [{"label": job.label, "key": job.key, "job": job} for job in jobs]
+            trials = [{"label": job.label, "key": job.key, "seed": job.seed, "job": job} for job in jobs]
             lost = [reason for reason in run(trials, tick) if reason is not None]
         if lost:
             raise AostError(f"{len(lost)} of {len(jobs)} training trials failed; the first: {lost[0]}")

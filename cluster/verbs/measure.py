@@ -10,10 +10,7 @@ from cluster.executors.base import Executor, MeasureJob
 from cluster.executors.make import make_executor
 from cluster.executors.session import RayConfig
 from cluster.progress import progress, say
-from cluster.run.config import (
-    AdaptiveVerbConfig,
-    MeasureVerbConfig,
-)
+from cluster.run.config import AdaptiveVerbConfig, MeasureVerbConfig
 from cluster.settings import override, validate
 from finegpr.catalog import Catalog
 from finegpr.errors import ConfigError

@@ -1,5 +1,6 @@
 """The verbs ``demo`` and ``run``: the main job, on rendered data or on a person's own."""
 
+import os
 import shlex
 import sys
 from importlib import resources
@@ -7,17 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from cluster import options
-from cluster.executors.make import make_executor, require_writable
+from cluster.executors.make import make_executor
 from cluster.progress import say
-from cluster.run.config import (
-    run_config,
-)
+from cluster.run.config import run_config
 from cluster.run.folder import RunFolder, fork
 from cluster.run.pipeline import run_all
 from cluster.run.report import outcome
 from cluster.run.state import Run
 from cluster.settings import load_mapping, override, parse
 from finegpr.errors import ConfigError
+from finegpr.storage import writing
 
 
 def demo(verb: options.Demo) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def _main_job(
         raise ConfigError("--fork and --fresh exclude each other: one starts a new run, the other changes this one")
     config = run_config(override(mapping, verb.set), where)
     root = output or Path(config.output or f"runs/{config.name}")
-    require_writable(root)
+    _require_writable(root)
     if verb.fork:
         root = fork(root)
     job = Run(
@@ -52,3 +52,12 @@ def _main_job(
     # The last line a person sees is where to look; with --json that line belongs to the machine.
     say(f"report: {report}") if verb.json else print(report)
     return outcome(job, made, report)
+
+
+def _require_writable(folder: Path) -> None:
+    """Fail before any work when ``folder`` cannot be written."""
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".{os.getpid()}.probe"
+        probe.touch()
+        probe.unlink()

@@ -44,10 +44,12 @@ def _drawn(verb: options.Select, catalog: Catalog) -> Ints:
 
 def _selected(verb: options.Select, catalog: Catalog) -> Ints:
     """Rows of a manifest that a selector chose image by image."""
-    from search.selectors import select_images
+    from search.selectors import require_selector, select_images
     from search.space import Budget
 
-    if verb.subset is not None or verb.measurements is None or verb.selector is None:
+    assert verb.selector is not None
+    require_selector(verb.selector)
+    if verb.subset is not None or verb.measurements is None:
         raise ConfigError("a --selector goes by --measurements, and takes no --subset")
     measurements = read_measurements(verb.measurements)
     budget = Budget(images=verb.images, identities=verb.identities)

@@ -3,7 +3,6 @@
 from typing import Any
 
 from cluster import options
-from cluster.executors.session import RayConfig
 from cluster.progress import progress, say
 from cluster.recipes import train_config
 from cluster.settings import override
@@ -13,14 +12,13 @@ from finegpr.storage import locked
 
 
 def train(verb: options.Train) -> dict[str, Any]:
-    from cluster.executors.ray_train import fit_on_workers
-
     config = train_config(override({"recipe": verb.recipe}, verb.set), "--set")
     num_steps = config.steps or 0
     catalog = Catalog.read(verb.manifest)
     with locked(verb.output):
         if verb.workers > 1 or verb.gpu:
-            from cluster.executors.session import ray_session
+            from cluster.executors.ray_train import fit_on_workers
+            from cluster.executors.session import RayConfig, ray_session
 
             with ray_session(RayConfig()) as ray:
                 fit_on_workers(

@@ -30,7 +30,7 @@ def plan_shards(
 ) -> list[Ints]:
     """Which catalog rows to measure, in catalog order, ``images_per_shard`` at a time.
 
-    Ints of unknown cell are left out. With ``images_per_cell`` each cell gives that many, those of ``cell_order``. With
+    Rows of unknown cell are left out. With ``images_per_cell`` each cell gives that many, those of ``cell_order``. With
     ``batches`` these rows are measured instead, batch after batch: such a plan may grow, its first shards stay valid.
     Raises InputError when no row has a cell.
     """

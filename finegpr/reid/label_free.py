@@ -26,7 +26,6 @@ MAX_PHOTOS = 2_000  # a larger target is scored by that many, drawn once
 METRICS = ("label_free", "spread", "reciprocity", "num_photos")
 
 _LABELLED = ("query", "gallery", "validation_query", "validation_gallery")
-_Floats = Floats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +85,7 @@ def _among(lists: Ints) -> float:
     return float((holds & holds.T).sum() / lists.size)
 
 
-def _between(similarity: _Floats, cameras: Ints) -> float:
+def _between(similarity: Floats, cameras: Ints) -> float:
     """Share of (photo, other camera) whose nearest there has the photo as its nearest."""
     rows_of = [np.flatnonzero(cameras == camera) for camera in np.unique(cameras)]
     num_mutual = num_all = 0

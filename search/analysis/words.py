@@ -1,8 +1,6 @@
 """Numbers as words, the same in every report, table and sentence."""
 
 MINUS = "\N{MINUS SIGN}"
-
-
 NONE = "\N{EN DASH}"
 
 

@@ -1,4 +1,4 @@
-"""Trials as a study in a store of Optuna's. The only module that imports optuna; see ``optuna_export``."""
+"""Trials as a study in a store of Optuna's. The only module that imports optuna; see ``search.export.optuna``."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,6 +1,6 @@
 """Mean embeddings of cells: what makes a score one matrix product, whatever the number of images.
 
-Every objective here is a quadratic form of the cell shares p with sum 1,
+``mean_distance``, ``mmd_linear``, ``mmd_rbf`` and ``mmd_posterior`` are quadratic forms of the cell shares p, sum 1,
 
     score(p) = |sum_c p_c u_c|^2 + sum_c p_c l_c + constant + sum_c p_c^2 (r_c - v_c / k_c)
 
@@ -28,7 +28,6 @@ from search.objectives.samples import Samples
 
 if TYPE_CHECKING:
     from finegpr.catalog import Cells
-
 
 MAX_RANK = 64
 SMALLEST_EIGENVALUE = 2e-6  # of the largest; below it directions are rounding noise
@@ -104,7 +103,7 @@ def embed_means(images: Samples, target: Floats, cells: "Cells") -> CellEmbeddin
     origin = means.mean(axis=0)
     to_target = target.mean(axis=0) - origin
     vectors = images.values - origin
-    return _from_kernel(
+    return from_kernel(
         images,
         cells,
         vectors @ (means - origin).T,
@@ -124,7 +123,7 @@ def _variance(images: Samples, of_unit: Floats, of_cell: Floats) -> Floats:
     return np.where(freedom > 0, squares / np.maximum(freedom, 1), pooled)
 
 
-def _from_kernel(
+def from_kernel(
     images: Samples, cells: "Cells", image_cell: Floats, *, to_target: Floats, of_target: float, of_unit: Floats
 ) -> CellEmbedding:
     """Factor a kernel given between images and measured cells (n, M), images and target (n,), target and itself, and an
@@ -160,7 +159,7 @@ def _from_kernel(
     )
     beyond_rank = np.zeros(images.num_cells)
     beyond_rank[measured] = own
-    embedding = _from_samples(
+    embedding = from_samples(
         samples,
         np.eye(weights.shape[1] + 1),
         constant=of_target - mean + own.sum() / num**2,
@@ -225,7 +224,7 @@ def _uncentred_diagonal(diagonal: Floats) -> Floats:
     return np.asarray((diagonal - total / num**2) / (1 - 2 / num))
 
 
-def _from_samples(
+def from_samples(
     samples: Samples, readout: Floats, *, constant: float, beyond_rank: Floats, variance: Floats, rank_error: float
 ) -> CellEmbedding:
     values = np.nan_to_num(samples.means) @ readout

@@ -16,7 +16,6 @@ from search.objectives.kernels import UnitGram
 if TYPE_CHECKING:
     from finegpr.catalog import Cells
 
-
 RIDGE_PEOPLE = 2.0  # an effect is shrunk as if its value had been seen in so many more people, who show none
 NUM_FOLDS = 5
 

@@ -1,4 +1,4 @@
-"""The kernels of the objectives between measured images, applied without being held in memory as a matrix."""
+"""What a kernel between measured images is, and the inner products of people in cells that follow from one."""
 
 from collections.abc import Callable
 from typing import Protocol

@@ -3,8 +3,9 @@
 import numpy as np
 
 from finegpr.arrays import Floats, Ints
+from finegpr.weighing import TERMS
 from search.measured import Measured
-from search.objectives.embedding import CellEmbedding, _from_samples
+from search.objectives.embedding import CellEmbedding, from_samples
 from search.objectives.samples import Samples
 
 
@@ -13,14 +14,14 @@ def embed_distance(measured: Measured) -> CellEmbedding:
     keep, cell, person = measured.images
     samples = Samples(
         values=measured.measurements.terms[measured.target][keep].astype(np.float64),
-        names=("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1", "content"),
+        names=TERMS,
         cell=cell,
         identity=person,
         num_cells=len(measured.cells),
     )
     readout = np.asarray(measured.factors, dtype=np.float64)[:, None]
     nothing = np.zeros(len(measured.cells))
-    return _from_samples(samples, readout, constant=0.0, beyond_rank=nothing, variance=nothing, rank_error=0.0)
+    return from_samples(samples, readout, constant=0.0, beyond_rank=nothing, variance=nothing, rank_error=0.0)
 
 
 def no_kernel(measured: Measured, places: Ints, weights: Floats) -> Floats:  # noqa: ARG001 (every kernel's own)

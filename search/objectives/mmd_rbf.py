@@ -7,18 +7,12 @@ import numpy as np
 
 from finegpr.arrays import Floats, Ints, Singles
 from finegpr.errors import InputError
+from search.measured import Measured
+from search.objectives.embedding import CellEmbedding, from_kernel
 from search.objectives.samples import Samples
 
 if TYPE_CHECKING:
     from finegpr.measuring.results import Measurements
-from typing import TYPE_CHECKING
-
-from search.measured import Measured
-from search.objectives.embedding import CellEmbedding, _from_kernel
-
-if TYPE_CHECKING:
-    from finegpr.measuring.results import Measurements
-
 
 ROWS_AT_ONCE = 64  # keeps one kernel block in the cache
 
@@ -47,7 +41,7 @@ def embed_rbf(measured: Measured) -> CellEmbedding:
     to_target = np.concatenate([block.mean(axis=1, dtype=np.float64) for _, block in kernel_blocks(source, goal)])
     within_target = [block.sum(dtype=np.float64) for _, block in kernel_blocks(goal, goal)]
     of_target = float(sum(within_target)) / len(goal[0]) ** 2
-    return _from_kernel(
+    return from_kernel(
         images,
         cells,
         image_cell.astype(np.float64),

@@ -13,7 +13,6 @@ from search.objectives.surrogate import SurrogateReport, fit_surrogate
 if TYPE_CHECKING:
     from finegpr.catalog import Cells
 
-
 NUM_PREDICTED = 8  # leading coordinates that a surrogate fills in
 
 

@@ -1,4 +1,4 @@
-"""What an optimizer is, and which there are. A new one is a module, a line here and nothing else.
+"""Which optimizers there are; ``base`` says what one is. A new one is a module, a line here and nothing else.
 
 Any name can be followed by ``+restart`` (a new one when stuck) and ``+polish`` (a local search for the rest of the
 evaluations), as in ``numpy_swarm+polish``; ``nevergrad:DE`` is Nevergrad's optimizer of that name.

@@ -1,4 +1,4 @@
-"""From masks to proposals: what lets an optimizer work on arrays and leave subsets, their names and ids alone."""
+"""From masks to proposals: the optimizer of subsets that a search talks to, made from one that works on arrays."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -10,6 +10,30 @@ from finegpr.subset import Subset
 from search.optimizers.base import MaskOptimizer
 from search.space import Space
 from search.trial import Proposal
+
+
+class Optimizer(Protocol):
+    """Proposes subsets and learns from their losses, in synchronous generations.
+
+    Everything it does follows from its constructor's arguments and from what it was told: the same tells give the
+    same asks. That is how a resumed search goes on where it was killed.
+    """
+
+    @property
+    def population(self) -> int:
+        """Number of proposals in a full generation."""
+
+    def ask(self, num: int) -> list[Proposal]:
+        """At most ``num`` proposals, at least one unless the optimizer has nothing left to propose."""
+
+    def tell(self, scored: Sequence[tuple[Proposal, float]]) -> None:
+        """The losses of all proposals of the last ``ask``, in its order: finite, lower is better."""
+
+
+class MakeOptimizer(Protocol):
+    """Constructor of an optimizer that may have at most ``evaluations`` new subsets scored."""
+
+    def __call__(self, space: Space, *, seed: int, evaluations: int) -> Optimizer: ...
 
 
 class Proposer:
@@ -52,27 +76,3 @@ class Proposer:
         if key not in self._subsets:
             self._subsets[key] = self._space.subset(mask)
         return self._subsets[key]
-
-
-class Optimizer(Protocol):
-    """Proposes subsets and learns from their losses, in synchronous generations.
-
-    Everything it does follows from its constructor's arguments and from what it was told: the same tells give the
-    same asks. That is how a resumed search goes on where it was killed.
-    """
-
-    @property
-    def population(self) -> int:
-        """Number of proposals in a full generation."""
-
-    def ask(self, num: int) -> list[Proposal]:
-        """At most ``num`` proposals, at least one unless the optimizer has nothing left to propose."""
-
-    def tell(self, scored: Sequence[tuple[Proposal, float]]) -> None:
-        """The losses of all proposals of the last ``ask``, in its order: finite, lower is better."""
-
-
-class MakeOptimizer(Protocol):
-    """Constructor of an optimizer that may have at most ``evaluations`` new subsets scored."""
-
-    def __call__(self, space: Space, *, seed: int, evaluations: int) -> Optimizer: ...

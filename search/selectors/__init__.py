@@ -87,10 +87,15 @@ def select_images(
     return select(name, Pool(measured=measured, target_shares=shares), budget, seed=seed)
 
 
-def _kind(name: str) -> Kind:
+def require_selector(name: str) -> None:
+    """Raises ConfigError for an unknown name."""
     if name not in SELECTORS:
         raise ConfigError(f"no selector {name!r}; known: {', '.join(SELECTORS)}")
+
+
+def _kind(name: str) -> Kind:
+    require_selector(name)
     return SELECTORS[name]
 
 
-__all__ = ["SELECTORS", "Pool", "Selector", "select", "select_images"]
+__all__ = ["SELECTORS", "Pool", "Selector", "require_selector", "select", "select_images"]

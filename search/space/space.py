@@ -22,7 +22,6 @@ from search.space.shape import Shape
 if TYPE_CHECKING:
     from finegpr.catalog import Catalog, Cells
 
-
 SCENE = "scene"
 MAX_BITS = 1_000
 MAX_LEVELS = 10

@@ -6,13 +6,7 @@ from finegpr.errors import InputError
 from finegpr.weighing import Weighing
 from search.analysis.compare import total_variation
 from search.measured import Measured
-from search.objectives.attribute_classifier import (
-    NUM_FOLDS,
-    fit_classifier,
-    jittered,
-    read_attributes,
-    softmax,
-)
+from search.objectives.attribute_classifier import NUM_FOLDS, fit_classifier, jittered, read_attributes, softmax
 from search.objectives.attribute_shares import em_shares, make_attribute_shares
 from search.objectives.mmd_posterior import embed_posterior
 from search.simulation import TARGET, Simulation, simulate

@@ -13,14 +13,7 @@ from finegpr.catalog import Cells
 from finegpr.errors import ConfigError, InputError
 from search.selectors import SELECTORS, select
 from search.selectors.pool import Pool, choose_people, holds
-from search.selectors.snp import (
-    farthest_points,
-    k_means,
-    lloyd,
-    nearest_union,
-    principal,
-    search_and_prune,
-)
+from search.selectors.snp import farthest_points, k_means, lloyd, nearest_union, principal, search_and_prune
 from search.simulation import TARGET, Simulation, simulate
 from search.space import Budget
 
