@@ -10,6 +10,7 @@ has a coordinate for every cell, so that it is exact.
 import argparse
 import os
 import platform
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -222,20 +223,22 @@ def measure(title: str, num: int, of_seed: Callable[[int], Found]) -> list[Found
     return found
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--worlds", type=int, default=40)
     parser.add_argument("--large-worlds", type=int, default=8)
     parser.add_argument("--filled-worlds", type=int, default=10)
     parser.add_argument("--output", type=Path, default=Path("results/unbiasedness.md"))
-    arguments = parser.parse_args()
+    given = parser.parse_args(arguments)
     started = time.monotonic()
-    small = measure("world", arguments.worlds, lambda seed: errors(SMALL, seed))
-    large = measure("large world", arguments.large_worlds, lambda seed: errors(LARGE, seed))
-    filled = measure("filled world", arguments.filled_worlds, plug_in_errors)
+    small = measure("world", given.worlds, lambda seed: errors(SMALL, seed))
+    large = measure("large world", given.large_worlds, lambda seed: errors(LARGE, seed))
+    filled = measure("filled world", given.filled_worlds, plug_in_errors)
+    large_head = LARGE_HEAD.format(worlds=given.large_worlds, people=LARGE.people, draws=LARGE.draws)
+    of_large = [*large_head.split("\n"), "", *rows_of(large), ""] if large else []
     lines = [
         *HEAD.format(
-            worlds=arguments.worlds,
+            worlds=given.worlds,
             people=SMALL.people,
             subsets=NUM_SUBSETS,
             draws=SMALL.draws,
@@ -244,11 +247,8 @@ def main() -> None:
         "",
         *rows_of(small),
         "",
-        *LARGE_HEAD.format(worlds=arguments.large_worlds, people=LARGE.people, draws=LARGE.draws).split("\n"),
-        "",
-        *rows_of(large),
-        "",
-        *FILLED.format(worlds=arguments.filled_worlds, measured=f"{MEASURED:.0%}", identities=FILLED_IDENTITIES).split(
+        *of_large,
+        *FILLED.format(worlds=given.filled_worlds, measured=f"{MEASURED:.0%}", identities=FILLED_IDENTITIES).split(
             "\n"
         ),
         "",
@@ -260,13 +260,13 @@ def main() -> None:
         lines.append(f"| {name} | {shown(alone)} | {shown(mixed)} |")
     lines += [
         "",
-        f"`python tests/benchmarks/unbiasedness.py --worlds {arguments.worlds} --large-worlds {arguments.large_worlds} "
-        f"--filled-worlds {arguments.filled_worlds}`, {time.strftime('%Y-%m-%d')}, one of {os.cpu_count()} cores of "
+        f"`python tests/benchmarks/unbiasedness.py --worlds {given.worlds} --large-worlds {given.large_worlds} "
+        f"--filled-worlds {given.filled_worlds}`, {time.strftime('%Y-%m-%d')}, one of {os.cpu_count()} cores of "
         f"{platform.machine()}, {time.monotonic() - started:.0f} s.",
         "",
     ]
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text("\n".join(lines))
+    given.output.parent.mkdir(parents=True, exist_ok=True)
+    given.output.write_text("\n".join(lines))
     print("\n".join(lines))
 
 
@@ -303,4 +303,4 @@ FILLED = """## Cells that a surrogate filled in
 plug-in score. Subsets are a third of the predicted cells alike, or random ones as above."""
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
