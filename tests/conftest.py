@@ -1,8 +1,9 @@
-"""For the tests of every ring: how they are dealt to two workers, and an S3 server of each."""
+"""For the tests of every ring: how they are dealt to two workers, and a Ray and an S3 server of each."""
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,30 @@ def _deal(item: pytest.Item) -> tuple[int, str]:
     if any(each.scope == "module" for found in definitions.values() for each in found):
         return 3, item.nodeid.split("::")[0]
     return 4, ""
+
+
+@pytest.fixture(scope="session")
+def start_ray() -> Iterator[Callable[[], Any]]:
+    """Gives ray, with a local cluster of two CPUs that is started when none runs and stopped after the last test."""
+    from cluster.executors.session import RayConfig, ray_session
+
+    with ExitStack() as running:
+
+        def start() -> Any:
+            import ray
+
+            if not ray.is_initialized():
+                running.close()  # of one that another test has stopped
+                running.enter_context(ray_session(RayConfig(num_cpus=2)))
+            return ray
+
+        yield start
+
+
+@pytest.fixture
+def ray(start_ray: Callable[[], Any]) -> Any:
+    """ray, connected to a cluster of two CPUs that all tests share; a command that is run here joins it."""
+    return start_ray()
 
 
 class Store:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,8 @@ from cluster import cli
 from finegpr.storage import read_table
 
 pytestmark = pytest.mark.processes
+
+Forked = runpy.run_path(str(Path(__file__).parent / "forked.py"))["Forked"]
 
 CONFIG = """
 name: tiny
@@ -61,13 +64,12 @@ def serial(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def command(config: Path) -> Iterator[Callable[[Path], subprocess.Popen[str]]]:
+def command(config: Path) -> Iterator[Callable[[Path], Any]]:
     """Starts the serial run in a process of its own."""
-    started: list[subprocess.Popen[str]] = []
+    started: list[Any] = []
 
-    def start(root: Path) -> subprocess.Popen[str]:
-        arguments = [sys.executable, "-m", "cluster.cli", "run", str(config), "--output", str(root), "--serial"]
-        process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    def start(root: Path) -> Any:
+        process = Forked("cluster.cli", ["run", str(config), "--output", str(root), "--serial"])
         started.append(process)
         return process
 
@@ -95,10 +97,10 @@ def assert_same_run(root: Path, reference: Path) -> None:
         assert (root / path).read_bytes() == (reference / path).read_bytes(), path
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+def wait_for(condition: Callable[[], bool], process: Any) -> None:
     """Until ``condition`` holds; a process that ends before is an error."""
     while not condition():
-        assert process.poll() is None, f"the run ended before it could be disturbed:\n{process.communicate()[0]}"
+        assert process.poll() is None, "the run ended before it could be disturbed"
         time.sleep(0.002)
 
 
@@ -148,7 +150,7 @@ def test_a_finished_run_is_skipped(serial: Path, config: Path, capfd: pytest.Cap
 
 
 def test_killed_while_measuring_and_while_searching(
-    serial: Path, command: Callable[[Path], subprocess.Popen[str]], tmp_path: Path
+    serial: Path, command: Callable[[Path], Any], tmp_path: Path
 ) -> None:
     root = tmp_path / "run"
     first = command(root)
@@ -162,13 +164,13 @@ def test_killed_while_measuring_and_while_searching(
     journal = root / "search/mean_distance/journal.jsonl"
     wait_for(lambda: journal.exists() and journal.stat().st_size > 2000, second)
     second.kill()
-    output = second.communicate()[0]
+    output = second.communicate()
     assert "world: done before, skipped" in output
     assert "measure: begun before, goes on" in output
     assert {path: path.stat().st_mtime_ns for path in shards} == shards, "a finished shard was measured again"
 
     third = command(root)
-    output = third.communicate()[0]
+    output = third.communicate()
     assert third.returncode == 0, output
     assert "measure: done before, skipped" in output
     assert_same_run(root, serial)
@@ -176,13 +178,13 @@ def test_killed_while_measuring_and_while_searching(
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
 def test_signals_end_the_run_with_their_own_code(
-    number: signal.Signals, code: int, command: Callable[[Path], subprocess.Popen[str]], tmp_path: Path
+    number: signal.Signals, code: int, command: Callable[[Path], Any], tmp_path: Path
 ) -> None:
     root = tmp_path / "run"
     process = command(root)
     wait_for(lambda: bool(list(root.glob("world/*/source/0001"))), process)
     process.send_signal(number)
-    output = process.communicate()[0]
+    output = process.communicate()
     assert process.returncode == code, output
     assert "the same command resumes" in output.splitlines()[-1]
     assert "Traceback" not in output
@@ -207,28 +209,49 @@ def test_a_changed_search_is_refused_with_the_difference(
     assert "--fresh" in said
 
 
+def moved(serial: Path, tmp_path: Path) -> Path:
+    """A copy of the run without what came after its searches; the images are found where they are now."""
+    root = tmp_path / "moved"
+    shutil.copytree(serial, root, ignore=shutil.ignore_patterns("train", "images", "results.json", "report.*"))
+    return root
+
+
+def goes_on_after(number: signal.Signals, code: int, process: Any, work: Path, root: Path, config: Path) -> None:
+    """The signal, sent when ``work`` is there, ends the process with its code; without Ray the run comes to its end."""
+    wait_for(work.exists, process)
+    process.send_signal(number)
+    output = process.communicate()
+    assert process.returncode == code, output
+    assert "Traceback" not in str(output)
+    assert not (root / "results.json").exists()
+    assert cli.run(["run", str(config), "--output", str(root), "--serial"]) == 0
+
+
+def test_a_signal_among_trials_is_never_an_ordinary_end(serial: Path, config: Path, ray: Any, tmp_path: Path) -> None:
+    """On a Ray that was there before and outlives the run."""
+    root = moved(serial, tmp_path)
+    address = ray.get_runtime_context().gcs_address
+    process = Forked("cluster.cli", ["run", str(config), "--output", str(root)], {"RAY_ADDRESS": address})
+    goes_on_after(signal.SIGTERM, 75, process, root / "train/random/seed0/done.json", root, config)
+    assert_same_run(root, serial)
+    assert ray.cluster_resources()["CPU"] == 2
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code", "work"),
     [
-        pytest.param(signal.SIGINT, 130, "train/mmd_rbf/seed0/model", id="ctrl-c-under-train", marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, 130, "train/mmd_rbf/seed0/model", id="ctrl-c-under-train"),
         pytest.param(signal.SIGTERM, 75, "train/random/seed0/done.json", id="sigterm-under-tune"),
     ],
 )
-def test_a_signal_under_ray_is_never_an_ordinary_end(
+def test_a_signal_ends_a_ray_of_ones_own_too(
     number: signal.Signals, code: int, work: str, serial: Path, config: Path, tmp_path: Path
 ) -> None:
-    """In a run folder that was moved, too: the images are found where they are now."""
-    root = tmp_path / "moved"
-    shutil.copytree(serial, root, ignore=shutil.ignore_patterns("train", "images", "results.json", "report.*"))
+    root = moved(serial, tmp_path)
     arguments = [sys.executable, "-m", "cluster.cli", "run", str(config), "--output", str(root)]
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    wait_for(lambda: (root / work).exists(), process)
-    process.send_signal(number)
-    output = process.communicate()[0]
-    assert process.returncode == code, output
-    assert "Traceback" not in output
-    assert not (root / "results.json").exists()
-    assert cli.run(["run", str(config), "--output", str(root), "--serial"]) == 0
+    goes_on_after(number, code, process, root / work, root, config)
     assert_same_run(root, serial)
 
 

@@ -13,6 +13,7 @@ interrupted run goes on. The settings of the strategy were chosen on seeds 100 t
 import argparse
 import os
 import platform
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -33,7 +34,7 @@ from finegpr.render.minigpr import MiniGPRConfig, render_minigpr
 from finegpr.render.minimarket import MiniMarketConfig, render_minimarket
 from finegpr.storage import canonical_hash, read_json, write_atomic, write_json
 from finegpr.subset import Subset
-from finegpr.weighing import Weighing
+from finegpr.weighing import Scale, Weighing
 from search.adaptive.sampler import AdaptiveConfig, AdaptiveSampler, why_stop
 from search.loop import search
 from search.measured import Measured
@@ -46,9 +47,8 @@ SIZES = (12, 7, 7)
 PEOPLE = 20  # images of a simulated cell, one of each person
 PER_CELL = (1, 2, 3, 4, 6, 8)  # images of a cell, where all cells are sampled alike
 CEILING = 0.4
-EVALUATIONS = 4000
 SMALL = 0.001  # regrets below this count as none
-SCALE = "standardised"
+SCALE: Scale = "standardised"
 OBJECTIVES = ("mean_distance", "mmd_linear", "mmd_rbf")
 MEASURE = MeasureConfig(height=64, width=32, weights="random", images_per_shard=500)
 
@@ -78,11 +78,13 @@ class World:
 
     def sampler(self, order: np.ndarray, objective: str, **changes: Any) -> AdaptiveSampler:
         config = AdaptiveConfig(objective=objective, **changes)
-        return AdaptiveSampler(config, self.space, self.identity, order, target=self.target, scale=SCALE)
+        return AdaptiveSampler(
+            config, self.space, self.identity, order, target=self.target, weighing=Weighing(scale=SCALE)
+        )
 
 
-def simulated(seed: int, noise: float, num_orders: int) -> World:
-    simulation = simulate(SIZES, seed=seed, num_identities=PEOPLE, identities_per_cell=PEOPLE, noise=noise)
+def simulated(seed: int, noise: float, num_orders: int, sizes: tuple[int, ...]) -> World:
+    simulation = simulate(sizes, seed=seed, num_identities=PEOPLE, identities_per_cell=PEOPLE, noise=noise)
     images = round(0.08 * len(simulation.identity))
     space = Space(
         simulation.cells,
@@ -154,21 +156,18 @@ class Truth:
         return self.objective.score(subsets)
 
 
-def truth_of(world: World, name: str) -> Truth:
-    objective = make_objective(
-        name,
-        world.space,
-        Measured(
-            measurements=world.measurements,
-            cells=world.space.cells,
-            identity=world.identity,
-            target=world.target,
-            weighing=Weighing(scale=SCALE),
-        ),
+def truth_of(world: World, name: str, evaluations: int) -> Truth:
+    measured = Measured(
+        measurements=world.measurements,
+        cells=world.space.cells,
+        identity=world.identity,
+        target=world.target,
+        weighing=Weighing(scale=SCALE),
     )
-    optimizer = make_optimizer("swarm", world.space, seed=0, evaluations=EVALUATIONS)
+    objective = make_objective(name, world.space, measured)
+    optimizer = make_optimizer("swarm", world.space, seed=0, evaluations=evaluations)
     with tempfile.TemporaryDirectory() as folder:
-        result = search(world.space, objective, optimizer, Path(folder), evaluations=EVALUATIONS, config={})
+        result = search(world.space, objective, optimizer, Path(folder), evaluations=evaluations, config={})
     assert result.random_median is not None
     return Truth(objective=objective, searched=result.score, random_median=result.random_median)
 
@@ -187,8 +186,9 @@ class Played:
 
     @classmethod
     def of(cls, record: dict[str, Any]) -> "Played":
-        arrays = {name: np.array(record[name]) for name in ("alike", "shares_alike", "adaptive", "shares")}
-        return cls(**arrays, **{name: record[name] for name in ("stopped", "why", "settled")})
+        arrays = ("alike", "shares_alike", "adaptive", "shares")
+        fields: dict[str, Any] = {name: np.array(record[name]) if name in arrays else record[name] for name in record}
+        return cls(**fields)
 
 
 def play(world: World, name: str, truth: Truth, order: np.ndarray) -> dict[str, Any]:
@@ -199,7 +199,8 @@ def play(world: World, name: str, truth: Truth, order: np.ndarray) -> dict[str, 
         rows = world.alike(order, per_cell)
         alike.append(never.decide(world.take(rows), [rows], []).subset)
         sizes.append(len(rows) / len(order))
-    batches, chosen, shares = [never.first()], [], []
+    batches, shares = [never.first()], []
+    chosen: list[Subset] = []
     stopped, why = None, ""
     while True:
         decision = never.decide(world.take(np.concatenate(batches)), batches, chosen)
@@ -336,7 +337,7 @@ def draw(kinds: dict[str, dict[str, Series]], path: Path) -> None:
     write_atomic(path, lambda temporary: figure.savefig(temporary, dpi=110, format="png"))
 
 
-def series_of(worlds: Iterator[World], cache: Path) -> dict[str, Series]:
+def series_of(worlds: Iterator[World], cache: Path, evaluations: int) -> dict[str, Series]:
     """Play every target, objective and order, or read what was played before."""
     played: dict[str, list[list[Played]]] = {name: [] for name in OBJECTIVES}
     for world in worlds:
@@ -346,7 +347,7 @@ def series_of(worlds: Iterator[World], cache: Path) -> dict[str, Series]:
                 inputs = [world.name, name, order.tolist(), PER_CELL, AdaptiveConfig().model_dump(mode="json")]
                 path = cache / f"{canonical_hash(inputs)[:24]}.json"
                 if not path.exists():
-                    truth = truth or truth_of(world, name)
+                    truth = truth or truth_of(world, name, evaluations)
                     write_json(path, play(world, name, truth, order))
                 orders.append(Played.of(read_json(path)))
                 print(world.name, name, np.round(orders[-1].alike, 3), np.round(orders[-1].adaptive, 3), flush=True)
@@ -354,34 +355,38 @@ def series_of(worlds: Iterator[World], cache: Path) -> dict[str, Series]:
     return {name: Series(played=targets) for name, targets in played.items()}
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--targets", type=int, default=10)
     parser.add_argument("--orders", type=int, default=2)
+    parser.add_argument("--sizes", type=int, nargs=3, default=SIZES, help="values of each attribute, simulated")
+    parser.add_argument("--evaluations", type=int, default=4000, help="of the search for the best")
     parser.add_argument("--noises", type=float, nargs="+", default=[2.0, 1.0])
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--world", type=Path)
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "adaptive-regret")
     parser.add_argument("--output", type=Path, default=Path("results/adaptive-regret.md"))
-    arguments = parser.parse_args()
+    given = parser.parse_args(arguments)
     started = time.monotonic()
-    seeds = range(arguments.first_seed, arguments.first_seed + arguments.targets)
+    seeds = range(given.first_seed, given.first_seed + given.targets)
     kinds = {
-        f"noise {noise:g}": series_of((simulated(seed, noise, arguments.orders) for seed in seeds), arguments.cache)
-        for noise in arguments.noises
+        f"noise {noise:g}": series_of(
+            (simulated(seed, noise, given.orders, tuple(given.sizes)) for seed in seeds), given.cache, given.evaluations
+        )
+        for noise in given.noises
     }
-    head = HEAD.format(targets=arguments.targets, orders=arguments.orders, seeds=f"{seeds[0]} to {seeds[-1]}")
+    head = HEAD.format(targets=given.targets, orders=given.orders, seeds=f"{seeds[0]} to {seeds[-1]}")
     lines = head.split("\n")
-    if arguments.world is not None:
-        worlds = rendered(arguments.world, arguments.targets, arguments.orders)
-        kinds["MiniGPR"] = series_of(worlds, arguments.cache)
+    if given.world is not None:
+        worlds = rendered(given.world, given.targets, given.orders)
+        kinds["MiniGPR"] = series_of(worlds, given.cache, given.evaluations)
         lines += ["", *MINIGPR.split("\n")]
     for kind, by_objective in kinds.items():
         for name, series in by_objective.items():
             lines += ["", f"## {name}, {kind}", "", *table(series)]
-    command = f"--targets {arguments.targets} --orders {arguments.orders} --first-seed {arguments.first_seed}"
-    command += f" --noises {' '.join(f'{noise:g}' for noise in arguments.noises)}" + (
-        " --world FOLDER" if arguments.world else ""
+    command = f"--targets {given.targets} --orders {given.orders} --first-seed {given.first_seed}"
+    command += f" --noises {' '.join(f'{noise:g}' for noise in given.noises)}" + (
+        " --world FOLDER" if given.world else ""
     )
     lines += [
         "",
@@ -390,9 +395,9 @@ def main() -> None:
         "played before are read from the cache).",
         "",
     ]
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text("\n".join(lines))
-    draw(kinds, arguments.output.with_suffix(".png"))
+    given.output.parent.mkdir(parents=True, exist_ok=True)
+    given.output.write_text("\n".join(lines))
+    draw(kinds, given.output.with_suffix(".png"))
     print("\n".join(lines))
 
 
@@ -412,4 +417,4 @@ MINIGPR = """MiniGPR: 8,000 rendered images of 100 people in 588 cells, random V
 of other people."""
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -26,12 +26,10 @@ from finegpr.render.minigpr import MiniGPRConfig, render_minigpr
 from finegpr.render.minimarket import MiniMarketConfig, render_minimarket
 from search.analysis.compare import ArmSummary, Estimate, summarise, t_interval
 
-CONFIG = Path(__file__).with_name("comparison.yaml")
 
-
-def run_seed(seed: int, output: Path) -> None:
+def run_seed(seed: int, output: Path, file: Path) -> None:
     """Render one world and run every target on it."""
-    settings = yaml.safe_load(CONFIG.read_text())
+    settings = yaml.safe_load(file.read_text())
     folder = output / f"seed{seed}"
     source = MiniGPRConfig(**{**settings["source"], "seed": seed})
     render_minigpr(source, folder / "source")
@@ -63,9 +61,9 @@ def run_seed(seed: int, output: Path) -> None:
         say(f"seed {seed}, {name}: done")
 
 
-def record(output: Path, seeds: list[int], folder: Path, commit: str) -> None:
+def record(output: Path, seeds: list[int], folder: Path, commit: str, file: Path) -> None:
     """Write the summary, the table of every training, and the figure."""
-    names = list(yaml.safe_load(CONFIG.read_text())["targets"])
+    names = list(yaml.safe_load(file.read_text())["targets"])
     rows, agreements, ranks = [], [], []
     for seed in seeds:
         for name in names:
@@ -79,7 +77,7 @@ def record(output: Path, seeds: list[int], folder: Path, commit: str) -> None:
     results = pd.DataFrame(rows)
     folder.mkdir(parents=True, exist_ok=True)
     results.to_csv(folder / "results.csv", index=False, lineterminator="\n")
-    (folder / "config.yaml").write_text(CONFIG.read_text())
+    (folder / "config.yaml").write_text(file.read_text())
     summaries = summarise(results)
     _figure([each for each in summaries if each.metric == "mAP"], folder / "arms.png")
     head = (
@@ -197,18 +195,20 @@ def _commit() -> str:
     ).stdout.strip()
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[11, 12, 13, 14, 15])
+    parser.add_argument("--config", type=Path, default=Path(__file__).with_name("comparison.yaml"))
     parser.add_argument("--output", type=Path, default=Path("runs/comparison"))
     parser.add_argument("--record", type=Path, required=True)
     parser.add_argument("--commit", help="the commit that ran, when it is not this one")
-    arguments = parser.parse_args()
+    given = parser.parse_args(arguments)
     with concurrent.futures.ProcessPoolExecutor(max_workers=2) as pool:
-        for _ in pool.map(run_seed, arguments.seeds, [arguments.output] * len(arguments.seeds)):
+        num = len(given.seeds)
+        for _ in pool.map(run_seed, given.seeds, [given.output] * num, [given.config] * num):
             pass
-    record(arguments.output, arguments.seeds, arguments.record, arguments.commit or _commit())
+    record(given.output, given.seeds, given.record, given.commit or _commit(), given.config)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -13,11 +13,13 @@ import os
 import re
 import resource
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -111,13 +113,13 @@ def as_dicts(names: list[str]) -> pd.DataFrame:
 
 def parse(root: Path) -> dict[str, Any]:
     files, listing = timed(lambda: walk(root))
-    finegpr.walk = lambda *_, **__: files  # type: ignore[assignment]
+    finegpr.walk = lambda *_, **__: files  # type: ignore[attr-defined]
     times: dict[str, list[Seconds]] = {"parse": [], "tuples": [], "dicts": []}
     for _ in range(ROUNDS):
         ours, seconds = timed(lambda: finegpr.index(root))
         times["parse"].append(seconds)
         for name, by_row in (("tuples", as_tuples), ("dicts", as_dicts)):
-            frame, seconds = timed(lambda by_row=by_row: by_row(files.images))
+            frame, seconds = timed(partial(by_row, files.images))
             times[name].append(seconds)
             for column in ("weather", "illumination", "scene"):
                 assert (ours.frame[column].cat.codes.to_numpy() + 1 == frame[column].to_numpy()).all()
@@ -159,11 +161,11 @@ def alone(run: Callable[..., dict[str, Any]], *arguments: Path) -> dict[str, Any
         return pool.submit(run, *arguments).result()
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--identities", type=int, default=1150)
     parser.add_argument("--output", type=Path, default=Path("results/index-rate.md"))
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     needed = options.identities * 36 * 7 * 7
     with tempfile.TemporaryDirectory() as name:
         free = os.statvfs(name).f_favail
@@ -223,4 +225,4 @@ def lines(found: dict[str, Any], identities: int) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

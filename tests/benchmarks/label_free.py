@@ -10,7 +10,9 @@ Worlds, networks and scores are kept in FOLDER: an interrupted run goes on. The 
 
 import argparse
 import platform
+import sys
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -63,14 +65,19 @@ CHOSEN = "**spread x reciprocity**, cameras known"
 # ---- worlds and networks
 
 
-def render(folder: Path, seed: int) -> tuple[Catalog, dict[str, Catalog], dict[str, Catalog]]:
-    """The source, the targets, and as many targets with 20 photos of each of 60 other people."""
+def render(folder: Path, seed: int, num_people: int) -> tuple[Catalog, dict[str, Catalog], dict[str, Catalog]]:
+    """The source, the targets, and as many targets with 20 photos of each of 60 (of ``num_people`` 100) others."""
     people = MiniGPRConfig(seed=seed, num_identities=80, images_per_identity=60, viewpoints=30)
     render_minigpr(people, folder / "source")
     few = {"test_identities": 1, "num_distractors": 0, "num_junk": 0}
     sizes = {
-        "": {"num_train": PEOPLE * PHOTOS_EACH, "train_identities": PEOPLE, "validation_identities": 40, **few},
-        "-dense": {"num_train": 1200, "train_identities": 60, "validation_identities": 1, **few},
+        "": {"num_train": num_people * PHOTOS_EACH, "train_identities": num_people, "validation_identities": 40, **few},
+        "-dense": {
+            "num_train": 12 * num_people,
+            "train_identities": 6 * num_people // 10,
+            "validation_identities": 1,
+            **few,
+        },
     }
     targets: dict[str, dict[str, Catalog]] = {}
     for kind, size in sizes.items():
@@ -102,16 +109,16 @@ def plan(space: Space, seed: int) -> Iterator[tuple[str, Subset, int]]:
     yield from (("short", subset, steps) for subset in randoms[:6] for steps in SHORT)
 
 
-def play(folder: Path, seed: int) -> list[dict[str, Any]]:
-    """Train and score what is not there yet; one record per network."""
-    source, targets, dense = render(folder, seed)
+def play(folder: Path, seed: int, *, num_people: int, num_networks: int | None) -> list[dict[str, Any]]:
+    """Train and score what is not there yet; one record per network, of the first ``num_networks`` of the plan."""
+    source, targets, dense = render(folder, seed, num_people)
     parts = ("train", "validation_query", "validation_gallery")
     catalogs = [source, *(target.part(*parts) for target in targets.values())]
     catalogs += [target.part("train") for target in dense.values()]
     images = ImageStore.create(folder / "images", catalogs, height=TRAIN.height, width=TRAIN.width)
     space = Space.of(source, BUDGET, seed=seed, attributes=ATTRIBUTES)
     records = []
-    for number, (kind, subset, steps) in enumerate(plan(space, seed)):
+    for number, (kind, subset, steps) in enumerate(islice(plan(space, seed), num_networks)):
         path = folder / "scores" / f"{number}.json"
         if not path.exists():
             manifest = source.take(space.sampler.draw(subset, seed=0))
@@ -176,8 +183,8 @@ def judge(network: Network, manifest: Catalog, target: Catalog, dense: Catalog) 
         "**spread x reciprocity**, cameras unknown": chosen.score,
         CHOSEN: across.score,
     }
-    photos = on_other_photos(network, features, person, camera, dense)
-    return {"mAP": mean_ap, "candidates": candidates, "photos": photos}
+    amounts = on_other_photos(network, features, person, camera, dense)
+    return {"mAP": mean_ap, "candidates": candidates, "photos": amounts}
 
 
 def on_other_photos(network: Network, features: Floats, person: Ints, camera: Ints, dense: Catalog) -> dict[str, float]:
@@ -337,14 +344,19 @@ Environments, ICCV 2021 (re-ID). 9 Musgrave et al., Three New Validators, arXiv 
 """
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--world", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[7, 8])
+    parser.add_argument("--people", type=int, default=PEOPLE, help="in the photos of a target")
+    parser.add_argument("--networks", type=int, help="only the first so many; random subsets come first")
     parser.add_argument("--output", type=Path, default=Path("results/label-free.md"))
-    arguments = parser.parse_args()
+    given = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    by_seed = {seed: play(arguments.world / f"seed{seed}", seed) for seed in arguments.seeds}
+    by_seed = {
+        seed: play(given.world / f"seed{seed}", seed, num_people=given.people, num_networks=given.networks)
+        for seed in given.seeds
+    }
     scored = {
         "one length": Scored(by_seed, lambda record: record["steps"] == WHOLE),
         "random only": Scored(by_seed, lambda record: record["kind"] == "random"),
@@ -353,21 +365,21 @@ def main() -> None:
     whole = scored["one length"]
     ranges = [
         f"* {target}, seed {seed}: {row.min():.1%} to {row.max():.1%}"
-        for seed in arguments.seeds
+        for seed in given.seeds
         for target, row in zip(TARGETS, whole.values(seed, "", "mAP"), strict=True)
     ]
     text = TEXT.format(
-        table="\n".join(table(scored, arguments.seeds)),
-        amounts="\n".join(amounts(whole, arguments.seeds)),
+        table="\n".join(table(scored, given.seeds)),
+        amounts="\n".join(amounts(whole, given.seeds)),
         ranges="\n".join(ranges),
-        seeds=" ".join(map(str, arguments.seeds)),
+        seeds=" ".join(map(str, given.seeds)),
         machine=platform.machine(),
         num=sum(map(len, by_seed.values())),
         draws=DRAWS,
     )
-    write_bytes(arguments.output, text.encode())
+    write_bytes(given.output, text.encode())
     print(text)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -1,6 +1,6 @@
 """Resident memory of the measurement at 10,000 and at 100,000 images: the pass over the images, and reading its result.
 
-    python tests/benchmarks/measure_memory.py [--output results/measure-memory.md]
+    python tests/benchmarks/measure_memory.py [--sizes 10000 100000] [--output results/measure-memory.md]
 
 A stub stands in for VGG-19: the same 13 layers with 8 to 64 filters, on images of 32x32, so that it ends in minutes.
 The tables are about as wide as with VGG-19; every identity has the same 200 pictures.
@@ -26,7 +26,6 @@ from finegpr.measuring.bench import narrowed
 from finegpr.measuring.config import MeasureConfig
 from finegpr.measuring.measure import measure
 
-SIZES = (10_000, 100_000)
 NUM_FILES = 200
 STUB = narrowed(8)
 
@@ -87,10 +86,19 @@ def child(folder: Path, size: int) -> None:
     print(json.dumps(said))
 
 
-def main(output: Path) -> None:
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--sizes", type=int, nargs=2, default=[10_000, 100_000], help="images; multiples of 200")
+    parser.add_argument("--output", type=Path, default=Path("results/measure-memory.md"))
+    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--images", type=int, help=argparse.SUPPRESS)
+    given = parser.parse_args(arguments)
+    if given.child is not None:
+        child(given.child, given.images)
+        return
     found = []
     with tempfile.TemporaryDirectory() as name:
-        for size in SIZES:
+        for size in given.sizes:
             command = [sys.executable, __file__, "--child", f"{name}/{size}", "--images", str(size)]
             found.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
     small, large = found
@@ -107,24 +115,16 @@ def main(output: Path) -> None:
         *(
             f"| {size:,} | {row['early']:.0f} | {row['pass']:.0f} | {row['pass_peak']:.0f} | {row['read']:.0f} | "
             f"{row['read_peak']:.0f} | {row['seconds']:.0f} |"
-            for size, row in zip(SIZES, found, strict=True)
+            for size, row in zip(given.sizes, found, strict=True)
         ),
         f"| difference | | {large['pass'] - small['pass']:.0f} | **{large['pass_peak'] - small['pass_peak']:.0f}** | "
         f"{large['read'] - small['read']:.0f} | {large['read_peak'] - small['read_peak']:.0f} | |",
         "",
         "The pass is flat. What search reads is not: rows, distances and sketches of every image, by nature.",
     ]
-    output.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    given.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=Path("results/measure-memory.md"))
-    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--images", type=int, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.child is None:
-        main(given.output)
-    else:
-        child(given.child, given.images)
+    main(sys.argv[1:])

@@ -14,6 +14,7 @@ import json
 import multiprocessing
 import os
 import pstats
+import sys
 import tempfile
 import time
 from contextlib import closing
@@ -146,7 +147,7 @@ def ray_rate(
     """Two actors of one thread; their start is all before the first shard is finished, less that shard's time."""
     config = config_of(size, threads=1)
     source.write(folder / "catalog.parquet")
-    bare = BareProcesses(network, size, folder, source.root)
+    bare = BareProcesses(network, size, folder, Path(str(source.root)))
     before = bare.rate(seconds / 2)
     images = max(16, round(before / CORES * SHARD_SECONDS))
     number = CORES * (2 + round(seconds / SHARD_SECONDS))
@@ -188,7 +189,14 @@ def profile(meter: Meter, images: int) -> list[str]:
     return [f"| {name[2].strip('<>')} | {entry[2] / total:.1%} |" for name, entry in rows]
 
 
-def main(size: tuple[int, int], seconds: float, output: Path) -> None:
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--size", default="256x128", help="height x width")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of each rate")
+    parser.add_argument("--output", type=Path, default=Path("results/measure-rate.md"))
+    given = parser.parse_args(arguments)
+    height, width = map(int, given.size.split("x"))
+    size, seconds = (height, width), given.seconds
     begun = time.perf_counter()
     rates: list[tuple[Any, ...]] = []
     targets, staged, profiled, bare_of = [], [], [], {}
@@ -273,7 +281,7 @@ def main(size: tuple[int, int], seconds: float, output: Path) -> None:
         "",
         *WHAT_WAS_DONE,
     ]
-    output.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    given.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
 
 
@@ -295,10 +303,4 @@ WHAT_WAS_DONE = (
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", default="256x128", help="height x width")
-    parser.add_argument("--seconds", type=float, default=60.0, help="of each rate")
-    parser.add_argument("--output", type=Path, default=Path("results/measure-rate.md"))
-    given = parser.parse_args()
-    height, width = map(int, given.size.split("x"))
-    main((height, width), given.seconds, given.output)
+    main(sys.argv[1:])

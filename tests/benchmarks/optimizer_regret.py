@@ -14,6 +14,7 @@ python tests/benchmarks/optimizer_regret.py [--problems 50] [--long 10] [--cache
 import argparse
 import os
 import platform
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -299,27 +300,30 @@ def draw(found: dict[tuple[str, int], dict[int, dict[str, float]]], path: Path) 
     write_atomic(path, lambda temporary: figure.savefig(temporary, dpi=130, format="png"))
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Run what is not in the cache, and report what is."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--problems", type=int, default=50)
     parser.add_argument("--long", type=int, default=10, help="problems with 10,000 evaluations")
+    parser.add_argument("--most", type=int, default=EVALUATIONS[-1], help="evaluations; leaves longer runs out")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "optimizer-regret")
     parser.add_argument("--report", action="store_true")
     parser.add_argument("--output", type=Path, default=Path("results/optimizer-regret.md"))
-    arguments = parser.parse_args()
-    folder: Path = arguments.cache
+    given = parser.parse_args(arguments)
+    folder: Path = given.cache
     folder.mkdir(parents=True, exist_ok=True)
-    if not arguments.report:
-        check_loop(arguments.first_seed, folder)
-        for seed, evaluations, labels in todo(arguments.problems, arguments.long, arguments.first_seed):
+    if not given.report:
+        check_loop(given.first_seed, folder)
+        for seed, evaluations, labels in todo(given.problems, given.long, given.first_seed):
+            if evaluations > given.most:
+                continue
             random_median(folder, seed, may_run=True)
             for label in labels:
                 cached(folder, seed, label, evaluations, may_run=True)
             problem_of.cache_clear()
             print(time.strftime("%H:%M:%S"), seed, evaluations, flush=True)
-    found = collect(folder, arguments.problems, arguments.first_seed)
+    found = collect(folder, given.problems, given.first_seed)
     lines = HEAD.split("\n")
     for evaluations in EVALUATIONS:
         num = len({seed for (_, at), of_seed in found.items() if at == evaluations for seed in of_seed})
@@ -328,14 +332,14 @@ def main() -> None:
     seconds = sum(result["seconds"] for of_seed in found.values() for result in of_seed.values())
     lines += [
         "",
-        f"`python tests/benchmarks/optimizer_regret.py --problems {arguments.problems} --long {arguments.long} "
-        f"--first-seed {arguments.first_seed}`, {time.strftime('%Y-%m-%d')}, one of {os.cpu_count()} cores of "
+        f"`python tests/benchmarks/optimizer_regret.py --problems {given.problems} --long {given.long} "
+        f"--first-seed {given.first_seed}`, {time.strftime('%Y-%m-%d')}, one of {os.cpu_count()} cores of "
         f"{platform.machine()}, shared with other work; {seconds:.0f} s of it in all runs together.",
         "",
     ]
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text("\n".join(lines))
-    draw(found, arguments.output.with_suffix(".png"))
+    given.output.parent.mkdir(parents=True, exist_ok=True)
+    given.output.write_text("\n".join(lines))
+    draw(found, given.output.with_suffix(".png"))
     print("\n".join(lines))
 
 
@@ -364,4 +368,4 @@ READING = """## Reading (50 problems of seeds 0 to 49)
 * (negative) Bare PSO stagnates: three quarters of its proposals are duplicates, and it ends after some 400 subsets."""
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -7,6 +7,7 @@ held-out pictures in which it can be seen (the column says which), against alway
 """
 
 import argparse
+import sys
 import time
 from pathlib import Path
 
@@ -139,18 +140,19 @@ def table(predicted: np.ndarray, labels: np.ndarray) -> list[str]:
     return lines
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("results/renderer-probe.md"))
     parser.add_argument("--identities", type=int, default=3000)
+    parser.add_argument("--tested", type=int, default=600)
     parser.add_argument("--epochs", type=int, default=12)
-    arguments = parser.parse_args()
+    given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     start = time.process_time()
-    images, heads, labels = draw(range(1, arguments.identities + 1), seed=0)
-    test_images, test_heads, test_labels = draw(range(8001, 8601), seed=0)
+    images, heads, labels = draw(range(1, given.identities + 1), seed=0)
+    test_images, test_heads, test_labels = draw(range(8001, 8001 + given.tested), seed=0)
     drawn = time.process_time() - start
-    net = train(images, heads, labels, arguments.epochs)
+    net = train(images, heads, labels, given.epochs)
     with torch.no_grad():
         logits = torch.cat([net(*pair) for pair in zip(test_images.split(64), test_heads.split(64), strict=True)])
     predicted = torch.stack([part.argmax(1) for part in logits.split(SIZES, dim=1)], dim=1).numpy()
@@ -161,16 +163,16 @@ def main() -> None:
             "",
             f"A small convolutional network (4 layers) reads the attributes off {HEIGHT}x{WIDTH} renders, one",
             f"picture a person: {len(images)} people to train on, {len(test_images)} others to test on,",
-            f"{arguments.epochs} epochs, seed 0. Processor time on one core: {drawn:.0f} s of drawing,",
+            f"{given.epochs} epochs, seed 0. Processor time on one core: {drawn:.0f} s of drawing,",
             f"{took - drawn:.0f} s of training. Viewpoints are {NUM_VIEWPOINTS} of the {len(VIEWPOINT.values)}.",
             "",
             *table(predicted, test_labels.numpy()),
             "",
         ]
     )
-    arguments.output.write_text(text, encoding="utf-8")
+    given.output.write_text(text, encoding="utf-8")
     print(text)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -13,6 +13,7 @@ be decided was decided on targets 100 to 111, not on those reported.
 import argparse
 import os
 import platform
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -36,7 +37,7 @@ from finegpr.render.picture import Shot, render_one
 from finegpr.render.world import code, deal, write_jpeg
 from finegpr.storage import read_json, sha256, write_atomic, write_json
 from finegpr.subset import Subset
-from finegpr.weighing import Weighing
+from finegpr.weighing import Scale, Weighing
 from search.analysis.compare import agreements, t_interval, value_shares
 from search.loop import search
 from search.measured import Measured
@@ -121,9 +122,9 @@ class World:
     planted: dict[int, dict[str, list[str]]]
 
 
-def make_world(folder: Path, numbers: range) -> World:
+def make_world(folder: Path, numbers: range, *, num_people: int = SOURCE.num_identities) -> World:
     """Render and measure what is not there yet."""
-    render_minigpr(SOURCE, folder / "source")
+    render_minigpr(SOURCE.model_copy(update={"num_identities": num_people}), folder / "source")
     source = Catalog.index(folder / "source", layout="finegpr")
     planted = {number: planted_values(source, number) for number in numbers}
     targets = {}
@@ -135,7 +136,7 @@ def make_world(folder: Path, numbers: range) -> World:
     return World(source=source, measurements=measured, planted=planted)
 
 
-OBJECTIVES = (
+OBJECTIVES: tuple[tuple[str, Scale], ...] = (
     ("mean_distance", "standardised"),
     ("mmd_linear", "paper"),
     ("mmd_linear", "standardised"),
@@ -155,10 +156,10 @@ def train_once() -> None:
     """Classifiers do not depend on the target, so that one training serves all of them here."""
     train, trained = attribute_classifier.fit_classifier, dict[str, Classifier]()
 
-    def fit(x: np.ndarray, labels: np.ndarray, num_values: int) -> Classifier:
+    def fit(x: np.ndarray, labels: np.ndarray, num_values: int, **options: float) -> Classifier:
         key = sha256(x[:8].tobytes() + labels.tobytes())
         if key not in trained:
-            trained[key] = train(x, labels, num_values)
+            trained[key] = train(x, labels, num_values, **options)
         return trained[key]
 
     attribute_classifier.fit_classifier = fit
@@ -172,7 +173,9 @@ class Choice:
     missed: bool
 
 
-def choose(world: World, space: Space, objective: tuple[str, str], kind: str, number: int, evaluations: int) -> Choice:
+def choose(
+    world: World, space: Space, objective: tuple[str, Scale], kind: str, number: int, evaluations: int
+) -> Choice:
     """What the swarm finds."""
     name, scale = objective
     identity = world.source.identities
@@ -311,27 +314,28 @@ def draw(judged: Judged, path: Path) -> None:
     write_atomic(path, lambda temporary: figure.savefig(temporary, dpi=110, format="png"))
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--world", type=Path, required=True)
     parser.add_argument("--targets", type=int, default=22)
+    parser.add_argument("--people", type=int, default=SOURCE.num_identities, help="in the source; 60 images of each")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--evaluations", type=int, default=4000)
     parser.add_argument("--output", type=Path, default=Path("results/recovery.md"))
-    arguments = parser.parse_args()
+    given = parser.parse_args(arguments)
     started = time.monotonic()
     train_once()
-    world = make_world(arguments.world, range(arguments.first_seed, arguments.first_seed + arguments.targets))
-    judged, best = play(world, arguments.world / "chosen", arguments.evaluations)
+    world = make_world(given.world, range(given.first_seed, given.first_seed + given.targets), num_people=given.people)
+    judged, best = play(world, given.world / "chosen", given.evaluations)
     sizes = ", ".join(" x ".join(map(str, size)) for size in SIZES)
     lines = [
         *HEAD.format(
-            targets=arguments.targets, sizes=sizes, evaluations=f"{arguments.evaluations:,}", images=len(world.source)
+            targets=given.targets, sizes=sizes, evaluations=f"{given.evaluations:,}", images=len(world.source)
         ).split("\n")
     ]
     for kind in KINDS:
         lines += ["", *table(judged, best, kind)]
-    command = f"--world FOLDER --targets {arguments.targets} --evaluations {arguments.evaluations}"
+    command = f"--world FOLDER --targets {given.targets} --evaluations {given.evaluations}"
     seconds = time.monotonic() - started
     lines += [
         "",
@@ -341,9 +345,9 @@ def main() -> None:
         f"of {platform.machine()}, {seconds:.0f} s in this run (what was chosen before is read again).",
         "",
     ]
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text("\n".join(lines))
-    draw(judged, arguments.output.with_suffix(".png"))
+    given.output.parent.mkdir(parents=True, exist_ok=True)
+    given.output.write_text("\n".join(lines))
+    draw(judged, given.output.with_suffix(".png"))
     print("\n".join(lines))
 
 
@@ -391,4 +395,4 @@ images, contrast of a term) 0.40, 0.14. Moving the target by what no mixture of 
 the gap lies along what attributes do too. That part no form here can tell from another illumination."""
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

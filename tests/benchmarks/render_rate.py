@@ -1,5 +1,10 @@
-"""Pictures per second on one core, with and without writing JPEG: python tests/benchmarks/render_rate.py"""
+"""Pictures per second on one core, with and without writing JPEG.
 
+python tests/benchmarks/render_rate.py [--share 1.0]
+"""
+
+import argparse
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -12,12 +17,16 @@ from finegpr.render.scene import panorama
 from finegpr.render.world import write_jpeg
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--share", type=float, default=1.0, help="of 400, 150 and 60 pictures of the three sizes")
+    given = parser.parse_args(arguments)
     start = time.process_time()
     for scene in SCENE.values:
         panorama(scene, 0, SOURCE_RIG.eye)
     print(f"nine panoramas: {time.process_time() - start:.1f} s of processor time, once per process")
-    for height, width, count in ((128, 64, 400), (256, 128, 150), (480, 200, 60)):
+    for height, width, most in ((128, 64, 400), (256, 128, 150), (480, 200, 60)):
+        count = max(6, round(given.share * most))
         people = [make_person(0, "minigpr", 1 + k) for k in range(count)]
         shots = [
             Shot(
@@ -45,4 +54,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -8,11 +8,13 @@ python tests/benchmarks/search_regret.py [--spaces 20] [--evaluations 300 2000] 
 
 import argparse
 import platform
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import spatial
@@ -39,7 +41,7 @@ SIZES = (
 )
 OBJECTIVES = ("mean_distance", "mmd_linear", "mmd_rbf")
 OPTIMIZERS = ("swarm", "numpy_swarm+polish", "pso", "random")
-BUDGET = {"identities": 10, "least": 0.08, "most": 0.3}
+BUDGET: dict[str, Any] = {"identities": 10, "least": 0.08, "most": 0.3}
 IMAGES_SHARE = 0.08
 
 
@@ -159,17 +161,17 @@ def run_space(seed: int, budgets: list[int]) -> Outcome:
     return Outcome(num_feasible=scores.shape[1], regrets=regrets, error=error)
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Run all spaces and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--spaces", type=int, default=20)
     parser.add_argument("--evaluations", type=int, nargs="+", default=[300, 2000])
     parser.add_argument("--output", type=Path, default=Path("results/search-regret.md"))
-    arguments = parser.parse_args()
+    given = parser.parse_args(arguments)
     started = time.monotonic()
     outcomes = []
-    for seed in range(arguments.spaces):
-        outcome = run_space(seed, arguments.evaluations)
+    for seed in range(given.spaces):
+        outcome = run_space(seed, given.evaluations)
         outcomes.append(outcome)
         figures = {"/".join(map(str, key)): round(float(value), 4) for key, value in outcome.regrets.items()}
         print(seed, outcome.num_feasible, figures, flush=True)
@@ -177,7 +179,7 @@ def main() -> None:
     lines = [
         "# Regret of the optimizers where the optimum is known",
         "",
-        f"{arguments.spaces} simulated spaces of {min(sizes):,} to {max(sizes):,} feasible subsets: 16 to 18 values",
+        f"{given.spaces} simulated spaces of {min(sizes):,} to {max(sizes):,} feasible subsets: 16 to 18 values",
         "over 3 or 4 attributes, main effects and 30 % interactions, a planted product target; budget: 8 % of all",
         "images, 10 of 12 identities, subsets of 8 to 30 %. Every feasible subset is scored through the full cell Gram",
         "matrix, in double precision and apart from the low-rank embedding that the search uses, to know the best.",
@@ -188,26 +190,26 @@ def main() -> None:
     ]
     regrets = [outcome.regrets for outcome in outcomes]
     for objective in OBJECTIVES:
-        for evaluations, name in product(arguments.evaluations, OPTIMIZERS):
+        for evaluations, name in product(given.evaluations, OPTIMIZERS):
             values = np.array([row[objective, evaluations, name] for row in regrets])
             found = int((values < 1e-9).sum())
-            figures = (
+            shown = (
                 f"{np.median(values).round(4) + 0:.4f} | {values.max().round(4) + 0:.4f} | {found} of {len(regrets)}"
             )
-            lines.append(f"| {objective} | {evaluations:,} | {name} | {figures} |")
+            lines.append(f"| {objective} | {evaluations:,} | {name} | {shown} |")
     error = max(outcome.error for outcome in outcomes)
     lines += ["", f"Embedding against Gram matrix, at the subsets found: at most {error:.1e} in units of regret."]
-    budgets = " ".join(map(str, arguments.evaluations))
+    budgets = " ".join(map(str, given.evaluations))
     lines += [
         "",
-        f"`python tests/benchmarks/search_regret.py --spaces {arguments.spaces} --evaluations {budgets}`, "
+        f"`python tests/benchmarks/search_regret.py --spaces {given.spaces} --evaluations {budgets}`, "
         f"{time.strftime('%Y-%m-%d')}, one core of {platform.machine()}, {time.monotonic() - started:.0f} s.",
         "",
     ]
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text("\n".join(lines))
+    given.output.parent.mkdir(parents=True, exist_ok=True)
+    given.output.write_text("\n".join(lines))
     print("\n".join(lines))
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

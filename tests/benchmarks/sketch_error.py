@@ -9,11 +9,13 @@ python tests/benchmarks/sketch_error.py [--targets 20] [--output results/sketch-
 
 import argparse
 import platform
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -34,6 +36,7 @@ from finegpr.render.minigpr import MiniGPRConfig, render_minigpr
 from finegpr.render.minimarket import MiniMarketConfig, render_minimarket
 from finegpr.weighing import TERMS, Weighing
 from finegpr.weights import find_weights
+from search.measured import Measured
 from search.objectives import make_objective
 from search.optimizers.baselines import enumerate_masks, random_masks
 from search.space import Budget, Space
@@ -50,10 +53,10 @@ COLUMNS_AT_ONCE = 8192
 DAY, NIGHT = ("forenoon", "noon", "afternoon"), ("night", "midnight")
 
 
-def render(root: Path, num_targets: int) -> tuple[Catalog, dict[str, Catalog]]:
+def render(root: Path, num_targets: int, num_people: int) -> tuple[Catalog, dict[str, Catalog]]:
     """The source, and by name the targets: photographs, and pictures of other people, in a few planted conditions."""
-    size = {"height": HEIGHT, "width": WIDTH}
-    for name, seed, people in (("source", 1, 126), ("others", 2, 168)):
+    size: dict[str, Any] = {"height": HEIGHT, "width": WIDTH}
+    for name, seed, people in (("source", 1, num_people), ("others", 2, num_people * 4 // 3)):
         world = MiniGPRConfig(seed=seed, num_identities=people, images_per_identity=7, viewpoints=VIEWPOINTS, **size)
         render_minigpr(world, root / name)
     source, others = (Catalog.index(root / name, layout="finegpr") for name in ("source", "others"))
@@ -260,9 +263,14 @@ def regrets_of(
     guesses = {way: kernels(products, measured) for way, products in ways.items()}
     regrets = {}
     for name in OBJECTIVES:
-        searched = make_objective(
-            name, choice.space, measured, choice.identity, target=target, scale="standardised"
-        ).embedding
+        against = Measured(
+            measurements=measured,
+            cells=choice.space.cells,
+            identity=choice.identity,
+            target=target,
+            weighing=Weighing(),
+        )
+        searched = make_objective(name, choice.space, against).embedding
         correct = choice.gram(truth[name])
         regrets[name, "variance"] = float((searched.variance / searched.num_identities).sum() / correct.noise.sum())
         chosen = {"as searched": choice.best(searched.score)}
@@ -288,7 +296,8 @@ def try_basis(
     name: str, sample: np.ndarray, images: np.ndarray, among: list[np.ndarray], targets: dict[str, Exact]
 ) -> Trial:
     """Fit a basis by inner products alone and estimate the distances of ``images``."""
-    shares, estimates = [], {target: [] for target in targets}
+    shares = []
+    estimates: dict[str, list[np.ndarray]] = {target: [] for target in targets}
     for term, products in enumerate(among):
         wanted = CONFIG.style_coordinates if term < len(TERMS) - 1 else CONFIG.content_coordinates
         to_mean = products[:, sample].mean(axis=1)
@@ -350,12 +359,13 @@ def percent(values: np.ndarray) -> str:
     return " | ".join(f"{100 * value:.2f} %" for value in values)
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Render, measure, add the targets, compare, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--targets", type=int, default=20)
+    parser.add_argument("--people", type=int, default=126, help="in the source; 7 images of each")
     parser.add_argument("--output", type=Path, default=Path("results/sketch-error.md"))
-    arguments = parser.parse_args()
+    given = parser.parse_args(arguments)
     started = time.monotonic()
 
     def tell(what: str) -> None:
@@ -363,7 +373,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
-        source, targets = render(root, arguments.targets)
+        source, targets = render(root, given.targets, given.people)
         tell(f"rendered {len(source)} images and {len(targets)} targets")
         cells = source.cells(["viewpoint", "weather", "illumination"])
         measure(CONFIG, source, {KNOWN: targets[KNOWN]}, root / "base", cells=cells)
@@ -393,16 +403,16 @@ def main() -> None:
         regrets[look] = [regrets_of(choice, exact[name], among, measured, name, rest[name]) for name in names]
         tell(f"compared the targets {look} the source's look")
     tested = list(trials(source, among, exact))
-    lines = [*report(measured, errors, regrets, choice, in_bytes, tested), "", command(arguments, started)]
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    lines = [*report(measured, errors, regrets, choice, in_bytes, tested), "", command(given, started)]
+    given.output.parent.mkdir(parents=True, exist_ok=True)
+    given.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
 
 
-def command(arguments: argparse.Namespace, started: float) -> str:
+def command(given: argparse.Namespace, started: float) -> str:
     """How the record was made."""
     return (
-        f"`python tests/benchmarks/sketch_error.py --targets {arguments.targets}`, {time.strftime('%Y-%m-%d')}, "
+        f"`python tests/benchmarks/sketch_error.py --targets {given.targets}`, {time.strftime('%Y-%m-%d')}, "
         f"one core of {platform.machine()}, torch {torch.__version__}, {time.monotonic() - started:.0f} s."
     )
 
@@ -507,4 +517,4 @@ def report(
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -8,6 +8,7 @@ FOLDER is that of ``recovery.py``; its measurement is read, nothing is rendered.
 import argparse
 import os
 import platform
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -63,27 +64,26 @@ def table(scores: list[tuple[str, SplitScore]], split: str) -> list[str]:
     return lines
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--world", type=Path, required=True)
     parser.add_argument("--targets", type=int, default=3)
     parser.add_argument("--measured", type=int, default=22, help="targets of the measurement in FOLDER")
+    parser.add_argument("--people", type=int, default=SOURCE.num_identities, help="of the source in FOLDER")
     parser.add_argument("--output", type=Path, default=Path("results/surrogate-error.md"))
-    arguments = parser.parse_args()
+    given = parser.parse_args(arguments)
     started = time.monotonic()
-    world = make_world(arguments.world, range(arguments.measured))
+    world = make_world(given.world, range(given.measured), num_people=given.people)
     cells = world.source.cells(ATTRIBUTES)
     scores: list[tuple[str, SplitScore]] = []
     trusted = []
-    for number in range(arguments.targets):
+    for number in range(given.targets):
         for kind, samples in samples_of(world, f"gap{number}").items():
             report = fit_surrogate(cells, samples, seed=number).report
             trusted.append(f"{kind}s, target {number}: {'trees' if report.trusted else 'ridge'}")
             scores += [(kind, score) for score in report.scores]
     lines = [
-        *HEAD.format(
-            images=len(world.source), people=SOURCE.num_identities, cells=len(cells), targets=arguments.targets
-        ).split("\n")
+        *HEAD.format(images=len(world.source), people=given.people, cells=len(cells), targets=given.targets).split("\n")
     ]
     for split in SPLITS:
         lines += ["", *table(scores, split)]
@@ -91,13 +91,13 @@ def main() -> None:
         "",
         f"What predicts unmeasured cells by this validation: {'; '.join(trusted)}.",
         "",
-        f"`python tests/benchmarks/surrogate_error.py --world FOLDER --targets {arguments.targets}`, "
+        f"`python tests/benchmarks/surrogate_error.py --world FOLDER --targets {given.targets}`, "
         f"{time.strftime('%Y-%m-%d')}, one of {os.cpu_count()} cores of {platform.machine()}, "
         f"{time.monotonic() - started:.0f} s.",
         "",
     ]
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text("\n".join(lines))
+    given.output.parent.mkdir(parents=True, exist_ok=True)
+    given.output.write_text("\n".join(lines))
     print("\n".join(lines))
 
 
@@ -110,4 +110,4 @@ highest R2 that the noise of the held-out means allows. Cells and pairs of value
 out half of the people instead, so that every cell was seen. Rank correlation is Spearman's."""
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -155,20 +155,20 @@ def report(folder: Path, num: int) -> str:
     )
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--searches", type=int, default=2400, help="a multiple of 32 x 6 is best")
     parser.add_argument("--folder", type=Path, help="keep, or find, the world and the sweeps here")
     parser.add_argument("--output", type=Path, default=Path("results/sweep-rate.md"))
-    arguments = parser.parse_args()
+    given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as temporary:
-        folder = arguments.folder or Path(temporary)
+        folder = given.folder or Path(temporary)
         if not (folder / "measurements").exists():
             make(folder)
-        text = report(folder, arguments.searches)
-    arguments.output.write_text(text, encoding="utf-8")
+        text = report(folder, given.searches)
+    given.output.write_text(text, encoding="utf-8")
     print(text)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

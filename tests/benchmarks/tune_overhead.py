@@ -11,9 +11,11 @@ import os
 import platform
 import runpy
 import subprocess
+import sys
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,7 +29,7 @@ from cluster.executors.training_config import TrainingVerbConfig
 from finegpr.reid.job import Fit, run_job
 from finegpr.reid.train import FitResult
 from search.analysis.true_ranking import random_subsets
-from search.objectives.training import RunAll, training_objective
+from search.objectives.training import RunAll, ShortTraining, training_objective
 from search.objectives.training_config import TrainingConfig
 
 STUB = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "stub_training.py")))
@@ -72,17 +74,22 @@ def train_all(folder: Path, num: int, run: RunAll) -> list[tuple[float, float]]:
     return ends
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--trainings", type=int, default=44)
     parser.add_argument("--output", type=Path, default=Path("results/tune-overhead.md"))
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     load = os.getloadavg()[0]
     num = given.trainings // 2
     with tempfile.TemporaryDirectory() as name, ray_session(RayConfig(num_cpus=2)) as ray:
         folder = Path(name)
         serial_fit = logged(folder / "serial-log")
-        train_all(folder / "serial", num, lambda all_: [run_job(each, fit=serial_fit) for each in all_])
+
+        def in_turn(trainings: Sequence[ShortTraining]) -> None:
+            for each in trainings:
+                run_job(each, fit=serial_fit)
+
+        train_all(folder / "serial", num, in_turn)
         serial, _ = gaps(folder / "serial-log")
         config = TrainingVerbConfig(train=STUB.train_config(), timeout_seconds=60)
         opened = time.monotonic()
@@ -120,4 +127,4 @@ generation on the others start again while it works. Closing took {closed - clos
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

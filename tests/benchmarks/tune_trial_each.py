@@ -11,6 +11,7 @@ import argparse
 import os
 import platform
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -86,17 +87,17 @@ def tune_trials(ray: Any, objective: CellObjective, result: SearchResult, num_tr
             tune_config=tune.TuneConfig(reuse_actors=True, max_concurrent_trials=2),
             run_config=tune.RunConfig(name="each", storage_path=folder, verbose=0, callbacks=[Ends()]),
         ).fit()
-    scores = [results[place].metrics["score"] for place in range(len(results))]
-    np.testing.assert_allclose(scores, [trial.score for trial in scored], rtol=1e-9)
+    scores = [(results[place].metrics or {})["score"] for place in range(len(results))]
+    np.testing.assert_allclose(scores, np.array([trial.score for trial in scored], dtype=float), rtol=1e-9)
     return ends[0] - started, (ends[-1] - ends[0]) / (len(ends) - 1)
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=int, default=50)
     parser.add_argument("--evaluations", type=int, default=10_000)
     parser.add_argument("--output", type=Path, default=Path("results/tune-trial-each.md"))
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     objective = problem()
     result, seconds = whole_search(objective, given.evaluations)
@@ -125,4 +126,4 @@ ten thousand trials; a trial per subset is for real trainings.
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

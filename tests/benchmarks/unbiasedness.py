@@ -10,6 +10,7 @@ has a coordinate for every cell, so that it is exact.
 import argparse
 import os
 import platform
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -19,9 +20,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from finegpr.catalog import Cells
 from finegpr.measuring.results import Measurements
 from search.analysis.compare import Estimate, t_interval
+from search.measured import Measured
 from search.objectives import embedding
 from search.objectives.base import Embed
 from search.objectives.embedding import CellEmbedding
@@ -29,7 +30,7 @@ from search.objectives.mmd_linear import embed_linear
 from search.objectives.mmd_rbf import embed_rbf
 from search.objectives.quadratic import fill_unmeasured
 from search.optimizers.baselines import random_masks
-from search.simulation import TARGET, Simulation, simulate
+from search.simulation import Simulation, simulate
 from search.space import Budget, Space
 
 Found = TypeVar("Found")
@@ -81,11 +82,11 @@ class Errors:
     spread: float
 
 
-def with_all_coordinates(embed: Embed, measurements: Measurements, cells: Cells, identity: np.ndarray) -> CellEmbedding:
+def with_all_coordinates(embed: Embed, measured: Measured) -> CellEmbedding:
     """An embedding with a coordinate for every cell, where the search keeps at most ``MAX_RANK``."""
-    kept, embedding.MAX_RANK = embedding.MAX_RANK, len(cells)
+    kept, embedding.MAX_RANK = embedding.MAX_RANK, len(measured.cells)
     try:
-        return embed(measurements, cells, identity, target=TARGET, scale="standardised")
+        return embed(measured)
     finally:
         embedding.MAX_RANK = kept
 
@@ -137,14 +138,15 @@ def errors(world: World, seed: int) -> dict[tuple[str, bool, str], Errors]:
     shares = shares_of(simulation, seed)
     found = {}
     for name, embed in EMBED.items():
-        full = with_all_coordinates(embed, simulation.measurements, cells, identity).score(shares)
+        full = with_all_coordinates(embed, simulation.measured).score(shares)
         random = np.random.default_rng((seed, 1))
         for identities in world.identities:
             parts = defaultdict(list)
             for _ in range(world.draws):
-                measured = part_of(simulation.measurements, counts_of(identities, len(cells)), random)
-                whole = with_all_coordinates(embed, measured, cells, identity)
-                kept = embed(measured, cells, identity, target=TARGET, scale="standardised")
+                part = part_of(simulation.measurements, counts_of(identities, len(cells)), random)
+                measured = replace(simulation.measured, measurements=part)
+                whole = with_all_coordinates(embed, measured)
+                kept = embed(measured)
                 for limited, form in ((True, kept), (False, whole)):
                     parts[limited].append((form.score(shares), uncorrected(form, shares), whole.score(shares)))
             for limited, scores in parts.items():
@@ -162,7 +164,7 @@ def plug_in_errors(seed: int) -> dict[str, tuple[float, float]]:
     """Per objective: mean error over subsets of held-out cells alone, and over random subsets, of scores with a share
     ``1 - MEASURED`` of the cells filled in; in standard deviations of the full scores."""
     simulation = make_world(SMALL, seed)
-    cells, identity = simulation.cells, simulation.identity
+    cells = simulation.cells
     random = np.random.default_rng((seed, 2))
     num_cells = len(simulation.cells)
     held_out = random.permutation(num_cells)[round(MEASURED * num_cells) :]
@@ -174,9 +176,9 @@ def plug_in_errors(seed: int) -> dict[str, tuple[float, float]]:
     alone /= alone.sum(axis=1, keepdims=True)
     found = {}
     for name, embed in EMBED.items():
-        whole = with_all_coordinates(embed, simulation.measurements, cells, identity)
-        measured = part_of(simulation.measurements, counts, random)
-        part = embed(measured, cells, identity, target=TARGET, scale="standardised")
+        whole = with_all_coordinates(embed, simulation.measured)
+        few = part_of(simulation.measurements, counts, random)
+        part = embed(replace(simulation.measured, measurements=few))
         filled, _ = fill_unmeasured(part, cells, seed=seed)
         bias = []
         for shares in (alone, shares_of(simulation, seed)):
@@ -222,20 +224,22 @@ def measure(title: str, num: int, of_seed: Callable[[int], Found]) -> list[Found
     return found
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--worlds", type=int, default=40)
     parser.add_argument("--large-worlds", type=int, default=8)
     parser.add_argument("--filled-worlds", type=int, default=10)
     parser.add_argument("--output", type=Path, default=Path("results/unbiasedness.md"))
-    arguments = parser.parse_args()
+    given = parser.parse_args(arguments)
     started = time.monotonic()
-    small = measure("world", arguments.worlds, lambda seed: errors(SMALL, seed))
-    large = measure("large world", arguments.large_worlds, lambda seed: errors(LARGE, seed))
-    filled = measure("filled world", arguments.filled_worlds, plug_in_errors)
+    small = measure("world", given.worlds, lambda seed: errors(SMALL, seed))
+    large = measure("large world", given.large_worlds, lambda seed: errors(LARGE, seed))
+    filled = measure("filled world", given.filled_worlds, plug_in_errors)
+    large_head = LARGE_HEAD.format(worlds=given.large_worlds, people=LARGE.people, draws=LARGE.draws)
+    of_large = [*large_head.split("\n"), "", *rows_of(large), ""] if large else []
     lines = [
         *HEAD.format(
-            worlds=arguments.worlds,
+            worlds=given.worlds,
             people=SMALL.people,
             subsets=NUM_SUBSETS,
             draws=SMALL.draws,
@@ -244,11 +248,8 @@ def main() -> None:
         "",
         *rows_of(small),
         "",
-        *LARGE_HEAD.format(worlds=arguments.large_worlds, people=LARGE.people, draws=LARGE.draws).split("\n"),
-        "",
-        *rows_of(large),
-        "",
-        *FILLED.format(worlds=arguments.filled_worlds, measured=f"{MEASURED:.0%}", identities=FILLED_IDENTITIES).split(
+        *of_large,
+        *FILLED.format(worlds=given.filled_worlds, measured=f"{MEASURED:.0%}", identities=FILLED_IDENTITIES).split(
             "\n"
         ),
         "",
@@ -260,13 +261,13 @@ def main() -> None:
         lines.append(f"| {name} | {shown(alone)} | {shown(mixed)} |")
     lines += [
         "",
-        f"`python tests/benchmarks/unbiasedness.py --worlds {arguments.worlds} --large-worlds {arguments.large_worlds} "
-        f"--filled-worlds {arguments.filled_worlds}`, {time.strftime('%Y-%m-%d')}, one of {os.cpu_count()} cores of "
+        f"`python tests/benchmarks/unbiasedness.py --worlds {given.worlds} --large-worlds {given.large_worlds} "
+        f"--filled-worlds {given.filled_worlds}`, {time.strftime('%Y-%m-%d')}, one of {os.cpu_count()} cores of "
         f"{platform.machine()}, {time.monotonic() - started:.0f} s.",
         "",
     ]
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text("\n".join(lines))
+    given.output.parent.mkdir(parents=True, exist_ok=True)
+    given.output.write_text("\n".join(lines))
     print("\n".join(lines))
 
 
@@ -303,4 +304,4 @@ FILLED = """## Cells that a surrogate filled in
 plug-in score. Subsets are a third of the predicted cells alike, or random ones as above."""
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -1,35 +1,10 @@
-"""Ray for the tests: one of this process that most share, two nodes of one machine, and none at all."""
+"""Ray on two nodes of one machine, and no Ray at all; the one that most tests share is in ``tests/conftest.py``."""
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-
-from cluster.executors.session import RayConfig, ray_session
-
-
-@pytest.fixture(scope="session")
-def start_ray() -> Iterator[Callable[[], Any]]:
-    """Gives ray, with a local cluster of two CPUs that is started when none runs and stopped after the last test."""
-    with ExitStack() as running:
-
-        def start() -> Any:
-            import ray
-
-            if not ray.is_initialized():
-                running.close()  # of one that another test has stopped
-                running.enter_context(ray_session(RayConfig(num_cpus=2)))
-            return ray
-
-        yield start
-
-
-@pytest.fixture
-def ray(start_ray: Callable[[], Any]) -> Any:
-    """ray, connected to a cluster of two CPUs that all tests share; a command that is run here joins it."""
-    return start_ray()
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """kill -9 at random moments of a measurement: the same rows as undisturbed, and no finished shard measured again."""
 
-import multiprocessing
+import multiprocessing.process
+import runpy
 import time
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from finegpr.render.minigpr import MiniGPRConfig, render_minigpr
 from finegpr.storage import read_table
 
 pytestmark = pytest.mark.processes
+
+CONTEXT = runpy.run_path(str(Path(__file__).parents[1] / "forked.py"))["CONTEXT"]
 
 CONFIG = MeasureConfig(
     height=32,
@@ -31,7 +34,7 @@ CONFIG = MeasureConfig(
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
     root = tmp_path_factory.mktemp("world")
-    render_minigpr(MiniGPRConfig(num_identities=5, images_per_identity=25, viewpoints=60, height=32, width=16), root)
+    render_minigpr(MiniGPRConfig(num_identities=5, images_per_identity=15, viewpoints=60, height=32, width=16), root)
     return Catalog.index(root, layout="finegpr")
 
 
@@ -49,14 +52,17 @@ def rows(folder: Path) -> pd.DataFrame:
 def test_random_kills_change_nothing(num_kills: int, source: Catalog, tmp_path: Path) -> None:
     cells = source.cells(["viewpoint", "weather", "illumination"])
     targets = {"market": source.take(range(0, 30, 3))}
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["finegpr.measuring.measure"])
 
     def start(folder: Path) -> multiprocessing.process.BaseProcess:
-        process = context.Process(target=measure, args=(CONFIG, source, targets, folder), kwargs={"cells": cells})
+        process: multiprocessing.process.BaseProcess = CONTEXT.Process(
+            target=measure, args=(CONFIG, source, targets, folder), kwargs={"cells": cells}
+        )
         process.start()
         return process
 
+    warm = CONTEXT.Process(target=time.sleep, args=(0,))  # the first one waits for imports, no other does
+    warm.start()
+    warm.join()
     started = time.monotonic()
     undisturbed = start(tmp_path / "undisturbed")
     undisturbed.join()

@@ -3,12 +3,12 @@
 import json
 import os
 import random
+import runpy
 import signal
-import subprocess
-import sys
 import time
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +16,8 @@ from finegpr.subset import Subset
 from search.journal import JOURNAL
 
 pytestmark = pytest.mark.processes
+
+Forked = runpy.run_path(str(Path(__file__).parents[1] / "forked.py"))["Forked"]
 
 SCRIPT = """
 import os, sys, time
@@ -52,17 +54,15 @@ print(result.subset.key, result.score, flush=True)
 """
 
 
-def start(folder: Path, optimizer: str, *, workers: int = 1) -> "subprocess.Popen[str]":
+def start(folder: Path, optimizer: str, *, workers: int = 1) -> Any:
     folder.mkdir(exist_ok=True)
-    command = [sys.executable, "-c", SCRIPT, str(folder), optimizer, str(workers), str(folder / "scored")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
+    process = Forked(SCRIPT, [str(folder), optimizer, str(workers), str(folder / "scored")])
     assert process.stdout.readline() == "ready\n"
     return process
 
 
-def finish(process: "subprocess.Popen[str]") -> str:
-    out, _ = process.communicate()
+def finish(process: Any) -> str:
+    out: str = process.communicate()
     assert process.returncode == 0
     return out
 
@@ -93,8 +93,7 @@ def kill_again_and_again(folder: Path, optimizer: str, *, kills: int, seed: int)
         time.sleep(generator.uniform(0, 0.35 * lasts))
         process.send_signal(signal.SIGKILL)
         process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
+        process.stdout.close()
         if generator.random() < 0.25:
             ends += check(cut, whole, optimizer, expected)
             place += 1

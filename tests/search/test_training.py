@@ -5,8 +5,6 @@ import os
 import random
 import runpy
 import signal
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -36,6 +34,7 @@ from search.objectives.training_config import TrainingConfig
 from search.optimizers import make_optimizer
 from search.space import Budget, Space
 
+Forked = runpy.run_path(str(Path(__file__).parents[1] / "forked.py"))["Forked"]
 STUB_FILE = Path(__file__).parents[1] / "stub_training.py"
 STUB = SimpleNamespace(**runpy.run_path(str(STUB_FILE)))
 RUNGS = (0.25, 0.5, 1.0)
@@ -370,9 +369,8 @@ print(result.subset.key, result.score, flush=True)
 
 def start(folder):
     folder.mkdir(exist_ok=True)
-    environment = {**os.environ, "STUB_LOG": str(folder / "log"), "STUB_SECONDS": "0.05"}
-    command = [sys.executable, "-c", SCRIPT, str(folder), str(STUB_FILE)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    environment = {"STUB_LOG": str(folder / "log"), "STUB_SECONDS": "0.05"}
+    process = Forked(SCRIPT, [str(folder), str(STUB_FILE)], environment)
     assert process.stdout.readline() == "ready\n"
     return process
 
@@ -381,20 +379,17 @@ def kill_at_random(folder, *, kills, seed):
     """Kills one search ``kills`` times, beginning anew whenever it ends; each one that ended must equal the whole."""
     whole, generator = folder / "whole", random.Random(seed)
     begun = time.monotonic()
-    expected, _ = start(whole).communicate()
+    expected = start(whole).communicate()
     lasts = time.monotonic() - begun
     num_trainings = len((whole / "log").read_text().splitlines())
     killed = place = 0
     while killed < kills or (folder / f"cut{place}").exists():
         cut = folder / f"cut{place}"
         process = start(cut)
-        if killed < kills:
-            try:
-                process.wait(generator.uniform(0, 0.4 * lasts))
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-                killed += 1
-        out, _ = process.communicate()
+        if killed < kills and process.wait(generator.uniform(0, 0.4 * lasts)) is None:
+            process.send_signal(signal.SIGKILL)
+            killed += 1
+        out = process.communicate()
         if process.returncode == 0:
             assert out == expected
             assert (cut / JOURNAL).read_bytes() == (whole / JOURNAL).read_bytes()
