@@ -134,7 +134,7 @@ def uncorrected(form: CellEmbedding, shares: np.ndarray) -> np.ndarray:
 def errors(world: World, seed: int) -> dict[tuple[str, bool, str], Errors]:
     """Per objective, whether its coordinates are limited, and number of identities."""
     simulation = make_world(world, seed)
-    cells, identity = simulation.cells, simulation.identity
+    cells = simulation.cells
     shares = shares_of(simulation, seed)
     found = {}
     for name, embed in EMBED.items():
