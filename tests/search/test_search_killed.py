@@ -26,16 +26,14 @@ from search.loop import search
 from search.objectives import make_objective
 from search.optimizers import make_optimizer
 from search.parallel import in_parallel
-from search.simulation import TARGET, simulate
-from search.space.space import Budget, Space
+from search.simulation import simulate
+from search.space import Budget, Space
 
 EVALUATIONS = 300
 folder, optimizer, workers, log = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]
 simulation = simulate((5, 4, 3), seed=0)
 space = Space(simulation.cells, simulation.identity, Budget(images=90, identities=9, least=0.15, most=0.5), seed=0)
-objective = make_objective(
-    "mmd_rbf", space, simulation.measurements, simulation.identity, target=TARGET, scale="standardised"
-)
+objective = make_objective("mmd_rbf", space, simulation.measured)
 scored = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
 def evaluate(subsets):

@@ -281,8 +281,8 @@ def test_a_label_free_score_sees_photos_alone_and_says_so(tmp_path):
     )
     np.testing.assert_allclose(scored_by.score([subset]), 0.5 * labelled.score([subset]))
     result = scored_by.training(subset, config).result()
-    assert (result.mean_ap, result.failure) == (None, None)
-    assert result.label_free == scored_by.score([subset])[0]
+    assert (set(result.metrics), result.failure) == ({"label_free"}, None)
+    assert result.metrics["label_free"] == scored_by.score([subset])[0]
 
 
 def test_a_search_by_a_label_free_score(tmp_path):
