@@ -5,9 +5,12 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from finegpr.catalog import Catalog
 
 # Two workers share two cores, and what a test starts inherits this; more threads only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -107,3 +110,39 @@ def store() -> Iterator[Store]:
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         yield Store(boto3.client("s3", region_name="us-east-1"))
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def people(tmp_path_factory: pytest.TempPathFactory) -> "Catalog":
+    """168 rendered images of 6 people, about 6 in each of 4 viewpoints x 7 weathers; ``source.parquet`` in its root."""
+    from finegpr.catalog import Catalog
+    from finegpr.render.minigpr import MiniGPRConfig, render_minigpr
+
+    root = tmp_path_factory.mktemp("people")
+    render_minigpr(MiniGPRConfig(num_identities=6, images_per_identity=28, viewpoints=90, height=32, width=16), root)
+    catalog = Catalog.index(root, layout="finegpr")
+    catalog.write(root / "source.parquet")
+    return catalog
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``source``, 6 people with 12 images each, and ``target``, a small Market: folders as a user would have them."""
+    from finegpr.render.minigpr import MiniGPRConfig, render_minigpr
+    from finegpr.render.minimarket import MiniMarketConfig, render_minimarket
+
+    root = tmp_path_factory.mktemp("folders")
+    source = MiniGPRConfig(num_identities=6, images_per_identity=12, viewpoints=["0deg", "180deg"], height=48, width=24)
+    target = MiniMarketConfig(
+        num_train=8,
+        train_identities=4,
+        validation_identities=1,
+        test_identities=3,
+        num_distractors=0,
+        num_junk=0,
+        height=48,
+        width=24,
+    )
+    render_minigpr(source, root / "source")
+    render_minimarket(target, root / "target")
+    return root

@@ -26,7 +26,7 @@ class Forked:
         given = {
             "PROGRAM": program,
             "ARGUMENTS": [*arguments],
-            "ENVIRONMENT": dict(environment or {}),
+            "ENVIRONMENT": {**os.environ, **(environment or {})},
             "OUTPUT": writer,
         }
         self._process = CONTEXT.Process(
@@ -68,6 +68,7 @@ def _run(program: str, arguments: list[str], environment: dict[str, str], output
     for number in (1, 2):
         os.dup2(output.fileno(), number)
     output.close()
+    os.environ.clear()
     os.environ.update(environment)
     sys.argv = [program, *arguments]
     if "\n" not in program:

@@ -100,7 +100,7 @@ def assert_same_run(root: Path, reference: Path) -> None:
 def wait_for(condition: Callable[[], bool], process: Any) -> None:
     """Until ``condition`` holds; a process that ends before is an error."""
     while not condition():
-        assert process.poll() is None, "the run ended before it could be disturbed"
+        assert process.poll() is None, f"the run ended before it could be disturbed: {process.communicate()}"
         time.sleep(0.002)
 
 

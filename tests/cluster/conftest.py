@@ -1,10 +1,17 @@
-"""Ray on two nodes of one machine, and no Ray at all; the one that most tests share is in ``tests/conftest.py``."""
+"""Measured worlds, and Ray on two nodes of one machine; the Ray that tests share is that of ``tests/conftest.py``."""
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+
+from cluster import cli
+from finegpr.catalog import Catalog
+from finegpr.measuring.config import MeasureConfig
+from finegpr.measuring.measure import measure
 
 
 @pytest.fixture
@@ -30,3 +37,38 @@ def nodes(no_ray: None) -> Iterator[tuple[Any, Any, Any]]:  # noqa: ARG001 (only
     yield ray, cluster, second
     ray.shutdown()
     cluster.shutdown()
+
+
+@pytest.fixture(scope="session")
+def foggy(people: Catalog, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``source.parquet`` of ``people``, and its ``measurements`` against 30 of its images of fog and snow light."""
+    folder = tmp_path_factory.mktemp("foggy")
+    people.write(folder / "source.parquet")
+    rows = np.flatnonzero(people.frame["weather"].isin(["foggy", "snowlight"]).to_numpy())[:30]
+    config = MeasureConfig(
+        height=32, width=32, weights="random", basis_images=20, style_coordinates=4, content_coordinates=8
+    )
+    cells = people.cells(["viewpoint", "weather"])
+    measure(config, people, {"foggy": people.take(rows)}, folder / "measurements", cells=cells)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trainable(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``source.parquet`` and ``market.parquet`` of a tiny ``world``, and ``measurements`` of one against the other."""
+    folder = tmp_path_factory.mktemp("trainable")
+    source = ["num_identities=4", "images_per_identity=12", 'viewpoints=["0deg","90deg"]', "height=48", "width=24"]
+    target = ["num_train=44", "train_identities=2", "validation_identities=2", "test_identities=1", "height=48"]
+    target += ["width=24", "num_distractors=0", "num_junk=0"]
+    settings = [f"source.{each}" for each in source] + [f"target.{each}" for each in target]
+    small = ["weights=random", "height=32", "width=32", "basis_images=8", "style_coordinates=2"]
+    measured = ["--output", f"{folder}/measurements", "--set", *small, "content_coordinates=4"]
+    commands = [
+        ["render", "--output", f"{folder}/world", "--set", *settings],
+        ["index", f"{folder}/world/source", "--output", f"{folder}/source.parquet"],
+        ["index", f"{folder}/world/target", "--layout", "market1501", "--output", f"{folder}/market.parquet"],
+        ["measure", f"{folder}/source.parquet", "--targets", f"{folder}/market.parquet", "--serial", *measured],
+    ]
+    for command in commands:
+        assert cli.run(command) == 0
+    return folder

@@ -19,7 +19,6 @@ from finegpr.measuring import measure as module
 from finegpr.measuring.config import MeasureConfig
 from finegpr.measuring.measure import measure, measure_shard
 from finegpr.measuring.results import Measurements, read_measurements
-from finegpr.render.minigpr import MiniGPRConfig, render_minigpr
 from search.adaptive.sampler import AdaptiveConfig
 from search.space import Budget, Space
 
@@ -38,13 +37,9 @@ ATTRIBUTES = ("viewpoint", "weather")
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
+def source(people: Catalog) -> Catalog:
     """About 6 images in each of 4 x 7 cells."""
-    root = tmp_path_factory.mktemp("world")
-    render_minigpr(MiniGPRConfig(num_identities=6, images_per_identity=28, viewpoints=90, height=32, width=16), root)
-    catalog = Catalog.index(root, layout="finegpr")
-    catalog.write(root / "source.parquet")
-    return catalog
+    return people
 
 
 @pytest.fixture(scope="module")

@@ -10,38 +10,16 @@ import pytest
 from PIL import Image
 
 from cluster import cli
-from finegpr.render.minigpr import MiniGPRConfig, render_minigpr
-from finegpr.render.minimarket import MiniMarketConfig, render_minimarket
 from finegpr.storage import write_arrays
 
 MEASURE = ["measure.weights=random", "measure.height=32", "measure.width=32", "measure.basis_images=8"]
 SMALL = [*MEASURE, "measure.images_per_cell=1", "search.evaluations=40", "train.recipe=quick", "train.steps=2"]
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A source of 6 people x 12 images and a target, as folders a user would have."""
-    root = tmp_path_factory.mktemp("world")
-    source = MiniGPRConfig(num_identities=6, images_per_identity=12, viewpoints=["0deg", "180deg"], height=48, width=24)
-    target = MiniMarketConfig(
-        num_train=8,
-        train_identities=4,
-        validation_identities=1,
-        test_identities=3,
-        num_distractors=0,
-        num_junk=0,
-        height=48,
-        width=24,
-    )
-    render_minigpr(source, root / "source")
-    render_minimarket(target, root / "target")
-    return root
-
-
 @pytest.fixture
-def data(world: Path, tmp_path: Path) -> Path:
+def data(folders: Path, tmp_path: Path) -> Path:
     """A copy to spoil, with a config beside it."""
-    shutil.copytree(world, tmp_path / "data")
+    shutil.copytree(folders, tmp_path / "data")
     (tmp_path / "config.yaml").write_text(
         "name: mine\n"
         f"source: {{root: {tmp_path}/data/source, layout: finegpr}}\n"

@@ -10,31 +10,15 @@ from cluster import cli
 from finegpr import object_stores as remote
 from finegpr.catalog import Catalog
 from finegpr.object_stores import RemotePath
-from finegpr.render.minigpr import MiniGPRConfig, render_minigpr
-from finegpr.render.minimarket import MiniMarketConfig, render_minimarket
 
 SMALL = ["measure.weights=random", "measure.height=32", "measure.width=32", "measure.basis_images=8"]
 SMALL += ["measure.images_per_cell=1", "search.evaluations=40", "train.recipe=quick", "train.steps=2"]
 
 
 @pytest.fixture(scope="module")
-def world(store: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def world(store: Any, folders: Path) -> tuple[Path, str]:
     """A source and a target on the disk, and the address of their copies."""
-    root = tmp_path_factory.mktemp("world")
-    source = MiniGPRConfig(num_identities=6, images_per_identity=12, viewpoints=["0deg", "180deg"], height=48, width=24)
-    target = MiniMarketConfig(
-        num_train=8,
-        train_identities=4,
-        validation_identities=1,
-        test_identities=3,
-        num_distractors=0,
-        num_junk=0,
-        height=48,
-        width=24,
-    )
-    render_minigpr(source, root / "source")
-    render_minimarket(target, root / "target")
-    return root, store.put_folder(root, "command-line")
+    return folders, store.put_folder(folders, "command-line")
 
 
 def test_index(world: tuple[Path, str], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -8,21 +8,13 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from cluster.verbs.sweep import CHUNKS, TABLE
-from finegpr.catalog import Catalog
-from finegpr.measuring.config import MeasureConfig
-from finegpr.measuring.measure import measure
-from finegpr.render.minigpr import MiniGPRConfig, render_minigpr
 from finegpr.storage import MARKER
 
 pytestmark = pytest.mark.processes
 
-MEASURE = MeasureConfig(
-    height=32, width=32, weights="random", basis_images=20, style_coordinates=4, content_coordinates=8
-)
 SETTINGS = (
     *("objectives=[mmd_linear,mmd_rbf]", "images=[20,40]", "optimizers=[numpy_swarm,random]", "seeds=[0,1,2,3]"),
     *("attributes=[viewpoint,weather]", "evaluations=200", "chunk=2"),
@@ -30,15 +22,11 @@ SETTINGS = (
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def world(foggy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Catalog and measurements of about 6 images in each of 4 x 7 cells."""
     folder = tmp_path_factory.mktemp("sweep")
-    people = MiniGPRConfig(num_identities=6, images_per_identity=28, viewpoints=90, height=32, width=16)
-    render_minigpr(people, folder / "images")
-    source = Catalog.index(folder / "images", layout="finegpr")
-    source.write(folder / "source.parquet")
-    foggy = source.take(np.flatnonzero(source.frame["weather"].isin(["foggy", "snowlight"]).to_numpy())[:30])
-    measure(MEASURE, source, {"foggy": foggy}, folder / "measurements", cells=source.cells(["viewpoint", "weather"]))
+    for name in ("source.parquet", "measurements"):
+        (folder / name).symlink_to(foggy / name)
     return folder
 
 

@@ -170,46 +170,25 @@ def test_a_training_in_time_is_left_alone(tmp_path):
     assert training.result().failure is None
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    """Catalogs of a tiny rendered source and target, and the measurements of one against the other."""
-    folder = tmp_path_factory.mktemp("world")
-    source = ["num_identities=4", "images_per_identity=12", 'viewpoints=["0deg","90deg"]', "height=48", "width=24"]
-    target = ["num_train=44", "train_identities=2", "validation_identities=2", "test_identities=1", "height=48"]
-    target += ["width=24", "num_distractors=0", "num_junk=0"]
-    settings = [f"source.{each}" for each in source] + [f"target.{each}" for each in target]
-    small = ["weights=random", "height=32", "width=32", "basis_images=8", "style_coordinates=2"]
-    measured = ["--output", f"{folder}/measurements", "--set", *small, "content_coordinates=4"]
-    commands = [
-        ["render", "--output", f"{folder}/world", "--set", *settings],
-        ["index", f"{folder}/world/source", "--output", f"{folder}/source.parquet"],
-        ["index", f"{folder}/world/target", "--layout", "market1501", "--output", f"{folder}/market.parquet"],
-        ["measure", f"{folder}/source.parquet", "--targets", f"{folder}/market.parquet", "--serial", *measured],
-    ]
-    for command in commands:
-        assert cli.run(command) == 0
-    return folder
-
-
 BUDGET = ["budget.images=12", "budget.identities=4"]
 TRAIN = ["training.train.recipe=quick", "training.train.steps=2", "training.train.batch_size=8"]
 
 
-def aost(capsys, world, *arguments, code=0):
-    command = ["search", str(world / "source.parquet"), "--measurements", str(world / "measurements"), "--json"]
+def aost(capsys, trainable, *arguments, code=0):
+    command = ["search", str(trainable / "source.parquet"), "--measurements", str(trainable / "measurements"), "--json"]
     assert cli.run([*command, *arguments]) == code, capsys.readouterr().err
     shown = capsys.readouterr()
     return json.loads(shown.out.splitlines()[-1]), shown.err
 
 
 @pytest.mark.usefixtures("ray")
-def test_true_trainings_through_the_command_line(world, tmp_path, capsys):
-    validation = ["--validation", str(world / "market.parquet")]
+def test_true_trainings_through_the_command_line(trainable, tmp_path, capsys):
+    validation = ["--validation", str(trainable / "market.parquet")]
     settings = [*BUDGET, *TRAIN, "objective=training", "optimizer=random", "evaluations=3"]
     journals = []
     for name, serial in (("tune", []), ("serial", ["--serial"])):
         output = tmp_path / name
-        found, said = aost(capsys, world, *validation, *serial, "--output", str(output), "--set", *settings)
+        found, said = aost(capsys, trainable, *validation, *serial, "--output", str(output), "--set", *settings)
         assert 0 < found["score"] <= 1
         assert "3 trainings, 48 images through the network" in said
         assert Subset.from_json((output / "subset.json").read_text()).values
@@ -217,19 +196,19 @@ def test_true_trainings_through_the_command_line(world, tmp_path, capsys):
     assert journals[0] == journals[1]
 
 
-def test_a_budget_of_gpu_seconds_bounds_the_search(world, tmp_path, capsys):
+def test_a_budget_of_gpu_seconds_bounds_the_search(trainable, tmp_path, capsys):
     settings = [*BUDGET, *TRAIN, "objective=training", "optimizer=random", "evaluations=9"]
     cost = ["training.seconds_per_image=0.5", "training.gpu_seconds=17"]  # 2 steps of 8 images cost 8 s
-    command = ["--validation", str(world / "market.parquet"), "--serial", "--output", str(tmp_path)]
-    _, said = aost(capsys, world, *command, "--set", *settings, *cost)
+    command = ["--validation", str(trainable / "market.parquet"), "--serial", "--output", str(tmp_path)]
+    _, said = aost(capsys, trainable, *command, "--set", *settings, *cost)
     assert "gpu_seconds pays for 2 of 9 subsets" in said
     assert "2 trainings, 32 images through the network, 16 GPU-seconds by the cost model" in said
 
 
-def test_the_best_of_a_surrogate_are_trained(world, tmp_path, capsys):
+def test_the_best_of_a_surrogate_are_trained(trainable, tmp_path, capsys):
     chosen = ["evaluations=30", "check.top=2", "check.random=2"]
-    command = ["--validation", str(world / "market.parquet"), "--serial", "--output", str(tmp_path)]
-    found, said = aost(capsys, world, *command, "--set", *BUDGET, *TRAIN, *chosen)
+    command = ["--validation", str(trainable / "market.parquet"), "--serial", "--output", str(tmp_path)]
+    found, said = aost(capsys, trainable, *command, "--set", *BUDGET, *TRAIN, *chosen)
     ranking = json.loads((tmp_path / "true-ranking.json").read_text())
     assert found["best"] == ranking["trained"][0]["arm"]
     assert found["mAP"] == max(each["mAP"] for each in ranking["trained"])
@@ -239,19 +218,19 @@ def test_the_best_of_a_surrogate_are_trained(world, tmp_path, capsys):
     assert best.to_record() == ranking["trained"][0]["subset"]
 
 
-def test_a_target_without_labels_leads_a_search_when_asked_to(world, tmp_path, capsys):
+def test_a_target_without_labels_leads_a_search_when_asked_to(trainable, tmp_path, capsys):
     settings = [*BUDGET, *TRAIN, "objective=training", "optimizer=random", "evaluations=2"]
     photos = tmp_path / "photos.parquet"
     assert (
         cli.run(
-            ["index", str(world / "world/target/bounding_box_train"), "--layout", "folder", "--output", str(photos)]
+            ["index", str(trainable / "world/target/bounding_box_train"), "--layout", "folder", "--output", str(photos)]
         )
         == 0
     )
     command = ["--validation", str(photos), "--serial", "--output", str(tmp_path / "search"), "--set", *settings]
-    found, _ = aost(capsys, world, *command, code=2)
+    found, _ = aost(capsys, trainable, *command, code=2)
     assert "training.score=label_free" in found["error"]
-    found, said = aost(capsys, world, *command, "training.score=label_free")
+    found, said = aost(capsys, trainable, *command, "training.score=label_free")
     assert found["score"] > 0
     assert f"training: label_free {found['score']:.4g}" in said
 
@@ -271,7 +250,7 @@ def test_a_target_without_labels_leads_a_search_when_asked_to(world, tmp_path, c
         (["--validation", "market", "--set", *BUDGET, *TRAIN, "objective=training", "training.gpus=99"], "99 GPU"),
     ],
 )
-def test_settings_without_meaning_are_refused(world, tmp_path, capsys, arguments, reason):
-    arguments = [str(world / f"{each}.parquet") if each in ("market", "source") else each for each in arguments]
-    found, _ = aost(capsys, world, "--output", str(tmp_path), *arguments, code=2)
+def test_settings_without_meaning_are_refused(trainable, tmp_path, capsys, arguments, reason):
+    arguments = [str(trainable / f"{each}.parquet") if each in ("market", "source") else each for each in arguments]
+    found, _ = aost(capsys, trainable, "--output", str(tmp_path), *arguments, code=2)
     assert reason in found["error"]

@@ -178,38 +178,21 @@ def test_a_node_is_lost_during_a_generation(nodes, tmp_path):
     assert results(folder) == results(tmp_path / "serial")
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny rendered source and target."""
-    folder = tmp_path_factory.mktemp("world")
-    source = ["num_identities=4", "images_per_identity=12", 'viewpoints=["0deg","90deg"]', "height=48", "width=24"]
-    target = ["num_train=4", "train_identities=2", "validation_identities=2", "test_identities=1", "height=48"]
-    target += ["width=24", "num_distractors=0", "num_junk=0"]
-    settings = [f"source.{each}" for each in source] + [f"target.{each}" for each in target]
-    for command in (
-        ["render", "--output", f"{folder}/world", "--set", *settings],
-        ["index", f"{folder}/world/source", "--output", f"{folder}/source.parquet"],
-        ["index", f"{folder}/world/target", "--layout", "market1501", "--output", f"{folder}/market.parquet"],
-    ):
-        assert cli.run(command) == 0
-    return folder
-
-
-def command(world, output):
-    places = ["--validation", str(world / "market.parquet"), "--output", str(output)]
+def command(trainable, output):
+    places = ["--validation", str(trainable / "market.parquet"), "--output", str(output)]
     settings = ["budget.images=12", "budget.identities=4", "objective=training", "optimizer=random", "evaluations=16"]
     settings += ["training.train.recipe=quick", "training.train.steps=100", "training.train.batch_size=8"]
-    return ["search", str(world / "source.parquet"), *places, "--set", *settings]
+    return ["search", str(trainable / "source.parquet"), *places, "--set", *settings]
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.usefixtures("ray")
-def test_true_trainings_are_ended_by_signals_and_go_on(world, tmp_path, capsys):
-    assert cli.run([*command(world, tmp_path / "serial"), "--serial"]) == 0
+def test_true_trainings_are_ended_by_signals_and_go_on(trainable, tmp_path, capsys):
+    assert cli.run([*command(trainable, tmp_path / "serial"), "--serial"]) == 0
     folder, program = tmp_path / "cut", "import sys; from cluster.cli import main; main(sys.argv[1:])"
     for number, code in ((signal.SIGTERM, 75), (signal.SIGINT, 130), (signal.SIGKILL, -9), (signal.SIGKILL, -9)):
-        process = subprocess.Popen([sys.executable, "-c", program, *command(world, folder)], stderr=subprocess.PIPE)
+        process = subprocess.Popen([sys.executable, "-c", program, *command(trainable, folder)], stderr=subprocess.PIPE)
         finished = len(results(folder))
         # Two train at a time, so one does while another has just ended.
         while len(results(folder)) == finished:
@@ -225,15 +208,15 @@ def test_true_trainings_are_ended_by_signals_and_go_on(world, tmp_path, capsys):
         with capsys.disabled():
             print(f"\n{signal.Signals(number).name}: exit {code} after {took:.2f} s", end="")
         assert b"Traceback" not in said
-    assert cli.run(command(world, folder)) == 0
+    assert cli.run(command(trainable, folder)) == 0
     for name in (JOURNAL, "subset.json"):
         assert (folder / name).read_bytes() == (tmp_path / "serial" / name).read_bytes()
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_ray")
-def test_one_training_of_a_search_on_two_workers(world, tmp_path):
-    source, market = (Catalog.read(world / f"{name}.parquet") for name in ("source", "market"))
+def test_one_training_of_a_search_on_two_workers(trainable, tmp_path):
+    source, market = (Catalog.read(trainable / f"{name}.parquet") for name in ("source", "market"))
     config = TrainingVerbConfig(train=recipe("quick").model_copy(update={"steps": 4, "batch_size": 16}), workers=2)
     space = Space.of(source, Budget(images=24, identities=4), seed=0, attributes=["viewpoint"])
     with ray_session(RayConfig(num_cpus=2)) as ray, pytest.raises(ConfigError, match=r"needs 2.01 CPU"):
