@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from cluster import cli
-from finegpr import object_stores
 from finegpr.catalog import Catalog
 from finegpr.object_stores import RemotePath
 
