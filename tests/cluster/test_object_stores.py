@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from cluster import cli
+from finegpr import object_stores
 from finegpr.catalog import Catalog
 from finegpr.object_stores import RemotePath
 
@@ -61,7 +62,7 @@ def test_what_cannot_be_read_is_one_line(
     message: str,
     exit_code: int,
 ) -> None:
-    monkeypatch.setattr(remote, "PAUSES_SECONDS", ())
+    monkeypatch.setattr(object_stores, "PAUSES_SECONDS", ())
     code = cli.run(["index", address.format(world[1]), "--output", str(tmp_path / "x.parquet")])
     lines = capfd.readouterr().err.splitlines()
     assert code == exit_code
