@@ -1,7 +1,7 @@
 """Objectives: a subset's score, from its expected manifest shares. A new one is a file with a form, and a line here."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -81,15 +81,14 @@ class CellObjective:
 
 
 def make_objective(name: str, space: Space, measured: Measured) -> CellObjective:
-    """The objective called ``name`` over ``space``, whose cells are those of ``measured``; cells that nobody measured
-    are filled in by a surrogate.
+    """The objective called ``name`` over the cells of ``space``, from what was measured of the same catalog; cells that
+    nobody measured are filled in by a surrogate.
 
     Raises ConfigError for an unknown name, InputError for measurements of another catalog, or not of the target.
     """
-    assert measured.cells is space.cells
     if name not in OBJECTIVES:
         raise ConfigError(f"no objective {name!r}; known: {', '.join(OBJECTIVES)}")
-    kind = OBJECTIVES[name]
+    kind, measured = OBJECTIVES[name], replace(measured, cells=space.cells)
     if space.groups is not None and kind.kernel is None:
         names = ", ".join(space.config.identity_attributes)
         raise ConfigError(

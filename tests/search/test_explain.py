@@ -208,7 +208,7 @@ def test_intervals_of_flips_hold_the_truth_about_as_often_as_they_say(identities
         space = Space(world.cells, world.identity, Budget(images=36), seed=0)
         objective = objective_of(world, space)
         exact = embed_linear(world.measured)
-        phi_weight = np.sqrt(np.repeat(world.measurements.term_weights("standardised"), 6))
+        phi_weight = np.sqrt(np.repeat(world.measured.factors, 6))
         goal = world.measurements.target_phi(TARGET, Weighing()).mean(axis=0)
 
         def true_score(shares: np.ndarray, world=world, weight=phi_weight, goal=goal) -> np.ndarray:
