@@ -18,8 +18,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 RAY_FIXTURES = ("ray", "nodes", "no_ray")
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deal the tests into the groups of ``--dist loadgroup``, the one that takes longest first.
 
     * Tests that start Ray or signal a process (the marker ``processes``, or a fixture with Ray) are one group: two of
@@ -30,8 +30,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     order = {id(item): _deal(item) for item in items}
     for item in items:
-        if group := order[id(item)][1]:
-            item.add_marker(pytest.mark.xdist_group(group))
+        group = order[id(item)][1]
+        if group and getattr(config.option, "loadgroup", False):  # in a worker of pytest-xdist
+            # The scheduler takes a group from the end of the id. pytest-xdist 3.8 itself writes that of its marker to
+            # Item._nodeid, which pytest 9.2 no longer reads, so that the marker xdist_group does nothing.
+            item._id = type(item.id).parse(f"{item.nodeid}@{group}")
     items.sort(key=lambda item: order[id(item)][0])
 
 

@@ -51,7 +51,8 @@ class Forked:
 
     def send_signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self._process.pid or 0, number)
+            assert self._process.pid is not None, "a process that was started"
+            os.kill(self._process.pid, number)
 
     def kill(self) -> None:
         self._process.kill()

@@ -159,9 +159,9 @@ def test_rows_that_could_not_be_read_are_not_asked_for_again() -> None:
 
 
 def test_adaptive_images_decide_better_than_as_many_spread_evenly() -> None:
-    """Mean regret under full measurement over eight worlds, at the same number of images."""
+    """Mean regret under full measurement over five worlds, at the same number of images."""
     adaptive, even = [], []
-    for seed in range(8):
+    for seed in range(5):
         simulation, space, order = world(seed)
         full = make_objective("mmd_rbf", space, simulation.measured)
         sampler = make(QUICK.model_copy(update={"ceiling": 1.0}), seed)
