@@ -166,7 +166,7 @@ def test_a_training_in_time_is_left_alone(tmp_path):
     scored_by.score([subset])
     training = scored_by.training(subset, scored_by.config.train)
     write_bytes(training.work / LATE, b"5")  # the watchdog fired while the result was being written
-    found = run_watched(training, fit=STUB.stub_fit, report=lambda numbers: None, timeout_seconds=5)
+    found = run_watched(training, fit=STUB.stub_fit, report=lambda _: None, timeout_seconds=5)
     assert found == training.result()
     assert training.result().failure is None
 
