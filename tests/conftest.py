@@ -22,9 +22,10 @@ RAY_FIXTURES = ("ray", "nodes", "no_ray")
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deal the tests into the groups of ``--dist loadgroup``, the one that takes longest first.
 
-    * Tests that start Ray or signal a process (the marker ``processes``, or a fixture with Ray) are one group: two of
-      them at once would wait for each other's cores and miss the moment at which they kill. Those that start a Ray of
-      their own come last, and stop the one that the others share.
+    * Tests that start Ray (a fixture with Ray, or the marker ``processes`` outside the rings that know none) are one
+      group: two Rays at once would wait for each other's cores. Those that start a Ray of their own come last, and stop
+      the one that the others share.
+    * Tests of the other rings that kill processes (the marker ``processes``) are a group for the other worker.
     * Tests that need a GPU are another.
     * Tests that share a fixture of their module stay together, so that it is made once.
     """
@@ -42,7 +43,9 @@ def _deal(item: pytest.Item) -> tuple[int, str]:
     """When a test's turn comes, and the group it belongs to, if any."""
     fixtures = set(getattr(item, "fixturenames", ()))
     if item.get_closest_marker("processes") or fixtures.intersection(RAY_FIXTURES):
-        return 1 if fixtures.intersection(RAY_FIXTURES[1:]) else 0, "processes"
+        if item.path.parent.name in ("finegpr", "search"):
+            return 0, "killed"
+        return 1 if fixtures.intersection(RAY_FIXTURES[1:]) else 0, "ray"
     if item.get_closest_marker("gpu"):
         return 2, "gpu"
     definitions = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {})

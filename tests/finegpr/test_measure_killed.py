@@ -80,7 +80,12 @@ def test_random_kills_change_nothing(num_kills: int, source: Catalog, tmp_path: 
         exitcode: int | None = None
         while exitcode != 0:
             process = start(folder)
-            process.join(random.uniform(0, duration))
+            if kills % 2:  # at any moment
+                process.join(random.uniform(0, duration))
+            else:  # while shards are being written, however long the way there takes on a busy machine
+                while process.is_alive() and len(shards(folder)) <= len(done):
+                    time.sleep(0.001)
+                process.join(random.uniform(0, 0.05))
             process.kill()
             process.join()
             exitcode = process.exitcode
