@@ -3,7 +3,7 @@ BIN := .venv/bin
 # Two workers; what starts Ray or kills processes stays with one of them and begins first (tests/conftest.py).
 PYTEST := $(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
-.PHONY: demo test test-all bench-smoke
+.PHONY: demo test types tests test-all bench-smoke
 demo: .venv/.ready ## set up, then the main job on the embedded default
 	$(BIN)/aost demo
 
@@ -11,7 +11,12 @@ test: .venv/.ready ## set up, then every check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(MAKE) --no-print-directory --jobs=2 types tests
+
+types: .venv/.ready # both cores are not always at work in the tests
 	$(BIN)/mypy
+
+tests: .venv/.ready
 	$(PYTEST)
 
 test-all: test ## the slow tests too: some 40 minutes more
