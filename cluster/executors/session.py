@@ -35,6 +35,8 @@ def ray_session(config: RayConfig) -> Iterator[Any]:
     """Yield ``ray``, connected. A private cluster is stopped at the end; one that was joined is left running."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    # How often Ray Train looks whether its workers are done; at its own 2 s a short training waits for the look.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")
     # A call after the end would otherwise start another cluster by itself.
     os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
