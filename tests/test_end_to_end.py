@@ -153,6 +153,7 @@ def test_killed_while_measuring_and_while_searching(
     serial: Path, command: Callable[[Path], Any], tmp_path: Path
 ) -> None:
     root = tmp_path / "run"
+    shutil.copytree(serial / "world", root / "world")
     first = command(root)
     wait_for(lambda: len(list(root.glob("measure/*/shard-*.json"))) >= 3, first)
     first.kill()

@@ -1,6 +1,7 @@
 """What bounds a search, selectors as arms, rounds and the guard: through the command line, on a tiny rendered world."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +126,8 @@ def test_a_journal_becomes_a_study(world: Path, capsys: pytest.CaptureFixture[st
 
 def test_a_manifest_without_some_people_is_refused(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = ["fairness.least_share=1", "arms=[random,mmd_rbf]"]
+    done = world / "run"
+    shutil.copytree(done, world / "fair", ignore=lambda folder, _: ["select", "train"] if folder == str(done) else [])
     _, said = aost(
         capsys, "run", str(world / "run.yaml"), "--output", str(world / "fair"), "--serial", "--set", *settings,
         code=7,

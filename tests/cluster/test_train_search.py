@@ -109,12 +109,12 @@ def test_trainings_that_hang_die_or_raise(ray, tmp_path):
         return stub_fit(config, train, **more)
 
     subsets = [Subset({"colour": [colour]}) for colour in ("red", "green", "grey", "blue")]
-    with on_tune(ray, tmp_path, fit, timeout_seconds=5) as run:
+    with on_tune(ray, tmp_path, fit, timeout_seconds=3) as run:
         scored_by = objective(tmp_path, run)
         config = scored_by.config.train
         scored_by.run([written(scored_by, subset, config) for subset in subsets])
     results = [scored_by.training(subset, config).result() for subset in subsets]
-    assert [result.failure for result in results] == ["took more than 5 s", None, "ValueError: no such image", None]
+    assert [result.failure for result in results] == ["took more than 3 s", None, "ValueError: no such image", None]
     assert died.exists()
     assert [not result.metrics for result in results] == [True, False, True, False]
 

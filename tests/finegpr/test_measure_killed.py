@@ -48,7 +48,7 @@ def rows(folder: Path) -> pd.DataFrame:
     return pd.concat(tables).sort_values("row", ignore_index=True)
 
 
-@pytest.mark.parametrize("num_kills", [5, pytest.param(25, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("num_kills", [3, pytest.param(25, marks=pytest.mark.slow)])
 def test_random_kills_change_nothing(num_kills: int, source: Catalog, tmp_path: Path) -> None:
     cells = source.cells(["viewpoint", "weather", "illumination"])
     targets = {"market": source.take(range(0, 30, 3))}
@@ -95,4 +95,4 @@ def test_random_kills_change_nothing(num_kills: int, source: Catalog, tmp_path: 
             num_measuring += exitcode != 0 and len(now) > len(done)
             done = now
         pd.testing.assert_frame_equal(rows(folder), expected)
-    assert num_measuring >= num_kills // 5, f"only {num_measuring} of {kills} kills hit the measuring"
+    assert num_measuring >= max(1, num_kills // 5), f"only {num_measuring} of {kills} kills hit the measuring"
