@@ -107,8 +107,11 @@ class Index(Verb):
     bounding_box_test score), folder (unlabelled photos), or table: any images, and a CSV or Parquet with a path column
     and one column per attribute. Its options, by --set:
 
-      table=labels.csv path_column=file identity_column=person
+      table=labels.csv path_column=file identity_column=person camera_column=cam part_column=split
       circular=[camera_angle]         of a table: an attribute whose values lie on a circle
+      ordinal=[rain] bins={exposure: 5}   values in order; so many ranges of a column with a value per image
+      missing=leave-out               or own-value; by default missing values are an error
+      first_identity=0 first_camera=0 numbers count from 0 (by default 0 is read so only where that is clear)
       identity_attributes=people.csv  of finegpr: one row per identity, with gender, hair and so on
 
     Credentials and endpoint of a store come from the usual AWS_... variables; what is written stays on disks that all

@@ -5,8 +5,8 @@ Inside the program values have names (``foggy``, ``130deg``); codes such as ``w0
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from finegpr.errors import InputError
 
@@ -18,21 +18,30 @@ class Attribute:
     """One labelled factor.
 
     ``values`` are ordered; a ``circular`` attribute names its values in degrees (``130deg``), and the
-    last value is a neighbour of the first. ``level`` says whether the value belongs to one image or to
-    every image of an identity.
+    last value is a neighbour of the first; those of an ``ordinal`` one go from low to high. ``level`` says
+    whether the value belongs to one image or to every image of an identity.
     """
 
     name: str
     values: tuple[str, ...]
     level: Level = "image"
     circular: bool = False
+    ordinal: bool = False
 
     def __post_init__(self) -> None:
         if not self.values or len(set(self.values)) != len(self.values):
             raise InputError(f"attribute {self.name}: values must be distinct and at least one, got {self.values}")
+        if self.circular and self.ordinal:
+            raise InputError(f"attribute {self.name} is either circular or ordinal, not both")
         if self.circular:
             for value in self.values:
                 self.degrees(value)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Its fields, for JSON. ``ordinal`` only where it is: files and fingerprints of before hold."""
+        facts = asdict(self)
+        return facts if self.ordinal else {name: fact for name, fact in facts.items() if name != "ordinal"}
 
     def degrees(self, value: str) -> float:
         """The angle of a circular attribute's value, in degrees."""

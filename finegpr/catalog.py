@@ -4,7 +4,7 @@ import inspect
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -105,7 +105,8 @@ class Catalog:
     ``frame`` has a RangeIndex and the columns path (str, relative to ``root``, posix), identity and camera (int64),
     part (category over PARTS) and one category column per attribute, whose categories are ``attribute.values`` in order
     and whose NaN means unknown. Identity -1 is junk and 0 a distractor; camera 0 is unknown. ``rejected`` (path,
-    reason) lists the files that were left out; ``num_ignored`` counts hidden and companion files.
+    reason) lists the files that were left out; ``num_ignored`` counts hidden and companion files. ``notes`` are lines
+    to be told when it is made; no file keeps them.
     """
 
     frame: pd.DataFrame
@@ -115,6 +116,7 @@ class Catalog:
     attributes: tuple[Attribute, ...]
     rejected: pd.DataFrame
     num_ignored: int = 0
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         expected = [*LABELS, *(attribute.name for attribute in self.attributes)]
@@ -153,6 +155,7 @@ class Catalog:
             attributes=listing.attributes,
             rejected=listing.rejected,
             num_ignored=listing.num_ignored,
+            notes=listing.notes,
         )
 
     def write(self, path: Path) -> None:
@@ -162,7 +165,7 @@ class Catalog:
             "title": self.title,
             "layout": self.layout,
             "root": str(self.root),
-            "attributes": [asdict(attribute) for attribute in self.attributes],
+            "attributes": [attribute.facts for attribute in self.attributes],
             "rejected": self.rejected.to_dict("list"),
             "num_ignored": self.num_ignored,
         }
@@ -266,7 +269,7 @@ class Catalog:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the rows in order: paths, labels and attributes. Root, title and image bytes are not in it."""
-        parts = [storage.canonical_hash([asdict(attribute) for attribute in self.attributes])]
+        parts = [storage.canonical_hash([attribute.facts for attribute in self.attributes])]
         parts.append(_sha256_of_joined(self.frame["path"]))
         parts += [storage.sha256(self.frame[name].to_numpy("<i8").tobytes()) for name in ("identity", "camera")]
         for name in ("part", *(attribute.name for attribute in self.attributes)):

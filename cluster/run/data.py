@@ -2,6 +2,7 @@
 
 from pydantic import Field, JsonValue
 
+from cluster.progress import say
 from finegpr.catalog import Catalog
 from finegpr.config import Config
 from finegpr.errors import ConfigError
@@ -16,8 +17,14 @@ class DataConfig(Config):
 
 
 def index_data(data: DataConfig) -> Catalog:
-    """List one folder. Raises ConfigError for options that its layout does not take."""
+    """List one folder, and say what is not usual in it.
+
+    Raises ConfigError for options that its layout does not take.
+    """
     try:
-        return Catalog.index(data.root, layout=data.layout, **data.options)
+        catalog = Catalog.index(data.root, layout=data.layout, **data.options)
     except TypeError as error:
         raise ConfigError(f"options {data.options} do not fit layout {data.layout}: {error}") from None
+    for note in catalog.notes:
+        say(f"  {note}")
+    return catalog

@@ -18,6 +18,7 @@ from finegpr.object_stores import AnyPath
 
 PARTS = ("train", "query", "gallery", "validation_query", "validation_gallery")
 PART_TYPE = pd.CategoricalDtype(list(PARTS))
+GALLERIES = ("gallery", "validation_gallery")
 LABELS = ("path", "identity", "camera", "part")
 
 MAX_REJECTED = 20
@@ -35,7 +36,8 @@ class Listing:
 
     ``frame`` has the columns of ``LABELS`` and one category column per attribute. ``rejected`` (path, reason) are
     files that should have been images of this layout; ``num_ignored`` counts the rest (hidden files, tables ...).
-    ``title`` is the data set's name when the layout implies one. ``example`` is a path this layout accepts.
+    ``title`` is the data set's name when the layout implies one. ``example`` is a path this layout accepts. ``notes``
+    are what a person should be told: lines.
     """
 
     frame: pd.DataFrame
@@ -44,6 +46,7 @@ class Listing:
     num_ignored: int = 0
     title: str | None = None
     example: str
+    notes: tuple[str, ...] = ()
 
 
 Layout = Callable[Concatenate[AnyPath, ...], Listing]

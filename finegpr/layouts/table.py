@@ -2,8 +2,9 @@
 
 import os
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,12 @@ import pyarrow as pa
 from finegpr.arrays import Bools, Ints
 from finegpr.attributes import Attribute
 from finegpr.errors import ConfigError, InputError
-from finegpr.layouts.listing import LABELS, PART_TYPE, PARTS, Listing, build_frame, first, rejections, unsafe_paths
-from finegpr.layouts.user_table import UserTable, nearest, read_user_table
+from finegpr.layouts.listing import GALLERIES, PART_TYPE, PARTS, Listing, build_frame, first, rejections, unsafe_paths
+from finegpr.layouts.table_attributes import Kinds, read_attribute
+from finegpr.layouts.table_ids import cameras, identities
+from finegpr.layouts.user_table import UserTable, read_user_table
 from finegpr.layouts.walk import require_folder
 from finegpr.object_stores import AnyPath, RemotePath
-
-MAX_VALUES = 1000
 
 
 def index(
@@ -32,53 +33,78 @@ def index(
     attributes: Sequence[str] | None = None,
     identity_level: Sequence[str] = (),
     circular: Sequence[str] = (),
+    ordinal: Sequence[str] | Mapping[str, Sequence[str]] = (),
+    bins: Mapping[str, int] = MappingProxyType({}),
+    missing: str | None = None,
+    first_identity: int | None = None,
+    first_camera: int | None = None,
 ) -> Listing:
     """List the images that ``table`` names; its path column is relative to ``root``.
 
-    Identities and cameras are integers (identity -1 junk, 0 distractor), or any text, numbered 1..n in sorted order.
-    Without ``identity_column`` each image is its own identity, 1..n: fine to measure, not to train on.
-    ``attributes`` defaults to all other columns; those in ``identity_level`` belong to the person, those in
-    ``circular`` hold angles in degrees. Files that do not exist are rejected row by row; unsafe or repeated paths,
-    missing values and an attribute with more than 1000 values are an InputError with row numbers.
+    Identities and cameras are whole numbers or names; -1 junk and 0 distractors are of galleries, persons and cameras
+    may count from 0: see ``finegpr.layouts.table_ids``. Without ``identity_column`` each image is its own identity,
+    1..n: fine to measure, not to train on.
+    ``attributes`` defaults to all other columns of text, numbers or dates; those in ``identity_level`` belong to the
+    person, those in ``circular`` hold angles in degrees, those in ``ordinal`` are ordered, by number or as a mapping
+    lists their values; ``bins`` makes so many ranges of a column; ``missing`` values are an error, a value of their own
+    (own-value), or their images are not listed (leave-out): see ``finegpr.layouts.table_attributes``. Files that do not
+    exist are rejected row by row; unsafe or repeated paths, missing values and an attribute with a value for nearly
+    every image are an InputError.
     """
     require_folder(root)
     rows = read_user_table(table, root=root)
     paths = _paths(rows, path_column, root)
-    for option, chosen in (("attributes", attributes), ("identity_level", identity_level), ("circular", circular)):
-        if isinstance(chosen, str):
-            raise ConfigError(f"{option} should be a list of columns, got the text {chosen!r}")
+    if isinstance(attributes, str):
+        raise ConfigError(f"attributes should be a list of columns, got the text {attributes!r}")
     used = [column for column in (path_column, identity_column, camera_column, part_column) if column is not None]
-    names = [column for column in rows.columns if column not in used] if attributes is None else list(attributes)
-    for option, chosen in (("identity_level", identity_level), ("circular", circular)):
-        for name in chosen:
-            if name not in names:
-                raise InputError(f"{option} names {name!r}, which is no attribute{nearest(name, names)}; got {names}")
+    others = [column for column in rows.columns if column not in used]
+    names = [name for name in others if rows.is_usable(name)] if attributes is None else list(attributes)
+    kinds = Kinds.of(
+        names, identity_level=identity_level, circular=circular, ordinal=ordinal, bins=bins, missing=missing
+    )
+    notes = list(rows.notes)
+    if attributes is None and (unusable := [name for name in others if name not in names]):
+        notes.append(f"{rows.path}: columns of lists, structs or bytes are no attributes: {first(unusable)}")
 
-    identity = np.arange(1, len(rows) + 1) if identity_column is None else rows.labels(identity_column, least=-1)
-    camera = np.zeros(len(rows), np.int64) if camera_column is None else rows.labels(camera_column, least=0)
+    part = pd.Categorical(["train"], dtype=PART_TYPE).repeat(len(rows))
+    if part_column is not None:
+        part = _parts(rows, part_column)
+    identity, camera = np.arange(1, len(rows) + 1), np.zeros(len(rows), np.int64)
+    if identity_column is not None:
+        identity, said = identities(rows, identity_column, in_gallery=np.isin(part, GALLERIES), lowest=first_identity)
+        notes += said
+    if camera_column is not None:
+        camera, said = cameras(rows, camera_column, lowest=first_camera)
+        notes += said
     values = {}
+    known = np.ones(len(rows), dtype=bool)
     for name in names:
-        level = "identity" if name in identity_level else "image"
-        attribute, codes = _attribute(rows, name, circular=name in circular, is_identity_level=level == "identity")
-        if level == "identity":
+        attribute, codes, said = read_attribute(rows, name, kinds, identity)
+        if attribute.level == "identity":
             _refuse_mixed(rows, attribute, codes, identity)
         values[attribute] = codes
+        known &= codes >= 0
+        notes += said
+    if not known.all():
+        notes.append(f"{rows.path}: {int((~known).sum())} of {len(rows)} images left out for a missing value")
 
     exists, reasons = _existing(paths, root)
     rejected = [(path, reason) for path, reason in zip(paths, reasons, strict=True) if reason]
-    order = np.argsort(np.asarray(paths, dtype=object)[exists], kind="stable")
-    kept = np.flatnonzero(exists)[order]
+    listed = exists & known
+    order = np.argsort(np.asarray(paths, dtype=object)[listed], kind="stable")
+    kept = np.flatnonzero(listed)[order]
     return Listing(
         frame=build_frame(
             pa.array(paths, pa.string()).take(pa.array(kept)),
             identity=identity[kept],
             camera=camera[kept],
-            part="train" if part_column is None else _parts(rows, part_column)[kept],
+            part=part[kept],
             attributes={attribute: codes[kept] for attribute, codes in values.items()},
         ),
         attributes=tuple(values),
         rejected=rejections(rejected),
         example="a path, relative to the root, of a file that exists",
+        notes=tuple(notes),
     )
 
 
@@ -134,31 +160,9 @@ def _regular_files(root: AnyPath, below: str) -> dict[str, str]:
     return files
 
 
-def _attribute(rows: UserTable, name: str, *, circular: bool, is_identity_level: bool) -> tuple[Attribute, Ints]:
-    """An attribute whose values are those of the column (angles and numbers in numeric order), and its codes (n,)."""
-    if name in LABELS:
-        raise InputError(f"{rows.path}: a column called {name!r} cannot be an attribute; rename it or list attributes")
-    codes, uniques = rows.texts(name).factorize()
-    distinct = [str(value) for value in uniques]
-    if len(distinct) > MAX_VALUES:
-        raise InputError(
-            f"{rows.path}: attribute {name!r} has {len(distinct)} values, at most {MAX_VALUES} are allowed; "
-            f"group them first, for instance pandas.cut({name}, 8, labels=...), or list attributes without it"
-        )
-    numbers = pd.to_numeric(pd.Series([value.removesuffix("deg") for value in distinct]), errors="coerce").to_numpy()
-    order = np.argsort(numbers if np.isfinite(numbers).all() else np.asarray(distinct), kind="stable")
-    attribute = Attribute(
-        name=name,
-        values=tuple(distinct[position] for position in order),
-        level="identity" if is_identity_level else "image",
-        circular=circular,
-    )
-    rank = np.empty(len(order), np.int64)
-    rank[order] = np.arange(len(order))
-    return attribute, rank[codes]
-
-
 def _refuse_mixed(rows: UserTable, attribute: Attribute, codes: Ints, identity: Ints) -> None:
+    known = codes >= 0
+    codes, identity = codes[known], identity[known]
     people, first_row, position = np.unique(identity, return_index=True, return_inverse=True)
     mixed = np.unique(identity[codes != codes[first_row[position]]])
     if len(mixed):
