@@ -10,6 +10,8 @@ import sys
 import textwrap
 import threading
 import traceback
+from dataclasses import fields, replace
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -18,6 +20,7 @@ import tyro
 from cluster.options import Verb
 from cluster.verbs import VERBS
 from finegpr.errors import AostError, ConfigError, did_you_mean
+from finegpr.home import from_home
 
 EXIT_TERMINATED = 75
 EXIT_INTERRUPTED = 130
@@ -77,7 +80,14 @@ def _parse(arguments: list[str]) -> Verb:
     parsed: Verb = tyro.cli(
         verbs[name], args=rest, prog=f"aost {name}", description="", config=(tyro.conf.FlagCreatePairsOff,)
     )
-    return parsed
+    return replace(parsed, **{field.name: _from_home(getattr(parsed, field.name)) for field in fields(parsed)})
+
+
+def _from_home(given: Any) -> Any:
+    """An option with ``~`` in its paths expanded: no shell does that in ``--output=~/x``."""
+    if isinstance(given, tuple):
+        return tuple(map(_from_home, given))
+    return from_home(given) if isinstance(given, Path) else given
 
 
 def main(arguments: list[str] | None = None) -> None:

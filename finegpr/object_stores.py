@@ -14,6 +14,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from finegpr.errors import ConfigError, InputError, UnreachableError
+from finegpr.home import from_home
 
 # What pyarrow.fs opens is given as a URL; one letter before the colon is a drive.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
@@ -145,14 +146,14 @@ def is_url(path: str | AnyPath) -> bool:
 
 
 def locate(root: str | AnyPath) -> AnyPath:
-    """A URL as a RemotePath; a local path, or its ``file://`` URL, as an absolute Path. Connects to nothing.
+    """A URL as a RemotePath; a local path, or its ``file://`` URL, as an absolute Path, ``~`` being home. Connects to nothing.
 
     Raises ConfigError for a URL that holds a password.
     """
     if isinstance(root, RemotePath):
         return root
     if isinstance(root, Path) or not is_url(root):
-        return Path(root).absolute()
+        return from_home(root).absolute()
     parts = urlsplit(root)
     if parts.password or "secret" in parts.query:
         raise ConfigError(

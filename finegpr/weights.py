@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finegpr.errors import AostError, InputError
+from finegpr.home import from_home
 from finegpr.storage import file_sha256, write_arrays
 
 VGG = "vgg19"
@@ -44,7 +45,8 @@ def find_weights(network: str, weights: str, *, seed: int | None = None) -> Weig
             return Weights(network=network, description=f"{title}, random weights", sha256="random", path=None)
         description = f"{title}, random He weights, seed {seed}"
         return Weights(network=network, description=description, sha256=f"random {seed}", path=None, seed=seed)
-    path, name = Path(weights), Path(weights).name
+    path = from_home(weights)
+    name = path.name
     if weights == "imagenet":
         path, name = imagenet_path(network), "ImageNet"
         if not path.exists():
@@ -66,7 +68,7 @@ def find_weights(network: str, weights: str, *, seed: int | None = None) -> Weig
 
 def imagenet_path(network: str) -> Path:
     """Where ``weights: imagenet`` looks."""
-    return Path(os.environ.get("AOST_WEIGHTS", Path.home() / ".cache" / "aost")).expanduser() / f"{network}.safetensors"
+    return from_home(os.environ.get("AOST_WEIGHTS") or "~/.cache/aost") / f"{network}.safetensors"
 
 
 def _published() -> list[str]:
@@ -102,7 +104,7 @@ def main(arguments: list[str]) -> None:
             f"`python -m finegpr.weights vgg19 OUT.safetensors`, got {arguments}"
         )
     network, path = arguments
-    convert(network, Path(path))
+    convert(network, from_home(path))
     print(f"wrote {path}")
 
 

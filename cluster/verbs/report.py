@@ -8,6 +8,9 @@ from cluster.inputs import read_subset
 from cluster.progress import say
 from finegpr.catalog import Catalog
 from finegpr.errors import InputError
+from finegpr.home import from_home
+
+SQLITE = "sqlite:///"
 
 if TYPE_CHECKING:
     from search.report.data import ReportData
@@ -28,9 +31,12 @@ def diff(verb: options.Diff) -> dict[str, Any]:
 def export(verb: options.Export) -> dict[str, Any]:
     from search.export.optuna import export as to_optuna
 
-    num_trials = to_optuna(verb.journal, verb.storage, verb.study)
-    say(f"{num_trials} trials -> study {verb.study} in {verb.storage}")
-    return {"study": verb.study, "storage": verb.storage, "num_trials": num_trials}
+    base = SQLITE if verb.storage.startswith(SQLITE) else ""
+    path = verb.storage.removeprefix(base)
+    storage = f"{base}{from_home(path)}" if path.startswith("~") else verb.storage
+    num_trials = to_optuna(verb.journal, storage, verb.study)
+    say(f"{num_trials} trials -> study {verb.study} in {storage}")
+    return {"study": verb.study, "storage": storage, "num_trials": num_trials}
 
 
 def compare(verb: options.Compare) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from cluster.run.report import outcome
 from cluster.run.state import Run
 from cluster.settings import load_mapping, override, parse
 from finegpr.errors import ConfigError
+from finegpr.home import from_home
 from finegpr.storage import writing
 
 
@@ -37,7 +38,7 @@ def _main_job(
     if verb.fork and verb.fresh:
         raise ConfigError("--fork and --fresh exclude each other: one starts a new run, the other changes this one")
     config = run_config(override(mapping, verb.set), where)
-    root = output or Path(config.output or f"runs/{config.name}")
+    root = output or from_home(config.output or f"runs/{config.name}")
     _require_writable(root)
     if verb.fork:
         root = fork(root)

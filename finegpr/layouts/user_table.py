@@ -3,7 +3,6 @@
 import csv
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,6 +12,7 @@ import pyarrow.parquet as pq
 
 from finegpr.arrays import Bools, Ints
 from finegpr.errors import InputError, did_you_mean
+from finegpr.home import from_home
 from finegpr.layouts.listing import first
 from finegpr.layouts.table_text import read_csv
 from finegpr.object_stores import AnyPath, RemotePath, is_url, locate
@@ -140,7 +140,7 @@ def _find(given: str | AnyPath, root: AnyPath) -> AnyPath:
     if isinstance(given, RemotePath) or is_url(given):
         found = locate(given)
     else:
-        path = Path(given)
+        path = from_home(given)
         found = below if not path.is_absolute() and (below := root / path.as_posix()).is_file() else path
     if not found.is_file():
         raise InputError(f"no table {given}, neither in {root} nor in the working directory")

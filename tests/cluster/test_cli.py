@@ -162,3 +162,21 @@ def test_what_is_completed_is_what_the_help_lists(verb: type[Verb], capsys: pyte
 def test_another_shell_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["--completion", "fish"]) == 2
     assert "bash or zsh, got 'fish'" in capsys.readouterr().err
+
+
+def test_home_is_found_in_every_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "home").mkdir()
+    parsed = cli._parse(["measure", "~/a.parquet", "--targets", "~/b.parquet", "c.parquet", "--output=~/m"])
+    home = tmp_path / "home"
+    assert vars(parsed)["catalog"] == home / "a.parquet"
+    assert vars(parsed)["targets"] == (home / "b.parquet", Path("c.parquet"))
+    assert vars(parsed)["output"] == home / "m"
+    (home / "my.yaml").write_text(
+        "name: x\noutput: ~/runs/x\nsource: {root: ~/none, layout: folder}\ntarget: {root: ~/none, layout: folder}\n"
+        "budget: {images: 1}\ntrain: {recipe: quick}\n"
+    )
+    assert cli.run(["run", "~/my.yaml", "--serial"]) == 3
+    assert (home / "runs" / "x").is_dir()
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
