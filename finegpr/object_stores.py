@@ -146,9 +146,9 @@ def is_url(path: str | AnyPath) -> bool:
 
 
 def locate(root: str | AnyPath) -> AnyPath:
-    """A URL as a RemotePath; a local path, or its ``file://`` URL, as an absolute Path, ``~`` being home. Connects to nothing.
+    """A URL as a RemotePath; a local path, or its ``file://`` URL, as an absolute Path, ``~`` being home.
 
-    Raises ConfigError for a URL that holds a password.
+    Connects to nothing. Raises ConfigError for a URL that holds a password.
     """
     if isinstance(root, RemotePath):
         return root
