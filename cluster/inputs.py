@@ -10,10 +10,21 @@ from finegpr.subset import Subset
 
 def read_subset(path: Path) -> Subset:
     """The subset or mixture in a subset.json. Raises InputError."""
+    written_by = "`aost search` writes one, subset.json"
+    if path.is_dir():
+        inside = path / "subset.json"
+        advice = f"give {inside}" if inside.is_file() else written_by
+        raise InputError(f"{path} is a folder, expected the file of a subset; {advice}")
     try:
         return choice_from_json(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'not text'}") from None
+    except FileNotFoundError:
+        raise InputError(f"no subset {path}; {written_by}") from None
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}; {written_by}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not text, expected the JSON of a subset; {written_by}") from None
+    except InputError as error:
+        raise InputError(f"{path}: {error}; {written_by}") from None
 
 
 def only_target(measurements: Measurements, target: str | None) -> str:

@@ -88,15 +88,19 @@ def parse(text: str, where: str) -> Any:
 
 def load_mapping(path: Path) -> dict[str, Any]:
     """Read a YAML file that holds one mapping. Raises ConfigError."""
+    if path.is_dir():
+        inside = path / "config.yaml"
+        advice = f"did you mean {inside}?" if inside.is_file() else "give a YAML file; README shows one"
+        raise ConfigError(f"config {path} is a folder; {advice}")
     try:
         size = path.stat().st_size
         if size > MAX_BYTES:
             raise ConfigError(f"{path} has {size} bytes; a config has at most {MAX_BYTES}")
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"cannot read config {path}: {error.strerror}") from None
+        raise ConfigError(f"cannot read config {path}: {error.strerror}; README shows what one holds") from None
     except UnicodeDecodeError:
-        raise ConfigError(f"config {path} is not UTF-8 text") from None
+        raise ConfigError(f"config {path} is not UTF-8 text; expected YAML, as README shows") from None
     loaded = parse(text, str(path))
     if not isinstance(loaded, dict):
         raise ConfigError(f"config {path} should hold 'key: value' lines, got {type(loaded).__name__}")

@@ -19,6 +19,7 @@ from finegpr import storage
 from finegpr.arrays import Bools, Codes, Ints
 from finegpr.attributes import Attribute, by_name
 from finegpr.errors import ConfigError, InputError, StateError
+from finegpr.foreign import require_catalog
 from finegpr.layouts import LAYOUTS
 from finegpr.layouts.listing import (
     LABELS,
@@ -179,8 +180,10 @@ class Catalog:
     def read(cls, path: Path, *, root: str | AnyPath | None = None) -> "Catalog":
         """Read what ``write`` wrote; ``root`` says where the images are now, if they were moved.
 
-        Raises StateError when the file is missing, damaged, of another format, or names a path outside its root.
+        Raises InputError when the file is missing or none of ours, StateError when it is damaged, of another format, or
+        names a path outside its root.
         """
+        require_catalog(path, key=_METADATA)
         table = storage.read_table(path)
         facts = _read_facts(path, table.schema.metadata or {})
         attributes = tuple(Attribute(**{**fields, "values": tuple(fields["values"])}) for fields in facts["attributes"])
@@ -348,7 +351,9 @@ def read_world(root: AnyPath) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         world = None
     if not isinstance(world, dict) or not isinstance(world.get("title"), str):
-        raise InputError(f'{path} should hold {{"title": "..."}}; render the world again or delete the file')
+        raise InputError(
+            f'{path} should hold {{"title": "..."}}; it is what `aost render` writes: rename the file if it is yours'
+        )
     return world
 
 
@@ -377,7 +382,7 @@ def _from_arrow(path: Path, table: pa.Table, name: str, dtype: pd.CategoricalDty
 
 def _read_facts(path: Path, metadata: dict[bytes, bytes]) -> dict[str, Any]:
     if _METADATA not in metadata:
-        raise StateError(f"{path} is not a catalog but another table; give the file that index wrote")
+        raise InputError(f"{path} is another table of this program, not a catalog; `aost index` writes a catalog")
     facts = json.loads(metadata[_METADATA])
     if facts["format"] != FORMAT:
         raise StateError(f"{path} has catalog format {facts['format']}, expected {FORMAT}; index the images again")

@@ -5,6 +5,7 @@ Messages are one line: what was got, what was expected, what to do.
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 
 
 def did_you_mean(name: str, known: Iterable[str], *, otherwise: str = "", most: int = 1, cutoff: float = 0.6) -> str:
@@ -17,6 +18,15 @@ def did_you_mean(name: str, known: Iterable[str], *, otherwise: str = "", most: 
     if not near:
         return otherwise
     return f"did you mean {repr(near[0]) if most == 1 else ', '.join(near)}?"
+
+
+def write_anew(path: Path) -> str:
+    """What helps when a file that we wrote, in a folder of ours, is damaged or lost.
+
+    Of a run's stage as of a verb's output: its folder, put aside, is written anew by the command that wrote it. Nothing
+    has to be deleted, and the command that only reads the file would fail again.
+    """
+    return f"restore it from a copy, or move the folder {path.parent} aside and give the command that wrote it again"
 
 
 class AostError(Exception):

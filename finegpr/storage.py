@@ -25,15 +25,15 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
-from finegpr.errors import BusyError, InputError, StateError, WriteError
+from finegpr.errors import BusyError, InputError, StateError, WriteError, write_anew
 
 MARKER = "done.json"
 LOCK = ".lock"
-_DIGEST_KEY = b"file_sha256"
+DIGEST_KEY = b"file_sha256"
 _NO_DIGEST = b"0" * 64
 _SEAL = "seal"
 # How Parquet's footer (Thrift, compact protocol) writes that key and announces a value of 64 bytes.
-_DIGEST_FIELD = _DIGEST_KEY + b"\x18\x40"
+_DIGEST_FIELD = DIGEST_KEY + b"\x18\x40"
 
 
 def sha256(data: bytes | str) -> str:
@@ -117,9 +117,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:  # ValueError: bad JSON, bad UTF-8, or a number out of range
-        raise StateError(f"{path} is damaged ({error}); delete it and run the same command again") from None
+        raise StateError(f"{path} is damaged ({error}); {write_anew(path)}") from None
     except OSError as error:
-        raise StateError(f"cannot read {path}: {error.strerror}; run the same command again") from None
+        raise StateError(f"cannot read {path}: {error.strerror}; {write_anew(path)}") from None
 
 
 def _refuse_constant(name: str) -> float:
@@ -144,7 +144,7 @@ def read_sealed(path: Path) -> dict[str, Any]:
     seal = value.pop(_SEAL, None) if isinstance(value, dict) else None
     text = path.read_text(encoding="utf-8")
     if not isinstance(seal, str) or sha256(text.replace(_seal(seal), _seal(_NO_DIGEST.decode()))) != seal:
-        raise StateError(f"{path} is damaged (its SHA-256 is another); delete it and run the same command again")
+        raise StateError(f"{path} is damaged (its SHA-256 is another); {write_anew(path)}")
     return dict(value)
 
 
@@ -160,7 +160,7 @@ def write_table(path: Path, table: pa.Table) -> None:
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, table.schema, compression="zstd", write_page_checksum=True) as writer:
         writer.write_table(table)
-        writer.add_key_value_metadata({_DIGEST_KEY: _NO_DIGEST})
+        writer.add_key_value_metadata({DIGEST_KEY: _NO_DIGEST})
     data = bytearray(sink.getvalue())
     place = data.rindex(_DIGEST_FIELD) + len(_DIGEST_FIELD)
     data[place : place + len(_NO_DIGEST)] = hashlib.sha256(data).hexdigest().encode()
@@ -175,18 +175,18 @@ def read_table(path: Path, *, schema: pa.Schema | None = None, columns: list[str
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise StateError(f"{path} is missing; run the same command again") from None
+        raise StateError(f"{path} is missing; {write_anew(path)}") from None
     except OSError as error:
-        raise StateError(f"cannot read {path}: {error.strerror}; run the same command again") from None
+        raise StateError(f"cannot read {path}: {error.strerror}; {write_anew(path)}") from None
     place = data.rfind(_DIGEST_FIELD) + len(_DIGEST_FIELD)
     blanked = hashlib.sha256(data[:place] + _NO_DIGEST + data[place + len(_NO_DIGEST) :])
     if blanked.hexdigest().encode() != data[place : place + len(_NO_DIGEST)]:
-        raise StateError(f"{path} is damaged (its SHA-256 is another); delete it and run the same command again")
+        raise StateError(f"{path} is damaged (its SHA-256 is another); {write_anew(path)}")
     file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
     if schema is not None:
         check_schema(path, file.schema_arrow, schema)
     table = file.read(columns=columns)
-    metadata = {key: value for key, value in (table.schema.metadata or {}).items() if key != _DIGEST_KEY}
+    metadata = {key: value for key, value in (table.schema.metadata or {}).items() if key != DIGEST_KEY}
     return table.replace_schema_metadata(metadata)
 
 
@@ -214,7 +214,7 @@ def read_arrays(path: Path, *, expected_sha256: str | None = None) -> dict[str, 
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
     if expected_sha256 is not None and (got := sha256(data)) != expected_sha256:
-        raise StateError(f"{path} has sha256 {got[:16]}, expected {expected_sha256[:16]}; restore it or start afresh")
+        raise StateError(f"{path} has sha256 {got[:16]}, expected {expected_sha256[:16]}; {write_anew(path)}")
     try:
         return load_safetensors(data)
     except (SafetensorError, ValueError, KeyError, TypeError) as error:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cluster.progress import say
-from finegpr.errors import ConfigError, StateError
+from finegpr.errors import ConfigError, StateError, write_anew
 from finegpr.storage import (
     canonical_hash,
     changed_fields,
@@ -84,7 +84,7 @@ class RunFolder:
             self._tell_change(folder, plan)
         marker = read_marker(folder)
         if marker is not None and marker.get("hash") != key:
-            raise StateError(f"{folder} is finished, but for other inputs; delete it or use --fresh")
+            raise StateError(f"{folder} is finished, but for other inputs; {write_anew(folder / PLAN)}")
         stage = Stage(name=name, folder=folder, plan=plan, marker=marker)
         self.opened.append(stage)
         if stage.done:

@@ -48,6 +48,15 @@ def read_report_data(root: Path) -> ReportData:
     """The report data of a finished run. Raises InputError for a folder without, StateError for damaged ones."""
     path = root / REPORT_DATA
     try:
-        return ReportData.from_json(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError):
-        raise InputError(f"{root} has no readable {REPORT_DATA}; expected the folder of a finished run") from None
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(
+            f"no {path}; expected the folder of a finished run, which `aost run` or `aost demo` writes"
+        ) from None
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}; expected the folder of a finished run") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not text, so not that of a run; expected the folder of a finished run") from None
+    if not any(word in text for word in ('"choices"', '"provenance"')):
+        raise InputError(f"{path} was not written by a run; expected the folder of a finished run")
+    return ReportData.from_json(text)

@@ -7,7 +7,7 @@ from cluster.run.config import CHECKED
 from cluster.run.data import DataConfig, index_data
 from cluster.run.state import SOURCE, TARGET, Folders, Indexed, Run, catalog_path
 from finegpr.catalog import Catalog
-from finegpr.errors import InputError
+from finegpr.errors import InputError, StateError, write_anew
 from search.space import make_space
 
 
@@ -55,6 +55,9 @@ def index(run: Run, folders: Folders) -> Indexed:
             for name, catalog in found.items():
                 catalog.write(catalog_path(stage.folder, name))
             fields["num_images"] = sum(map(len, found.values()))
+        for name in (SOURCE, TARGET):
+            if not (path := catalog_path(stage.folder, name)).exists():
+                raise StateError(f"{path} is missing; {write_anew(path)}")
         source = Catalog.read(catalog_path(stage.folder, SOURCE), root=folders.source.root)
         target = Catalog.read(catalog_path(stage.folder, TARGET), root=folders.target.root)
     if not len(target.part("train")):

@@ -26,7 +26,7 @@ from cluster.progress import Tick, progress, say
 from cluster.run.folder import differences
 from cluster.settings import override, validate
 from finegpr.catalog import Catalog
-from finegpr.errors import AostError, ConfigError, StateError
+from finegpr.errors import AostError, ConfigError, StateError, write_anew
 from finegpr.measuring.results import read_measurements
 from finegpr.storage import (
     MARKER,
@@ -91,7 +91,7 @@ class Chunks:
             path, marker_path = self._paths(number)
             marker = read_sealed(marker_path)
             if marker.get("plan") != self.key or not path.exists() or file_sha256(path) != marker["sha256"]:
-                raise StateError(f"{path} is missing, damaged or of another sweep; delete {marker_path} and run again")
+                raise StateError(f"{path} is missing, damaged or of another sweep; {write_anew(self.folder)}")
             tables.append(read_table(path, schema=SCHEMA))
             seconds += float(marker["seconds"])
         return pa.concat_tables(tables), seconds
@@ -127,7 +127,7 @@ def sweep(verb: options.Sweep) -> dict[str, Any]:
             _search(chunks, ground, output, serial=verb.serial)
             marker = _finish(chunks, output)
         elif marker.get("plan") != chunks.key:
-            raise StateError(f"{output} is finished, but for another plan; delete it or use --fresh")
+            raise StateError(f"{output} is finished, but for another plan; {write_anew(output / PLAN)}")
         else:
             say("sweep: done before, skipped")
         frame = read_sweep(output / TABLE)

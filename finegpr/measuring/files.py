@@ -24,7 +24,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from finegpr import storage
-from finegpr.errors import StateError
+from finegpr.errors import StateError, write_anew
 from finegpr.weighing import NUM_TERMS
 
 FORMAT = 2
@@ -85,7 +85,7 @@ def read_record(path: Path) -> dict[str, Any]:
     """A JSON marker of this folder. Raises StateError when it is missing, damaged or of another format."""
     marker = storage.read_sealed(path)
     if marker.get("format") != FORMAT:
-        raise StateError(f"{path} is not of measurement format {FORMAT}; delete its folder and measure again")
+        raise StateError(f"{path} is not of measurement format {FORMAT}; {write_anew(path)}")
     return marker
 
 
@@ -98,5 +98,5 @@ def withdraw(marker_path: Path) -> None:
 def read_verified(path: Path, sha256: str) -> dict[str, NDArray[Any]]:
     """Arrays of this folder. Raises StateError when the file is missing or has another SHA-256."""
     if not path.exists():
-        raise StateError(f"{path} is missing; run the same command again")
+        raise StateError(f"{path} is missing; {write_anew(path)}")
     return storage.read_arrays(path, expected_sha256=sha256)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from finegpr import storage
 from finegpr.arrays import Floats, Ints, Singles
-from finegpr.errors import StateError
+from finegpr.errors import InputError, StateError, write_anew
 from finegpr.measuring.files import (
     DERIVED_MARKER,
     PLAN,
@@ -168,16 +168,47 @@ def estimated_distances(
 def read_measurements(folder: Path) -> Measurements:
     """Read a finished measurement, or one derived from it for new targets, verifying every hash and checksum.
 
-    Raises StateError naming the file for anything missing, damaged or of another run, InputError for too many bad
-    images.
+    Raises StateError naming the file for anything missing, damaged or of another run, InputError for a folder that is
+    no measurement, and for too many bad images.
     """
+    require_measurement(folder)
     if not (folder / DERIVED_MARKER).exists():
         return _read_measured(folder)
     if (folder / REFERENCE_MARKER).exists():
         raise StateError(
-            f"{folder} holds a measurement and the targets of another; delete {DERIVED_MARKER} or the rest"
+            f"{folder} holds a measurement and, by {DERIVED_MARKER}, the targets of another; move one of them to a "
+            "folder of its own"
         )
     return _read_derived(folder)
+
+
+def require_measurement(folder: Path) -> None:
+    """Raises InputError where ``aost measure`` has not written ``folder``, or not to its end."""
+    if any(
+        (folder / name).exists() for name in (REFERENCE_MARKER, DERIVED_MARKER, PLAN, shard_paths(folder, 0)[1].name)
+    ):
+        for name in (REFERENCE_MARKER, DERIVED_MARKER):
+            _require_sealed(folder / name)
+        if (folder / REFERENCE_MARKER).exists() and not any((folder / name).exists() for name in (PLAN, PLAN_MARKER)):
+            raise InputError(f"{folder} is an unfinished measurement; give the `aost measure` command of it again")
+        return
+    advice = "`aost measure SOURCE --targets TARGET` writes one"
+    if not folder.exists():
+        raise InputError(f"no measurements {folder}; {advice}")
+    if not folder.is_dir():
+        raise InputError(f"{folder} is a file, expected the folder of a measurement; {advice}")
+    of_run = sorted(folder.glob(f"measure/*/{REFERENCE_MARKER}")) + sorted(folder.glob(f"*/{REFERENCE_MARKER}"))
+    if of_run:
+        raise InputError(f"{folder} holds no measurement, but {of_run[-1].parent} does; give that folder")
+    raise InputError(f"{folder} holds no measurement ({REFERENCE_MARKER} is missing); {advice}")
+
+
+def _require_sealed(path: Path) -> None:
+    """Raises InputError where a JSON file of this name is somebody else's: it has neither of our fields."""
+    if path.exists():
+        found = storage.read_json(path)
+        if not (isinstance(found, dict) and {"format", "seal"} & found.keys()):
+            raise InputError(f"{path} was not written by `aost measure`; give the folder of a measurement")
 
 
 def _read_measured(folder: Path) -> Measurements:
@@ -199,7 +230,7 @@ def _read_measured(folder: Path) -> Measurements:
 
     row = table["row"].to_numpy()
     if not np.array_equal(row, planned["row"]):
-        raise StateError(f"{folder}: the shards hold other rows than the plan; delete the folder and measure again")
+        raise StateError(f"{folder}: the shards hold other rows than the plan; {write_anew(folder / PLAN)}")
     # A plan that grew holds catalog order only batch by batch.
     kept: Any = np.argsort(row, kind="stable")
     kept = kept[table["ok"].to_numpy()[kept]]
@@ -237,14 +268,14 @@ def _read_derived(folder: Path) -> Measurements:
     if changed := sorted(set(marker["base"]["markers"].items()) ^ set(marker_hashes(base).items())):
         raise StateError(
             f"{base / changed[0][0]} has changed since {folder} was derived from it; "
-            "run the same `aost measure --from-sketches` command again"
+            "run the `aost measure --from-sketches` command that wrote it again"
         )
     measured = _read_measured(base)
     targets, bad = {}, []
     for name, (key, sha256) in marker["targets"].items():
         path, marker_path = target_paths(folder, key)
         if not marker_path.exists() or storage.file_sha256(marker_path) != sha256:
-            raise StateError(f"{marker_path} is missing or damaged; delete it and run the same command again")
+            raise StateError(f"{marker_path} is missing or damaged; {write_anew(marker_path)}")
         target = read_record(marker_path)
         targets[name] = read_verified(path, target["sha256"])
         bad += [(image, reason, name) for image, reason in target["quarantine"]]
@@ -299,9 +330,9 @@ def _read_shard(folder: Path, index: int, inputs: str, schema: pa.Schema) -> tup
     path, marker_path = shard_paths(folder, index)
     marker = read_record(marker_path)
     if marker["inputs"] != inputs:
-        raise StateError(f"{path} was measured from other inputs; run the same command again")
+        raise StateError(f"{path} was measured from other inputs; run the `aost measure` command of {folder} again")
     if not path.exists() or storage.file_sha256(path) != marker["sha256"]:
-        raise StateError(f"{path} is missing or damaged; delete it and run the same command again")
+        raise StateError(f"{path} is missing or damaged; {write_anew(path)}")
     return storage.read_table(path, schema=schema), marker
 
 

@@ -39,7 +39,7 @@ from finegpr.measuring.reference import (
     require_images,
     target_warnings,
 )
-from finegpr.measuring.results import MAX_OFF_BASIS, Measurements, basis_advice, read_measurements
+from finegpr.measuring.results import MAX_OFF_BASIS, Measurements, basis_advice, read_measurements, require_measurement
 from finegpr.measuring.sketch import Basis
 from finegpr.pixels.allocator import give_back_freed_blocks
 from finegpr.weighing import TERMS, Scale
@@ -111,8 +111,7 @@ def retarget(
 
 
 def _check_folders(base: Path, folder: Path) -> None:
-    if not base.is_dir():
-        raise InputError(f"no folder {base}; expected one that `aost measure` has written")
+    require_measurement(base)
     if (base / DERIVED_MARKER).exists():
         origin = read_record(base / DERIVED_MARKER)["base"]["path"]
         raise ConfigError(

@@ -146,5 +146,5 @@ def check_quarantine(quarantined: Sequence[tuple[str, str]], num_images: int, *,
         first = "; ".join(f"{path}: {reason}" for path, reason in quarantined[:3])
         raise InputError(
             f"{len(quarantined)} of {num_images} images of {of} cannot be used ({first}); at most {int(limit)} are "
-            "tolerated: repair or remove them and run the same command again"
+            "tolerated: repair them, or index the folder without them, then measure or train again"
         )

@@ -27,6 +27,10 @@ def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[s
 
 def read_checkpoint(path: Path) -> tuple[Arrays, dict[str, Any]]:
     """Tensors (a scalar has shape (1,)) and facts. Raises InputError for another file, StateError for a damaged one."""
+    if path.is_dir():
+        raise InputError(f"{path} is a folder, expected a model; `aost train` writes model.safetensors")
+    if not path.exists():
+        raise InputError(f"no model {path}; `aost train` writes model.safetensors")
     arrays = read_arrays(path)
     data = path.read_bytes()
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
@@ -38,7 +42,9 @@ def read_checkpoint(path: Path) -> tuple[Arrays, dict[str, Any]]:
             f"{path} is not a re-ID checkpoint of this program (its metadata lacks 'checkpoint')"
         ) from None
     if _digest(arrays, text) != expected:
-        raise StateError(f"{path} is damaged (its content does not match its digest); restore it or train again")
+        raise StateError(
+            f"{path} is damaged (its content does not match its digest); restore it from a copy, or train again"
+        )
     return arrays, json.loads(text)
 
 

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from finegpr.arrays import Ints
 from finegpr.catalog import Catalog
-from finegpr.errors import InputError, StateError
+from finegpr.errors import InputError, StateError, write_anew
 from finegpr.object_stores import AnyPath
 from finegpr.pixels import decode as image_files
 from finegpr.storage import (
@@ -89,16 +89,17 @@ class ImageStore:
         """Open a finished store for reading. Raises StateError when it is unfinished, or its files do not fit."""
         marker = read_marker(folder)
         if marker is None:
-            raise StateError(f"{folder} is not a finished image store; run the same command again")
+            raise StateError(f"{folder} is not a finished image store; {write_anew(folder / _PIXELS)}")
         index = read_table(folder / _INDEX, schema=_INDEX_SCHEMA)
         shape = (index.num_rows, 3, marker["height"], marker["width"])
         try:
             pixels: NDArray[np.uint8] = np.load(folder / _PIXELS, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
-            raise StateError(f"cannot read {folder / _PIXELS} ({error}); delete {folder} and run again") from None
+            raise StateError(f"cannot read {folder / _PIXELS} ({error}); {write_anew(folder / _PIXELS)}") from None
         if pixels.shape != shape or pixels.dtype != np.uint8:
             raise StateError(
-                f"{folder / _PIXELS} should be uint8 {shape}, got {pixels.dtype} {pixels.shape}; delete it"
+                f"{folder / _PIXELS} should be uint8 {shape}, got {pixels.dtype} {pixels.shape}; "
+                f"{write_anew(folder / _PIXELS)}"
             )
         row_of = {path: row for row, path in enumerate(index["path"].to_pylist())}
         return cls(folder=folder, pixels=pixels, reasons=tuple(index["reason"].to_pylist()), row_of=row_of)

@@ -7,12 +7,12 @@ from math import isfinite, nan
 from pathlib import Path
 
 from finegpr.catalog import Catalog
-from finegpr.errors import AostError, InputError, StateError
+from finegpr.errors import AostError, InputError, StateError, write_anew
 from finegpr.reid.config import TrainConfig
 from finegpr.reid.data import ImageStore
 from finegpr.reid.evaluate import evaluate_checkpoint
 from finegpr.reid.train import Diverged, Epoch, FitResult, fit
-from finegpr.storage import read_marker, write_marker
+from finegpr.storage import MARKER, read_marker, write_marker
 
 METRICS = "metrics.json"
 
@@ -66,7 +66,7 @@ class TrainingJob:
         if marker is None:
             return None
         if marker.get("hash") != self.key:
-            raise StateError(f"{self.folder} holds another training; delete it and run the same command again")
+            raise StateError(f"{self.folder} holds another training; {write_anew(self.folder / MARKER)}")
         return JobResult(metrics=dict(marker["metrics"]), failure=marker.get("diverged"))
 
     def commit(self, result: JobResult) -> None:

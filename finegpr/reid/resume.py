@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from finegpr.errors import InputError, StateError
+from finegpr.errors import InputError, StateError, write_anew
 from finegpr.reid.checkpoint import Arrays, read_checkpoint, write_checkpoint
 
 # Settings that change how fast a training is, not what it computes.
@@ -61,7 +61,7 @@ class StateFolder:
             except _DamagedError as error:
                 _log.warning("%s; looking for the state before it", error)
         if there:
-            raise StateError(f"no whole training state in {self.checkpoint.parent}; delete it and train again")
+            raise StateError(f"no whole training state in {self.checkpoint.parent}; {write_anew(self.checkpoint)}")
         return None
 
     def _read(self, path: Path) -> tuple[Arrays, dict[str, Any]]:

@@ -107,7 +107,7 @@ def claimed(root: Path, config: Config, world: Mapping[str, object]) -> Iterator
         if description.exists():
             found = read_json(description)
             if not isinstance(found, dict) or found.get("hash") != identity:
-                raise StateError(f"{root} holds another rendered world; choose another folder or delete it")
+                raise StateError(f"{root} holds another rendered world; choose another folder")
         elif any(not child.name.startswith(".lock") for child in root.iterdir()):
             raise StateError(f"{root} is not empty and holds no rendered world; choose another folder")
         marker = read_marker(root)

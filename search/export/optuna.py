@@ -11,6 +11,10 @@ from finegpr.storage import file_sha256
 from search.journal import JOURNAL, Journal
 from search.trial import Trial
 
+_HEAD_BYTES = 4096
+# A journal of which a byte is damaged still has one of them.
+_WORDS = (b'"kind"', b'"header"', b'"format"', b'"config"')
+
 
 def export(journal_path: Path, storage: str, study_name: str) -> int:
     """Write the trials of a journal as a new study; returns their number. The journal is not changed.
@@ -48,8 +52,19 @@ def export(journal_path: Path, storage: str, study_name: str) -> int:
 
 def _read(path: Path) -> tuple[dict[str, Any], list[Trial]]:
     """Config and finished generations. Of a copy: opening a journal cuts off what a running search has half written."""
+    if path.is_dir():
+        inside = path / JOURNAL
+        advice = f"give {inside}" if inside.is_file() else f"`aost search` writes {JOURNAL}"
+        raise InputError(f"{path} is a folder, expected the {JOURNAL} of a search; {advice}")
     if not path.is_file():
-        raise InputError(f"no journal {path}; expected the {JOURNAL} of a search")
+        raise InputError(f"no journal {path}; `aost search` writes {JOURNAL}")
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(_HEAD_BYTES)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}; expected the {JOURNAL} of a search") from None
+    if not any(word in head for word in _WORDS):
+        raise InputError(f"{path} is not the {JOURNAL} of a search, which `aost search` writes")
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / JOURNAL
         shutil.copyfile(path, copy)

@@ -30,9 +30,7 @@ def write(
     opened = _database(storage) if backend is None else optuna.storages.JournalStorage(backend)
     if study_name in [study.study_name for study in opened.get_all_studies()]:
         num = len(optuna.load_study(study_name=study_name, storage=opened).get_trials(deepcopy=False))
-        raise InputError(
-            f"{storage} has a study {study_name!r} of {num} trials already; give another name, or delete that study"
-        )
+        raise InputError(f"{storage} has a study {study_name!r} of {num} trials already; give another name")
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:

@@ -16,14 +16,14 @@ import numpy as np
 
 from finegpr.arrays import Floats
 from finegpr.catalog import Catalog
-from finegpr.errors import ConfigError, StateError
+from finegpr.errors import ConfigError, StateError, write_anew
 from finegpr.reid.config import TrainConfig
 from finegpr.reid.data import ImageStore
 from finegpr.reid.job import JobResult, TrainingJob, run_job
 from finegpr.reid.label_free import MIN_PHOTOS, unlabelled_photos
 from finegpr.reid.model import load_weights
 from finegpr.reid.sampler import batches_per_epoch
-from finegpr.storage import canonical_hash, read_marker, write_marker
+from finegpr.storage import MARKER, canonical_hash, read_marker, write_marker
 from finegpr.subset import Subset
 from finegpr.weights import find_weights
 from search.objectives.halving import halve, halving_cost
@@ -63,7 +63,7 @@ class ShortTraining(TrainingJob):
         if marker is None:
             return None
         if marker.get("key") != self.key:
-            raise StateError(f"{self.folder} holds another training; delete it and run the same command again")
+            raise StateError(f"{self.folder} holds another training; {write_anew(self.folder / MARKER)}")
         metrics = {name: marker[name] for name in get_args(Score) if marker[name] is not None}
         return JobResult(metrics=metrics, failure=marker["failure"])
 

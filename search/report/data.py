@@ -177,5 +177,6 @@ class ReportData:
             first = error.errors(include_url=False)[0]
             where = ".".join(map(str, first["loc"])) or "the whole"
             raise StateError(
-                f"report data are damaged or of another version ({where}: {first['msg']}); run the same command again"
+                f"report data are damaged or of another version ({where}: {first['msg']}); the `aost run` or "
+                "`aost demo` of this folder writes them anew"
             ) from None

@@ -78,7 +78,7 @@ class SpaceConfig(Config):
                 )
         for name in self.fixed:
             if name in self.least_values or name in self.most_values or name in self.arcs:
-                raise ValueError(f"{name} is fixed; remove it from fixed, or from least_values, most_values and arcs")
+                raise ValueError(f"{name} is fixed; name it either there, or in least_values, most_values and arcs")
         return self
 
 

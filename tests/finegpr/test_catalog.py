@@ -77,10 +77,10 @@ def test_file_has_the_documented_schema(tmp_path):
     assert schema.remove_metadata() == parquet_schema(catalog.attributes)
 
 
-def test_other_tables_and_formats_are_state_errors(tmp_path, monkeypatch):
+def test_other_tables_and_formats_are_refused(tmp_path, monkeypatch):
     path = tmp_path / "catalog.parquet"
     storage.write_table(path, pa.table({"path": ["a.jpg"]}))
-    with pytest.raises(StateError, match="not a catalog"):
+    with pytest.raises(InputError, match="not a catalog"):
         Catalog.read(path)
     monkeypatch.setattr("finegpr.catalog.FORMAT", 99)
     make().write(path)

@@ -270,7 +270,7 @@ def test_a_damaged_shard_can_be_deleted_and_measured_again(copy: Path) -> None:
     before = shard_bytes(folder)
     path = folder / "shard-00001.parquet"
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(StateError, match="delete it and run the same command again"):
+    with pytest.raises(StateError, match="give the command that wrote it again"):
         run(copy, folder)
     path.unlink()
     run(copy, folder)

@@ -238,7 +238,7 @@ def test_a_base_that_was_measured_anew_is_refused_until_the_targets_follow(
     shutil.copytree(finished / "source", world / "source")
     config = CONFIG.model_copy(update={"images_per_shard": 12})
     measured_into(world / "base", world, "market", config=config)
-    with pytest.raises(StateError, match=r"base/.*has changed since .*from-sketches` command again"):
+    with pytest.raises(StateError, match=r"base/.*has changed since .*from-sketches` command that wrote it again"):
         read_measurements(world / "new")
     monkeypatch.setattr(module, "build_network", None)  # the same basis: the target's images are not read again
     np.testing.assert_array_equal(added(world, world / "new", "duke").terms["duke"], before.terms["duke"])
@@ -336,7 +336,7 @@ def test_folders_of_another_kind_are_refused(world: Path, tmp_path: Path) -> Non
         with pytest.raises(AostError, match=said):
             retarget(RetargetConfig(), base, targets, folder)
 
-    refused(tmp_path / "nowhere", world / "new", "no folder .*nowhere")
+    refused(tmp_path / "nowhere", world / "new", "no measurements .*nowhere")
     refused(world / "duke", world / "new", "holds no finished measurement")
     refused(world / "base", world / "base", "holds a measurement of its own; choose another --output")
     retarget(RetargetConfig(), world / "base", targets, world / "new")

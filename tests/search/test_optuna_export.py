@@ -142,12 +142,14 @@ def test_a_damaged_journal_is_named(history: tuple[Path, tuple[Trial, ...]], tmp
     for text, match in (
         (data.replace(b'"scored"', b'"failed"', 1), f"{damaged} lines? .*is damaged|{damaged} line .* is damaged"),
         (b"{" + data, f"{damaged} line 1 is damaged"),
-        (b"", f"{damaged} line 1 is damaged"),
     ):
         damaged.write_bytes(text)
         with pytest.raises(StateError, match=match):
             export(damaged, str(tmp_path / "optuna.log"), "one")
     assert not (tmp_path / "optuna.log").exists()
+    damaged.write_bytes(b"")
+    with pytest.raises(InputError, match=f"{damaged} is not the journal"):
+        export(damaged, str(tmp_path / "optuna.log"), "one")
     with pytest.raises(InputError, match="no journal"):
         export(tmp_path / "none", str(tmp_path / "optuna.log"), "one")
 
