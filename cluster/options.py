@@ -199,7 +199,7 @@ class Search(Verb):
 
       space.fixed.weather=[sunny]            in, and all other weathers out
       space.least_values.illumination=2      space.most_values is the same
-      space.arcs=[viewpoint]                 neighbours on the circle only
+      space.arcs=[viewpoint]                 neighbours on the circle only; a range of an ordinal attribute
       space.identity_attributes=[gender]     choose people too: by mean_distance, mmd_linear, mmd_rbf
       space.levels=3                         a weight of 0 to 3 for every value, not in or out
 

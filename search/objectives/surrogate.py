@@ -268,7 +268,7 @@ def _fit(fit: FitStandardised, cells: "Cells", samples: Samples, seen: Bools, po
 
 
 def _fit_ridge(attributes: tuple[Attribute, ...], codes: Codes, values: Floats, weights: Floats) -> Model:
-    """Ridge regression on one indicator per value; ``RIDGE`` counts as that many cells at zero."""
+    """Ridge regression on ``_columns``; ``RIDGE`` counts as that many cells at zero."""
     x = _indicators(attributes, codes)
     root = np.sqrt(weights)[:, None]
     gram = (x * root).T @ (x * root) + RIDGE * np.eye(x.shape[1])
@@ -279,11 +279,12 @@ def _fit_ridge(attributes: tuple[Attribute, ...], codes: Codes, values: Floats, 
         parts[:, -1] = coefficients[0]
         start = 1
         for place, attribute in enumerate(attributes):
-            of_value = coefficients[start : start + len(attribute.values)]
+            columns = _columns(attribute)
+            of_value = columns @ coefficients[start : start + columns.shape[1]]
             mean = np.average(of_value[codes[:, place]], axis=0, weights=weights)
             parts[:, place] = of_value[new[:, place]] - mean
             parts[:, -1] += mean
-            start += len(attribute.values)
+            start += columns.shape[1]
         return parts
 
     return Model(predict=lambda new: np.asarray(_indicators(attributes, new) @ coefficients), explain=explain)
@@ -305,7 +306,7 @@ def _fit_trees(attributes: tuple[Attribute, ...], codes: Codes, values: Floats, 
     def explain(new: Codes) -> Floats:
         columns = xgboost.DMatrix(_features(attributes, new), nthread=1)
         parts = boosters.predict(columns, pred_contribs=True).reshape(len(new), values.shape[1], -1)
-        widths = [2 if attribute.circular else len(attribute.values) for attribute in attributes]
+        widths = [_of_value(attribute).shape[1] for attribute in attributes]
         starts = np.cumsum([0, *widths])  # the last one is of the trees' mean
         of_attribute = np.add.reduceat(parts, starts, axis=2).transpose(0, 2, 1)
         return np.asarray(ridge.explain(new) + of_attribute, dtype=np.float64)
@@ -314,22 +315,33 @@ def _fit_trees(attributes: tuple[Attribute, ...], codes: Codes, values: Floats, 
 
 
 def _indicators(attributes: tuple[Attribute, ...], codes: Codes) -> Floats:
-    """A constant column, then one column per value, (C, 1 + values)."""
+    """A constant column, then those of each attribute, (C, 1 + columns)."""
     columns = [np.ones((len(codes), 1))]
-    columns += [np.eye(len(attribute.values))[codes[:, place]] for place, attribute in enumerate(attributes)]
+    columns += [_columns(attribute)[codes[:, place]] for place, attribute in enumerate(attributes)]
     return np.concatenate(columns, axis=1)
+
+
+def _columns(attribute: Attribute) -> Floats:
+    """What the ridge knows of each value, (V, columns): its indicator; of an ordinal one the steps up to it.
+
+    A value that was not measured then lies between its neighbours, for the two steps beside it share what is between.
+    """
+    num = len(attribute.values)
+    return np.tri(num, num - 1, -1) if attribute.ordinal else np.eye(num)
 
 
 def _features(attributes: tuple[Attribute, ...], codes: Codes) -> Floats:
-    """Sine and cosine of a circular attribute, indicators of the others."""
-    columns = []
-    for place, attribute in enumerate(attributes):
-        if attribute.circular:
-            angle = np.deg2rad([attribute.degrees(value) for value in attribute.values])[codes[:, place]]
-            columns.append(np.stack([np.sin(angle), np.cos(angle)], axis=1))
-        else:
-            columns.append(np.eye(len(attribute.values))[codes[:, place]])
-    return np.concatenate(columns, axis=1)
+    return np.concatenate([_of_value(attribute)[codes[:, place]] for place, attribute in enumerate(attributes)], axis=1)
+
+
+def _of_value(attribute: Attribute) -> Floats:
+    """What the trees know of each value: sine and cosine of an angle, the place of an ordered one, else indicators."""
+    if attribute.circular:
+        angle = np.deg2rad([attribute.degrees(value) for value in attribute.values])
+        return np.stack([np.sin(angle), np.cos(angle)], axis=1)
+    if attribute.ordinal:
+        return np.arange(len(attribute.values), dtype=np.float64)[:, None]
+    return np.eye(len(attribute.values))
 
 
 def _log(values: Floats, positive: Bools) -> Floats:

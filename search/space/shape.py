@@ -1,6 +1,7 @@
-"""The shape of a choice within one attribute: how many of its values are in, and whether they form one arc."""
+"""The shape of a choice within one attribute: how many values are in, and whether they form one arc or range."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -12,13 +13,16 @@ class Shape:
     """At least ``least`` and at most ``most`` of the V values of an attribute, whose bits are ``block``.
 
     ``circle`` (V,) lists the values, as places in the block, in their order round the circle when those that are in
-    have to be neighbours; None when any will do. Masks and coordinates here are those of the block alone, (n, V).
+    have to be neighbours; None when any will do. With ``is_line`` they are in order, and the last is no neighbour of
+    the first: a circle is then one with a gap between the two, a place that is never in. Masks and coordinates here are
+    those of the block alone, (n, V).
     """
 
     block: slice
     least: int
     most: int
     circle: Ints | None = None
+    is_line: bool = False
 
     @property
     def is_free(self) -> bool:
@@ -30,7 +34,7 @@ class Shape:
         num = masks.sum(axis=1)
         held = (num >= self.least) & (num <= self.most)
         if self.circle is not None:
-            held &= _arc_starts(masks[:, self.circle]).sum(axis=1) <= 1
+            held &= _arc_starts(self._round(masks, False)).sum(axis=1) <= 1
         return np.asarray(held)
 
     def choose(self, x: Floats) -> Bools:
@@ -51,7 +55,7 @@ class Shape:
         if self.circle is None:
             keys = np.where(masks, -np.inf, -x)
             return np.where(ranks(keys) < self.most, keys, np.inf), _each(x)
-        inside, x = masks[:, self.circle], x[:, self.circle]
+        inside, x = self._round(masks, False), self._round(x, -np.inf)
         num = inside.sum(axis=1)
         place = _turned(_arc_starts(inside).argmax(axis=1) + num, x.shape[1])
         outside = np.arange(x.shape[1]) < x.shape[1] - num[:, None]
@@ -63,7 +67,7 @@ class Shape:
         chain = _chain(keys, ahead >= behind, x.shape[1] - num)
         keys = np.take_along_axis(keys, chain, axis=1)
         keys[:, self.most :] = np.inf
-        return keys, self.circle[np.take_along_axis(place, chain, axis=1)]
+        return self._along(keys, np.take_along_axis(place, chain, axis=1))
 
     def leaving(self, masks: Bools, x: Floats) -> tuple[Floats, Ints]:
         """In which order values go out: keys (n, V) ascending, and the value (n, V) that each key is of.
@@ -74,7 +78,7 @@ class Shape:
         if self.circle is None:
             stays = ranks(np.where(masks, -x, np.inf)) < self.least
             return np.where(masks & ~stays, x, np.inf), _each(x)
-        inside, x = masks[:, self.circle], x[:, self.circle]
+        inside, x = self._round(masks, False), self._round(x, -np.inf)
         # A whole circle opens at its lowest value.
         start = np.where(num[:, 0] < x.shape[1], _arc_starts(inside).argmax(axis=1), x.argmin(axis=1))
         place = _turned(start, x.shape[1])
@@ -86,7 +90,21 @@ class Shape:
         chain = _chain(keys, ahead <= behind, num[:, 0])
         keys = np.take_along_axis(keys, chain, axis=1)
         keys[np.arange(x.shape[1]) >= num - self.least] = np.inf
-        return keys, self.circle[np.take_along_axis(place, chain, axis=1)]
+        return self._along(keys, np.take_along_axis(place, chain, axis=1))
+
+    def _round(self, of_value: Any, gap: Any) -> Any:
+        """What the values (n, V) have, in the circle's order, with ``gap`` at the gap of a line."""
+        assert self.circle is not None
+        of_place = of_value[:, self.circle]
+        return np.pad(of_place, ((0, 0), (0, 1)), constant_values=gap) if self.is_line else of_place
+
+    def _along(self, keys: Floats, place: Ints) -> tuple[Floats, Ints]:
+        """Keys and the values at these places, without the gap, whose key is inf."""
+        assert self.circle is not None
+        if self.is_line:
+            others = np.argsort(place == len(self.circle), axis=1, kind="stable")[:, :-1]
+            keys, place = np.take_along_axis(keys, others, axis=1), np.take_along_axis(place, others, axis=1)
+        return keys, self.circle[place]
 
     def _best_arc(self, x: Floats) -> Bools:
         """The arc with the greatest sum of coordinates (n, V) in the circle's order."""
@@ -95,7 +113,8 @@ class Shape:
         np.cumsum(np.concatenate([x, x], axis=1), axis=1, out=sums[:, 1:])
         best, start, num = np.full(len(x), -np.inf), np.zeros(len(x), dtype=np.int64), np.zeros(len(x), dtype=np.int64)
         for length in range(self.least, min(self.most, size) + 1):
-            of_start = sums[:, length : length + size] - sums[:, :size]
+            starts = size - length + 1 if self.is_line else size
+            of_start = sums[:, length : length + starts] - sums[:, :starts]
             first = of_start.argmax(axis=1)
             better = of_start[rows, first] > best
             best[better], start[better], num[better] = of_start[rows, first][better], first[better], length

@@ -56,9 +56,9 @@ class SpaceConfig(Config):
     """What may be chosen, by attribute.
 
     ``fixed`` values are in and all others of the attribute out. Of any other attribute at least ``least_values`` and at
-    most ``most_values`` values are in, and of the circular ones in ``arcs`` only neighbours: any arc, whatever its
-    start and length. ``identity_attributes`` are searched too: their values choose people. With ``levels`` above 1 a
-    value is not in or out, but has a weight up to that: see ``search.space.mixture``.
+    most ``most_values`` values are in, and of those in ``arcs`` only neighbours: any arc of a circular one, any range
+    of an ordinal one, whatever its start and length. ``identity_attributes`` are searched too: their values choose
+    people. With ``levels`` above 1 a value is not in or out, but has a weight up to that: see ``search.space.mixture``.
     """
 
     fixed: dict[str, Values] = Field(default_factory=dict)
@@ -356,9 +356,10 @@ def _check(config: SpaceConfig, present: Sequence[tuple[Attribute, Codes]]) -> N
     for field, names in fields.items():
         if unknown := [name for name in names if name not in known]:
             raise ConfigError(f"{field}: {', '.join(unknown)}: not searched over; searched: {', '.join(known)}")
-    circular = [attribute.name for attribute, _ in present if attribute.circular]
-    if wrong := [name for name in config.arcs if name not in circular]:
-        raise ConfigError(f"arcs: {', '.join(wrong)}: not circular; circular: {', '.join(circular) or 'none'}")
+    ordered = [attribute.name for attribute, _ in present if attribute.circular or attribute.ordinal]
+    if wrong := [name for name in config.arcs if name not in ordered]:
+        known = ", ".join(ordered) or "none"
+        raise ConfigError(f"arcs: {', '.join(wrong)}: neither circular nor ordinal; such are: {known}")
     for attribute, codes in present:
         if (least := config.least_values.get(attribute.name, 1)) > len(codes):
             raise ConfigError(f"least_values.{attribute.name} is {least}, but only {len(codes)} values occur")
@@ -376,11 +377,14 @@ def _fixed(attribute: Attribute, codes: Codes, values: Sequence[str]) -> tuple[s
 
 def _shape(config: SpaceConfig, attribute: Attribute, values: Sequence[str], block: slice) -> Shape:
     circle = None
-    if attribute.name in config.arcs:
+    if attribute.name in config.arcs and attribute.ordinal:
+        circle = np.arange(len(values))
+    elif attribute.name in config.arcs:
         circle = np.argsort([attribute.degrees(value) % 360 for value in values], kind="stable")
     return Shape(
         block=block,
         least=config.least_values.get(attribute.name, 1),
         most=min(config.most_values.get(attribute.name, len(values)), len(values)),
         circle=circle,
+        is_line=attribute.ordinal,
     )

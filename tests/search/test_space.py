@@ -1,4 +1,5 @@
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,7 @@ class Written:
                 config.least_values.get(attribute.name, 1),
                 config.most_values.get(attribute.name, len(values)),
                 attribute.name in config.arcs,
+                attribute.ordinal,
             )
             for attribute, values, block in zip(space.attributes, space.values, space.blocks, strict=True)
         ]
@@ -49,17 +51,17 @@ class Written:
         return self.images(mask) <= self.space.budget.most * self.total + 1e-6
 
     def has_shape(self, mask: np.ndarray) -> bool:
-        for bits, least, most, is_arc in self.attributes:
+        for bits, least, most, is_arc, is_line in self.attributes:
             inside = [bit for bit in bits if mask[bit]]
-            if not least <= len(inside) <= most or (is_arc and set(inside) not in map(set, arcs(bits))):
+            if not least <= len(inside) <= most or (is_arc and set(inside) not in map(set, arcs(bits, is_line))):
                 return False
         return True
 
     def chosen(self) -> np.ndarray:
         mask = np.zeros(len(self.x), dtype=bool)
-        for bits, least, most, is_arc in self.attributes:
+        for bits, least, most, is_arc, is_line in self.attributes:
             if is_arc:
-                allowed = [arc for arc in arcs(bits) if least <= len(arc) <= most]
+                allowed = [arc for arc in arcs(bits, is_line) if least <= len(arc) <= most]
                 mask[max(allowed, key=lambda arc: self.x[arc].sum())] = True
             else:
                 falling = sorted(bits, key=lambda bit: -self.x[bit])
@@ -69,24 +71,24 @@ class Written:
 
     def may_enter(self, mask: np.ndarray) -> list[int]:
         found = []
-        for bits, _, most, is_arc in self.attributes:
+        for bits, _, most, is_arc, is_line in self.attributes:
             if mask[bits].sum() < most:
                 for place, bit in enumerate(bits):
-                    beside = mask[bits[place - 1]] or mask[bits[(place + 1) % len(bits)]]
+                    beside = any(mask[bit] for bit in neighbours_of(bits, place, is_line))
                     if not mask[bit] and (beside or not is_arc):
                         found.append(bit)
         return found
 
     def may_leave(self, mask: np.ndarray) -> list[int]:
         found = []
-        for bits, least, _, is_arc in self.attributes:
+        for bits, least, _, is_arc, is_line in self.attributes:
             inside = sorted((bit for bit in bits if mask[bit]), key=lambda bit: self.x[bit])
             if is_arc:
-                whole = len(inside) == len(bits)
+                whole = len(inside) == len(bits) and not is_line
                 inside = [
                     bit
                     for place, bit in enumerate(bits)
-                    if mask[bit] and (whole or not (mask[bits[place - 1]] and mask[bits[(place + 1) % len(bits)]]))
+                    if mask[bit] and (whole or sum(mask[bit] for bit in neighbours_of(bits, place, is_line)) < 2)
                 ]
                 found += inside if mask[bits].sum() > least else []
             else:
@@ -111,16 +113,34 @@ class Written:
         return mask
 
 
-def arcs(bits: list[int]) -> list[list[int]]:
-    """All arcs of a circle."""
+def neighbours_of(bits: list[int], place: int, is_line: bool) -> list[int]:
+    if not is_line:
+        return [bits[place - 1], bits[(place + 1) % len(bits)]]
+    return [bits[beside] for beside in (place - 1, place + 1) if 0 <= beside < len(bits)]
+
+
+def arcs(bits: list[int], is_line: bool) -> list[list[int]]:
+    """All arcs of a circle, or ranges of a line."""
+    if is_line:
+        return [bits[low:high] for low in range(len(bits)) for high in range(low + 1, len(bits) + 1)]
     return [(bits + bits)[start : start + length] for start in range(len(bits)) for length in range(1, len(bits) + 1)]
 
 
 SHAPED = SpaceConfig(arcs=("viewpoint",), least_values={"attribute1": 2}, most_values={"attribute1": 3, "viewpoint": 4})
 
 
+RANGES = SpaceConfig(arcs=("viewpoint", "attribute1"), most_values={"attribute1": 3})
+
+
+def make_ordinal(simulation: Simulation) -> Cells:
+    """The cells of a simulation, with its second attribute in order."""
+    circle, ordered, *others = simulation.cells.attributes
+    return replace(simulation.cells, attributes=(circle, replace(ordered, ordinal=True), *others))
+
+
 @pytest.mark.parametrize(
-    "config", [SpaceConfig(), SpaceConfig(arcs=("viewpoint",)), SHAPED, SpaceConfig(least_values={"viewpoint": 3})]
+    "config",
+    [SpaceConfig(), SpaceConfig(arcs=("viewpoint",)), SHAPED, RANGES, SpaceConfig(least_values={"viewpoint": 3})],
 )
 @pytest.mark.parametrize(
     "budget",
@@ -132,7 +152,8 @@ SHAPED = SpaceConfig(arcs=("viewpoint",), least_values={"attribute1": 2}, most_v
     ],
 )
 def test_decode_repairs_by_the_written_rule(simulation: Simulation, budget: Budget, config: SpaceConfig) -> None:
-    space = Space(simulation.cells, simulation.identity, budget, seed=0, config=config)
+    cells = make_ordinal(simulation) if config is RANGES else simulation.cells
+    space = Space(cells, simulation.identity, budget, seed=0, config=config)
     x = np.random.default_rng(0).normal(size=(60, space.num_bits))
     masks = space.decode(x)
     written = [Written(space, row) for row in x]
@@ -261,11 +282,12 @@ def test_feasible_means_budget_bounds_and_arcs(simulation: Simulation) -> None:
 
 @pytest.mark.parametrize(
     "config",
-    [SHAPED, SpaceConfig(arcs=("viewpoint",), least_values={"viewpoint": 3}, most_values={"viewpoint": 3})],
+    [RANGES, SHAPED, SpaceConfig(arcs=("viewpoint",), least_values={"viewpoint": 3}, most_values={"viewpoint": 3})],
 )
 def test_neighbours_reach_every_feasible_subset(simulation: Simulation, config: SpaceConfig) -> None:
     """An arc grows and shrinks by flips of its ends and moves by an exchange of them."""
-    space = Space(simulation.cells, simulation.identity, Budget(images=60, most=0.4), seed=0, config=config)
+    cells = make_ordinal(simulation) if config is RANGES else simulation.cells
+    space = Space(cells, simulation.identity, Budget(images=60, most=0.4), seed=0, config=config)
     masks = enumerate_masks(space, np.arange(space.num_subsets))
     feasible = {mask.tobytes() for mask in masks[space.feasible(masks)]}
     start = random_masks(space, 1, seed=0)[0]
@@ -313,7 +335,7 @@ def test_fixed_values_have_no_bits_but_are_in_every_subset(simulation: Simulatio
     [
         ({"fixed": {"wether": ("sunny",)}}, "fixed: wether: not searched over; searched: viewpoint, attribute1"),
         ({"most_values": {"scene": 2}}, "most_values: scene: not searched over"),
-        ({"arcs": ("attribute1",)}, "arcs: attribute1: not circular; circular: viewpoint"),
+        ({"arcs": ("attribute1",)}, "arcs: attribute1: neither circular nor ordinal; such are: viewpoint"),
         ({"least_values": {"attribute2": 4}}, "least_values.attribute2 is 4, but only 3 values occur"),
         ({"fixed": {"attribute1": ("snow",)}}, "fixed: no image has attribute1 snow; expected some of value0, value1"),
     ],

@@ -136,3 +136,21 @@ def test_588_cells_take_seconds() -> None:
     started = time.process_time()
     fit_surrogate(cells, samples, seed=0)
     assert time.process_time() - started < 20
+
+
+def test_an_ordinal_attribute_is_a_number() -> None:
+    """A value that nobody measured lies between its neighbours; the parts of a prediction add up to it."""
+    cells = make_cells((6, 8))
+    trend = np.sin(2 * np.pi * cells.codes[:, 0] / 6) + 2.0 * cells.codes[:, 1]
+    errors = {}
+    for ordinal in (False, True):
+        attributes = (cells.attributes[0], replace(cells.attributes[1], ordinal=ordinal))
+        of_kind = replace(cells, attributes=attributes)
+        samples = make_samples(of_kind, trend[:, None], noise=0.1)
+        surrogate = fit_surrogate(of_kind, samples.take(of_kind.codes[samples.cell, 1] != 5), seed=0)
+        predicted = surrogate.predict_cells(of_kind.codes)[:, 0]
+        errors[ordinal] = np.abs(predicted - trend)[of_kind.codes[:, 1] == 5].mean()
+        if not surrogate.positive.any():
+            parts = surrogate.shap_values(of_kind.codes)[:, :, 0]
+            np.testing.assert_allclose(parts.sum(axis=1), predicted, rtol=1e-4, atol=1e-4)
+    assert errors[True] < 0.5 < errors[False]
