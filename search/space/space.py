@@ -358,8 +358,8 @@ def _check(config: SpaceConfig, present: Sequence[tuple[Attribute, Codes]]) -> N
             raise ConfigError(f"{field}: {', '.join(unknown)}: not searched over; searched: {', '.join(known)}")
     ordered = [attribute.name for attribute, _ in present if attribute.circular or attribute.ordinal]
     if wrong := [name for name in config.arcs if name not in ordered]:
-        known = ", ".join(ordered) or "none"
-        raise ConfigError(f"arcs: {', '.join(wrong)}: neither circular nor ordinal; such are: {known}")
+        such = ", ".join(ordered) or "none"
+        raise ConfigError(f"arcs: {', '.join(wrong)}: neither circular nor ordinal; such are: {such}")
     for attribute, codes in present:
         if (least := config.least_values.get(attribute.name, 1)) > len(codes):
             raise ConfigError(f"least_values.{attribute.name} is {least}, but only {len(codes)} values occur")
