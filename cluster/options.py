@@ -109,7 +109,7 @@ class Index(Verb):
 
       table=labels.csv path_column=file identity_column=person camera_column=cam part_column=split
       circular=[camera_angle]         of a table: an attribute whose values lie on a circle
-      ordinal=[rain] bins={exposure: 5}   values in order; so many ranges of a column with a value per image
+      ordinal=[rain] bins.exposure=5  values in order; so many ranges of a column with a value per image
       missing=leave-out               or own-value; by default missing values are an error
       first_identity=0 first_camera=0 numbers count from 0 (by default 0 is read so only where that is clear)
       identity_attributes=people.csv  of finegpr: one row per identity, with gender, hair and so on

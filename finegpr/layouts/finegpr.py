@@ -74,6 +74,7 @@ def index(root: AnyPath, *, identity_attributes: str | Path | None = None) -> Li
         num_ignored=files.num_ignored,
         title="FineGPR",
         example=EXAMPLE,
+        notes=() if table is None else table.notes,
     )
 
 

@@ -141,7 +141,9 @@ def _named(
     if strange:
         if any(text.lower().strip("+-") in ("inf", "infinity") for text in strange) and len(strange) < len(written):
             raise InputError(f"{rows.path}: attribute {name!r} should have finite numbers, got {strange[0]!r}")
-        distinct = sorted(written)
+        if {text.lower() for text in written} <= {"true", "false"}:
+            written = [text.lower() for text in written]  # as Parquet has them
+        distinct = sorted(set(written))
         if all(text.removesuffix("deg") != text and _number(text.removesuffix("deg")) is not None for text in written):
             distinct = sorted(written, key=lambda text: (_number(text.removesuffix("deg")), text))
         return tuple(distinct), np.array([distinct.index(text) for text in written])
@@ -229,7 +231,10 @@ def _binned(
         numbers = pd.to_numeric(texts, errors="coerce").to_numpy(dtype=np.float64)
     if not np.isfinite(numbers).all():
         strange = written[int(np.flatnonzero(~np.isfinite(numbers))[0])]
-        raise InputError(f"{rows.path}: {name} is binned, but its value {strange!r} is not a finite number or a date")
+        raise InputError(
+            f"{rows.path}: {name} is binned, but its value {strange!r} is not a finite number or a date, "
+            "such as 1.25, 1250 or 2026-01-31"
+        )
     edges = np.unique(np.quantile(numbers[codes[codes >= 0]], np.arange(1, num) / num, method="inverted_cdf"))
     of_text = np.searchsorted(edges, numbers, side="left")
     present, place = np.unique(of_text, return_inverse=True)

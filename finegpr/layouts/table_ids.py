@@ -32,6 +32,8 @@ def identities(rows: UserTable, column: str, *, in_gallery: Bools, lowest: int |
     )
     zero = is_number & (numbers == 0)
     names = not is_number.all()
+    if names and lowest is not None:
+        raise ConfigError(f"first_identity is of numbers, but {column} holds names; leave it out")
     counts_from_0 = lowest == 0 or (lowest is None and not has_gallery and bool(zero.any()))
     if counts_from_0 and not names:
         return _one_higher(rows, column, numbers, "identities")
@@ -50,6 +52,10 @@ def cameras(rows: UserTable, column: str, *, lowest: int | None) -> tuple[Ints, 
     _check_first("first_camera", lowest)
     numbers, is_number = _numbers_or_names(rows, column, allowed=())
     rows.refuse_rows(is_number & (numbers < 0), f"{column} should be at least 0", column=column)
+    if not is_number.all():
+        if lowest is not None:
+            raise ConfigError(f"first_camera is of numbers, but {column} holds names; leave it out")
+        return numbers, []
     present = np.unique(numbers)
     if lowest == 1 or present[0] > 0 or (len(present) == 1 and lowest is None):
         return numbers, []
@@ -74,13 +80,18 @@ def _numbers_or_names(rows: UserTable, column: str, *, allowed: tuple[int, ...])
     whole = texts.str.match(INTEGER).to_numpy(dtype=bool)
     if whole.all():
         return whole_numbers(texts), whole
+    if texts.str.fullmatch(r"[0-9]+").all():  # more digits than an integer holds: names
+        whole = np.zeros(len(texts), dtype=bool)
+        return texts.factorize(sort=True)[0].astype(np.int64) + 1, whole
     number = whole | texts.str.match(_NUMBER).to_numpy(dtype=bool)
     kept = np.zeros(len(texts), dtype=bool)
     kept[whole] = np.isin(whole_numbers(texts[whole]), allowed)
     if (number & ~kept).any():
         # Which of the two the column is meant to hold: the more frequent.
         if number.sum() * 2 >= len(texts):
-            rows.refuse_rows(~whole, f"{column} should be a whole number as in most rows", column=column)
+            rows.refuse_rows(
+                ~whole, f"{column} should be a whole number of at most 18 digits, as in most rows", column=column
+            )
         rows.refuse_rows(
             number & ~kept, f"{column} should be a name as in most rows; write numbers as names too", column=column
         )

@@ -22,17 +22,19 @@ _OTHERS = {
     b"PK\x03\x04": "an Excel workbook or another zip archive; save it as CSV",
     b"\xd0\xcf\x11\xe0": "an old Excel workbook; save it as CSV",
     b"\x1f\x8b": "compressed by gzip; unpack it",
+    b"{": "JSON; write it as CSV or Parquet",
+    b"[": "JSON; write it as CSV or Parquet",
     b"ARROW1": "an Arrow or Feather file; write it as Parquet",
 }
 _SEP_LINE = re.compile(r"sep=(.)\r?\n", re.IGNORECASE)
 _NUM_LOOKED_AT = 20  # rows by which a separator is told
 _DECIMAL_COMMA = r"^[+-]?[0-9]*,[0-9]+$"
 _DECIMAL = r"^[+-]?[0-9]*(,[0-9]+)?$"
-_THOUSANDS = r"^[+-]?[0-9]{1,3}(,[0-9]{3})*$"
+_THOUSANDS = r"^[+-]?([1-9][0-9]{0,2}(,[0-9]{3})*|0)$"
 
 
 def read_csv(content: bytes) -> tuple[pa.Table, list[str]]:
-    """Text columns, an empty cell being null, and what was recognised that is not usual, a line each.
+    """Text columns, an empty cell being null, and what was recognised that is not usual, a few words each.
 
     Raises ValueError, csv.Error or pa.ArrowException, whose first line says why it cannot be read.
     """
@@ -42,7 +44,7 @@ def read_csv(content: bytes) -> tuple[pa.Table, list[str]]:
         separator, text = told[1], text[told.end() :]
     separator = separator or _separator(text)
     if separator != ",":
-        notes.append(f"read as separated by {SEPARATORS.get(separator, repr(separator))}")
+        notes.append(f"separated by {SEPARATORS.get(separator, repr(separator))}")
     names = [name.strip() for name in next(csv.reader(io.StringIO(text, newline=""), delimiter=separator), [])]
     if not any(names):
         raise ValueError("it has no header line; the first line should name the columns")
@@ -55,12 +57,14 @@ def read_csv(content: bytes) -> tuple[pa.Table, list[str]]:
             column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True, null_values=[""]
         ),
     )
-    columns = []
+    columns, with_commas = [], []
     for name, column in zip(names, table.columns, strict=True):
         with_point = _with_decimal_points(column)
         if with_point is not None:
-            notes.append(f"column {name!r} read as numbers with decimal commas")
+            with_commas.append(name)
         columns.append(column if with_point is None else with_point)
+    if with_commas:
+        notes.append(f"numbers with decimal commas in {', '.join(with_commas)}")
     return pa.table(columns, names=names), notes
 
 
@@ -70,7 +74,7 @@ def _decode(content: bytes) -> tuple[str, list[str]]:
             raise ValueError(f"it is {kind}")
     for mark, encoding in _MARKS:
         if content.startswith(mark):
-            notes = [] if encoding == "utf-8-sig" else [f"read as {encoding.upper()}"]
+            notes = [] if encoding == "utf-8-sig" else [encoding.upper()]
             return content.decode(encoding), notes
     if b"\0" in content:
         raise ValueError("it holds zero bytes: no text, or UTF-16 without its mark; save it as UTF-8")
@@ -81,7 +85,7 @@ def _decode(content: bytes) -> tuple[str, list[str]]:
             text = content.decode("cp1252")
         except UnicodeDecodeError:
             raise ValueError(f"its text is neither UTF-8 nor Latin-1 ({error}); save it as UTF-8") from None
-        return text, ["it is not UTF-8: read as Latin-1 (Windows-1252); save it as UTF-8 if names look wrong"]
+        return text, ["Latin-1, for it is no UTF-8"]
 
 
 def _separator(text: str) -> str:

@@ -29,8 +29,8 @@ _FILL = "fill them in or leave the column out"
 class UserTable:
     """Columns of n rows, read as text when they are asked for.
 
-    Row numbers in messages count from 1, without the header. ``notes`` say what was recognised in the file
-    that is not usual.
+    Row numbers in messages count from 1, without the header. ``notes`` say in a line what was
+    recognised in the file that is not usual.
     """
 
     path: AnyPath
@@ -133,7 +133,7 @@ def read_user_table(given: str | AnyPath, *, root: AnyPath) -> UserTable:
         raise InputError(f"{path}: column {data.column_names.index('') + 1} has no name; name it or write no index")
     if data.num_rows == 0:
         raise InputError(f"{path} has no rows")
-    return UserTable(path=path, data=data, notes=tuple(f"{path}: {note}" for note in notes))
+    return UserTable(path=path, data=data, notes=(f"{path}: read as {', '.join(notes)}",) if notes else ())
 
 
 def _find(given: str | AnyPath, root: AnyPath) -> AnyPath:

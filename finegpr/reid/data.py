@@ -211,9 +211,10 @@ class TrainingSet:
         """Raises InputError for an image without a person, fewer than 2 identities, or too many bad images."""
         identity = catalog.identities
         if num_nobody := int((identity <= 0).sum()):
-            raise InputError(
-                f"{num_nobody} of {len(catalog)} training images show nobody (identity 0 or -1); take the train part"
-            )
+            advice = "leave them out; of a table, first_identity=0 says that 0 is a person"
+            if (catalog.frame["part"] != "train").any():
+                advice = "train on its train part"
+            raise InputError(f"{num_nobody} of {len(catalog)} training images show nobody (identity 0 or -1); {advice}")
         quarantined = dict(pixels.bad)
         rows = np.setdiff1d(np.arange(len(catalog)), list(quarantined))
         identities, labels = np.unique(identity[rows], return_inverse=True)

@@ -118,12 +118,15 @@ class _Names:
         self._ambiguous = {value for value in values if values.count(value) > 1}
 
     def of(self, attribute: Attribute, values: frozenset[str], conjunction: str) -> str:
-        """``sunny or foggy``, ``90-180 deg``, ``hat yes``; a person's values always with the attribute's name."""
+        """``sunny or foggy``, ``90-180 deg``, ``hat yes``, ``exposure 0.5 to 1.2``.
+
+        A person's values, and those in order, always with the attribute's name.
+        """
         if attribute.circular:
             text = _joined(_arcs(attribute, values), conjunction)
         else:
             text = _joined([value for value in attribute.values if value in values], conjunction)
-        if attribute.level == "identity" or not self._ambiguous.isdisjoint(attribute.values):
+        if attribute.level == "identity" or attribute.ordinal or not self._ambiguous.isdisjoint(attribute.values):
             return f"{_title(attribute)} {text}"
         return text
 

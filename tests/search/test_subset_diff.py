@@ -75,6 +75,13 @@ def test_values_that_several_attributes_share_are_said_with_their_attribute() ->
     assert describe(Subset({"camera": ["low"]}), heights) == "camera low; any light"
 
 
+def test_values_in_order_are_said_with_their_attribute() -> None:
+    exposure = Attribute(name="exposure", values=("-2 to 0.5", "0.5 to 1.2", "1.3 to 2"), ordinal=True)
+    assert describe(Subset({"exposure": ["0.5 to 1.2", "-2 to 0.5"]}), [exposure]) == (
+        "exposure -2 to 0.5 or 0.5 to 1.2"
+    )
+
+
 def test_neighbours_are_those_of_the_values_that_occur() -> None:
     assert describe(Subset({"viewpoint": degrees(270, 0)}), (COARSE,)) == "270-0 deg"
     simulation = simulate((12, 3), seed=0)
