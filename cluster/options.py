@@ -10,34 +10,8 @@ from typing import Literal
 
 import tyro
 
-
-@dataclass(frozen=True, kw_only=True)
-class Verb:
-    """Options that every verb has."""
-
-    json: bool = False
-    """Print one JSON object with the results as the last line of standard output."""
-    debug: bool = False
-    """Show the traceback of an error."""
-
-    @classmethod
-    def name(cls) -> str:
-        """What a person types."""
-        return cls.__name__.lower()
-
-
-@dataclass(frozen=True, kw_only=True)
-class MainJob(Verb):
-    """Options of the verbs that do the main job."""
-
-    set: tuple[str, ...] = ()
-    """Settings to change, such as measure.images_per_cell=1 train.recipe=quick seeds=[0,1]."""
-    serial: bool = False
-    """Without Ray: one process, the reference."""
-    fork: bool = False
-    """Changed settings: start a new run folder beside this one, sharing what has not changed."""
-    fresh: bool = False
-    """Changed settings: set the journals they contradict aside and begin these stages again."""
+from cluster.shared_options import Kept, MainJob
+from cluster.shared_options import Verb as Verb
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +102,7 @@ class Index(Verb):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measure(Verb):
+class Measure(Kept):
     """Measure every sampled image of a catalog against one or several targets, in one pass. The same command resumes.
 
     Example: aost measure source.parquet --targets market.parquet duke.parquet --output measurements
@@ -172,7 +146,7 @@ class Measure(Verb):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Search(Verb):
+class Search(Kept):
     r"""Search the subset of attribute values that is nearest to a target, by an objective. The same command resumes.
 
     Example: aost search source.parquet --set budget.images=20000
@@ -237,7 +211,7 @@ class Search(Verb):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sweep(Verb):
+class Sweep(Kept):
     r"""Search at every point of a grid, or at a sample of them: one table, one page. The same command resumes.
 
     Example: aost sweep source.parquet --measurements measurements --output sweep \
@@ -264,8 +238,6 @@ class Sweep(Verb):
     """Lists for the axes, such as images=[5000,20000] seeds=[0,1], and what all share, such as sample=2000."""
     serial: bool = False
     """Without Ray: one process, the reference."""
-    fresh: bool = False
-    """Changed settings: set the old sweep aside and begin again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -298,7 +270,7 @@ class Select(Verb):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Train(Verb):
+class Train(Kept):
     """Train a re-identification model on a manifest or a catalog. The same command resumes.
 
     Example: aost train manifest.parquet --recipe paper --workers 4 --output model

@@ -9,6 +9,7 @@ from cluster import options
 from cluster.executors.base import Executor, MeasureJob
 from cluster.executors.make import make_executor
 from cluster.executors.session import RayConfig
+from cluster.outputs import ASKED, begin
 from cluster.progress import progress, say
 from cluster.run.config import AdaptiveVerbConfig, MeasureVerbConfig
 from cluster.settings import override, validate
@@ -17,8 +18,9 @@ from finegpr.errors import ConfigError
 from finegpr.measuring.config import MeasureConfig
 from finegpr.measuring.files import DERIVED_MARKER, read_record
 from finegpr.measuring.results import Measurements, basis_hash
-from finegpr.storage import locked
+from finegpr.storage import locked, read_json, write_json
 from finegpr.weighing import TERMS, Scale, Weighing
+from finegpr.weights import VGG, find_weights
 
 LISTED = ", ".join(TERMS)
 
@@ -46,6 +48,7 @@ def measure(verb: options.Measure) -> dict[str, Any]:
     executor = make_executor(verb.serial, RayConfig())
     try:
         with locked(verb.output):
+            begin(verb.output, _asked(config, adaptive, job), fresh=verb.fresh)
             if adaptive is None:
                 with progress("measuring", "images") as tick:
                     measured = executor.measure(config, job, tick)
@@ -54,6 +57,25 @@ def measure(verb: options.Measure) -> dict[str, Any]:
     finally:
         executor.close()
     return {**_tell(measured, verb.output, config.scale), **facts}
+
+
+def _asked(config: MeasureConfig, adaptive: AdaptiveVerbConfig | None, job: MeasureJob) -> dict[str, Any]:
+    """All that a measurement depends on but the images' bytes: those that change are measured anew in it."""
+    return {
+        "settings": config.model_dump(mode="json", exclude={"scale"}),
+        "weights": find_weights(VGG, config.weights, seed=config.seed).sha256,
+        "adaptive": None if adaptive is None else adaptive.model_dump(mode="json"),
+        "source": job.source.fingerprint,
+        "targets": {name: catalog.fingerprint for name, catalog in job.targets.items()},
+    }
+
+
+def _where_it_is(folder: Path, asked: dict[str, Any]) -> dict[str, Any]:
+    """What is asked, of a base that was moved away as if it had been asked for where it is now."""
+    if (folder / ASKED).exists() and not Path(before := read_json(folder / ASKED)["base"]).exists():
+        write_json(folder / ASKED, {**read_json(folder / ASKED), "base": asked["base"]})
+        say(f"  the base was {before}, which is no more")
+    return asked
 
 
 def _targets(verb: options.Measure) -> dict[str, Catalog]:
@@ -70,7 +92,9 @@ def _measure_from_sketches(verb: options.Measure, base: Path) -> dict[str, Any]:
     config = validate(RetargetConfig, override({}, verb.set), "--set")
     targets = _targets(verb)
     say("from sketches: one process, without Ray")
+    asked = {"targets": {name: catalog.fingerprint for name, catalog in targets.items()}, "base": str(base.resolve())}
     with locked(verb.output), progress("measuring targets", "images") as tick:
+        begin(verb.output, _where_it_is(verb.output, asked), fresh=verb.fresh, may_grow=True)
         measured = retarget(config, base, targets, verb.output, progress=tick)
     errors = read_record(verb.output / DERIVED_MARKER)["errors"]
     for name, error in errors.items():

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster import options
 from cluster.inputs import read_subset
+from cluster.outputs import replacing
 from cluster.progress import say
 from finegpr.catalog import Catalog
 from finegpr.errors import InputError
@@ -69,7 +70,8 @@ def _write_pictures(data: "ReportData", folder: Path, *, json: bool) -> list[Pat
     for name, write in PNGS.items():
         path = folder / name
         try:
-            write(data, path)
+            with replacing(path):
+                write(data, path)
         except InputError as error:
             say(f"no {name}: {error}")
             continue

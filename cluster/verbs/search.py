@@ -5,6 +5,7 @@ from typing import Any
 from cluster import options
 from cluster.executors.training_config import TrainingVerbConfig
 from cluster.inputs import only_target
+from cluster.outputs import begin
 from cluster.progress import say
 from cluster.recipes import TRAINING, with_recipe_of_training
 from cluster.search_measured import SUBSET, MeasuredSearch, SearchVerbConfig
@@ -62,6 +63,14 @@ def _search(verb: options.Search, config: TrainedSearchConfig, source: Catalog) 
 
         space = make_space(source, config.budget, seed=config.seed, attributes=config.attributes, config=config.space)
         assert config.training is not None
+        assert verb.validation is not None
+        asked = {
+            **plain.model_dump(mode="json"),
+            "training": config.training.objective_config.model_dump(mode="json"),
+            "catalog": source.fingerprint,
+            "validation": Catalog.read(verb.validation).fingerprint,
+        }
+        begin(verb.output, asked, fresh=verb.fresh)
         return by_training(verb, plain, config.training, source, space)
     measurements = read_measurements(verb.measurements)
     space = make_space(source, config.budget, seed=config.seed, attributes=config.attributes, config=config.space)
@@ -77,6 +86,7 @@ def _search(verb: options.Search, config: TrainedSearchConfig, source: Catalog) 
         "target": measured.target,
         "measurements": measured.fingerprint,
     }
+    begin(verb.output, {**settings, "catalog": source.fingerprint}, fresh=verb.fresh)
     work = MeasuredSearch(config=plain, space=space, measured=measured, folder=verb.output, settings=settings)
     result, surrogate = work.run(config.rounds)
     say(f"{config.objective}: {result.score:.6g} -> {verb.output / SUBSET}")

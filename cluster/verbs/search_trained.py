@@ -10,6 +10,7 @@ from cluster.executors.loggers import require_installed
 from cluster.executors.session import RayConfig, announce, ray_session
 from cluster.executors.short_trainings import TuneTrainings
 from cluster.executors.training_config import TrainingVerbConfig
+from cluster.outputs import replacing
 from cluster.progress import Tick, progress, say
 from cluster.search_by_training import (
     BEST_TRAINED,
@@ -67,9 +68,11 @@ def check(
         trainings(verb, config, training, surrogate.space, source, verb.validation, tick) as objective,
     ):
         ranking = rank_by_training(check, result.history, surrogate, objective)
-    write_json(verb.output / TRUE_RANKING, ranking.to_record())
+    with replacing(verb.output / TRUE_RANKING):
+        write_json(verb.output / TRUE_RANKING, ranking.to_record())
     best = ranking.trained[0]
-    write_bytes(verb.output / BEST_TRAINED, (best.subset.to_json() + "\n").encode())
+    with replacing(verb.output / BEST_TRAINED):
+        write_bytes(verb.output / BEST_TRAINED, (best.subset.to_json() + "\n").encode())
     tell_ranking(ranking, objective)
     say(f"best by training: {best.arm} -> {verb.output / BEST_TRAINED}")
     return {

@@ -4,6 +4,7 @@ from typing import Any
 
 from cluster import options
 from cluster.inputs import only_target, read_subset
+from cluster.outputs import replacing
 from cluster.progress import say
 from finegpr.arrays import Ints
 from finegpr.catalog import Catalog
@@ -16,7 +17,8 @@ from finegpr.weighing import Weighing
 def select(verb: options.Select) -> dict[str, Any]:
     catalog = Catalog.read(verb.catalog)
     manifest = catalog.take(_drawn(verb, catalog) if verb.selector is None else _selected(verb, catalog))
-    manifest.write(verb.output)
+    with replacing(verb.output):
+        manifest.write(verb.output)
     people = int(manifest.frame["identity"].nunique())
     say(f"{len(manifest)} images of {people} identities -> {verb.output}")
     return {"manifest": str(verb.output), "num_images": len(manifest), "num_identities": people}

@@ -22,27 +22,22 @@ import pyarrow as pa
 
 from cluster import options
 from cluster.executors.session import RayConfig, announce, ray_session
+from cluster.outputs import begin
 from cluster.progress import Tick, progress, say
-from cluster.run.folder import differences
 from cluster.settings import override, validate
 from finegpr.catalog import Catalog
-from finegpr.errors import AostError, ConfigError, StateError, write_anew
+from finegpr.errors import AostError, StateError, write_anew
 from finegpr.measuring.results import read_measurements
 from finegpr.storage import (
-    MARKER,
     canonical_hash,
     file_sha256,
-    first_free,
     locked,
-    read_json,
     read_marker,
     read_sealed,
     read_table,
-    write_json,
     write_marker,
     write_sealed,
     write_table,
-    writing,
 )
 from search.report.sweep_page import Cost, write_sweep_report
 from search.sweep import SCHEMA, Grid, Ground, SweepConfig, Sweeper, read_sweep, to_table
@@ -117,7 +112,7 @@ def sweep(verb: options.Sweep) -> dict[str, Any]:
     }
     Grid(config)  # refuses what has too many points, before anything is written
     with locked(output):
-        _begin(output, plan, fresh=verb.fresh)
+        begin(output, plan, fresh=verb.fresh, record=PLAN)
         chunks = Chunks(config=config, folder=output / CHUNKS, key=canonical_hash(plan))
         grid = chunks.grid
         marker = read_marker(output)
@@ -144,27 +139,6 @@ def sweep(verb: options.Sweep) -> dict[str, Any]:
         "num_failed": num_failed,
         "seconds": seconds,
     }
-
-
-def _begin(output: Path, plan: dict[str, Any], *, fresh: bool) -> None:
-    """Write the plan, or refuse one that differs; with ``fresh``, what was begun under the other is set aside."""
-    path = output / PLAN
-    changes = differences(read_json(path), plan) if path.exists() else []
-    if changes and not fresh:
-        raise ConfigError(
-            f"{output} was begun with other settings ({'; '.join(changes[:6])}); "
-            "choose another --output, use --fresh to set the old sweep aside, or undo the change"
-        )
-    if changes:
-        kept = first_free(output / "before")
-        with writing(kept):
-            kept.mkdir()
-            for name in (MARKER, REPORT, TABLE, CHUNKS, PLAN):
-                if (output / name).exists():
-                    (output / name).rename(kept / name)
-        say(f"sweep: settings changed ({'; '.join(changes[:6])}); the old one is kept as {kept}")
-    if not path.exists():
-        write_json(path, plan)
 
 
 def _finish(chunks: Chunks, output: Path) -> dict[str, Any]:

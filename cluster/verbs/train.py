@@ -3,6 +3,7 @@
 from typing import Any
 
 from cluster import options
+from cluster.outputs import begin, replacing
 from cluster.progress import progress, say
 from cluster.recipes import train_config
 from cluster.settings import override
@@ -15,7 +16,14 @@ def train(verb: options.Train) -> dict[str, Any]:
     config = train_config(override({"recipe": verb.recipe}, verb.set), "--set")
     num_steps = config.steps or 0
     catalog = Catalog.read(verb.manifest)
+    asked = {
+        "settings": config.model_dump(mode="json"),
+        "seed": verb.seed,
+        "workers": verb.workers,
+        "manifest": catalog.fingerprint,
+    }
     with locked(verb.output):
+        begin(verb.output, asked, fresh=verb.fresh)
         if verb.workers > 1 or verb.gpu:
             from cluster.executors.ray_train import fit_on_workers
             from cluster.executors.session import RayConfig, ray_session
@@ -51,7 +59,8 @@ def evaluate(verb: options.Evaluate) -> dict[str, Any]:
     evaluation = evaluate_checkpoint(
         verb.checkpoint, query, gallery, flip_test=verb.flip, rerank=verb.rerank, ap=verb.ap
     )
-    evaluation.write(verb.output)
+    with replacing(verb.output):
+        evaluation.write(verb.output)
     metrics = evaluation.metrics
     say(f"{target.title} {verb.part}: mAP {metrics['mAP']:.1%}, rank-1 {metrics['rank-1']:.1%} -> {verb.output}")
     return {"metrics": str(verb.output), **metrics}

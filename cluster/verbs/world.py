@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 from cluster import options
+from cluster.outputs import replacing
 from cluster.progress import progress, say
 from cluster.run.data import DataConfig, index_data
 from cluster.settings import override, validate
@@ -21,7 +22,8 @@ def render(verb: options.Render) -> dict[str, Any]:
         raise ConfigError("nothing to do; give --output FOLDER for a world, or --sheet FILE for a contact sheet")
     result: dict[str, Any] = {}
     if verb.sheet is not None:
-        write_bytes(verb.sheet, contact_sheet(seed=verb.seed))
+        with replacing(verb.sheet):
+            write_bytes(verb.sheet, contact_sheet(seed=verb.seed))
         result["sheet"] = str(verb.sheet)
         say(f"contact sheet: {verb.sheet}")
     if verb.output is not None:
@@ -41,7 +43,8 @@ def render(verb: options.Render) -> dict[str, Any]:
 def index(verb: options.Index) -> dict[str, Any]:
     settings = {"root": verb.root, "layout": verb.layout, "options": override({}, verb.set)}
     catalog = index_data(validate(DataConfig, settings, "--set"))
-    catalog.write(verb.output)
+    with replacing(verb.output):
+        catalog.write(verb.output)
     for row in catalog.rejected.head(10).itertuples():
         say(f"  left out: {row.path}: {row.reason}")
     say(f"{catalog.title}: {len(catalog)} images, {len(catalog.rejected)} files left out -> {verb.output}")

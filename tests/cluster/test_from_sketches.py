@@ -66,4 +66,4 @@ def test_a_new_target_without_an_image_of_the_source(tmp_path: Path, capsys: pyt
     refused(*sketches, "--targets", duke, "--set", "height=64", code=2, said="unknown key 'height'")
     refused(source, "--targets", duke, "--output", derived, code=2, said="choose another --output")
     refused(*sketches[2:], "--targets", duke, code=2, said="nothing to measure")
-    refused(*sketches[2:], "--from-sketches", str(tmp_path / "none"), "--targets", duke, code=3, said="no folder")
+    refused(*sketches[2:], "--from-sketches", str(tmp_path / "none"), "--targets", duke, code=3, said="no measurements")

@@ -1,0 +1,77 @@
+"""What lies already where a verb is to write: one rule, so that nothing that was finished is lost.
+
+A folder says in ``asked.json`` what it was begun for. The same command goes on in it; another one is refused with the
+difference, or, with --fresh, begins again beside what was there. A file that is replaced by another one is kept.
+"""
+
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cluster.progress import say
+from finegpr.errors import ConfigError
+from finegpr.storage import LOCK, changed_fields, first_free, read_json, write_json, writing
+
+ASKED = "asked.json"
+_SET_ASIDE = "before"
+
+
+def begin(folder: Path, asked: Mapping[str, Any], *, fresh: bool, may_grow: bool = False, record: str = ASKED) -> None:
+    """Begin or go on, in a locked ``folder``, with what is ``asked``: JSON-ready settings, and hashes of the inputs.
+
+    It is written down as ``record``. With ``may_grow`` what was not asked for before may be added. Raises ConfigError
+    with the difference where the folder was begun for anything else, unless ``fresh``: then all of it is moved into a
+    folder of its own.
+    """
+    path = folder / record
+    changes = []
+    if path.exists():
+        before = changed_fields(read_json(path), dict(asked))
+        changes = [f"{name}: {_short(old)} -> {_short(new)}" for name, old, new in before if not may_grow or old]
+    if changes and not fresh:
+        raise ConfigError(
+            f"{folder} was begun with other settings or inputs ({'; '.join(changes[:6])}); choose another --output, "
+            "use --fresh to set aside what it holds, or undo the change"
+        )
+    if changes:
+        kept = first_free(folder / _SET_ASIDE)
+        with writing(kept):
+            kept.mkdir()
+            for child in sorted(folder.iterdir()):
+                if not child.name.startswith((LOCK, _SET_ASIDE)):
+                    child.rename(kept / child.name)
+        say(f"  other settings or inputs ({'; '.join(changes[:6])}); what {folder} held is kept as {kept}")
+    if not path.exists() or may_grow:
+        write_json(path, dict(asked))
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[None]:
+    """While this lasts a verb writes the file ``path``, by renaming; another one that was there is kept beside it."""
+    if not path.is_file():
+        yield
+        return
+    kept = next(
+        place
+        for number in range(1, 1_000_000)
+        if not (place := path.with_name(f"{path.stem}.before-{number}{path.suffix}")).exists()
+    )
+    with writing(kept):
+        try:
+            kept.hardlink_to(path)
+        except OSError:  # not every file system has hard links
+            shutil.copy2(path, kept)
+    try:
+        yield
+    finally:
+        if path.is_file() and path.read_bytes() == kept.read_bytes():
+            kept.unlink()
+        else:
+            say(f"  {path} held something else; it is kept as {kept}")
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:12]}..."
