@@ -26,8 +26,10 @@ def begin(folder: Path, asked: Mapping[str, Any], *, fresh: bool, may_grow: bool
     folder of its own.
     """
     path = folder / record
+    held = [child for child in sorted(folder.iterdir()) if not child.name.startswith((LOCK, _SET_ASIDE))]
     changes = []
-    if path.exists():
+    # A command that failed before it wrote anything has begun nothing.
+    if path.exists() and held != [path]:
         before = changed_fields(read_json(path), dict(asked))
         changes = [f"{name}: {_short(old)} -> {_short(new)}" for name, old, new in before if not may_grow or old]
     if changes and not fresh:
@@ -39,11 +41,10 @@ def begin(folder: Path, asked: Mapping[str, Any], *, fresh: bool, may_grow: bool
         kept = first_free(folder / _SET_ASIDE)
         with writing(kept):
             kept.mkdir()
-            for child in sorted(folder.iterdir()):
-                if not child.name.startswith((LOCK, _SET_ASIDE)):
-                    child.rename(kept / child.name)
+            for child in held:
+                child.rename(kept / child.name)
         say(f"  other settings or inputs ({'; '.join(changes[:6])}); what {folder} held is kept as {kept}")
-    if not path.exists() or may_grow:
+    if not path.exists() or may_grow or held == [path]:
         write_json(path, dict(asked))
 
 
