@@ -110,8 +110,9 @@ def _may_be_unsafe(paths: pa.Array) -> bool:
 
 
 def first(values: Sequence[object], *, limit: int = 10) -> str:
-    """The first ten of ``values`` for a message."""
-    return ", ".join(str(value) for value in values[:limit]) + (", ..." if len(values) > limit else "")
+    """The first ten of ``values`` for a message of one line."""
+    texts = [text if (text := str(value)).isprintable() else repr(text) for value in values[:limit]]
+    return ", ".join(texts) + (", ..." if len(values) > limit else "")
 
 
 def check_rejected(listing: Listing, *, root: object, layout: str) -> None:

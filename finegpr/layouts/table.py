@@ -161,7 +161,7 @@ def _regular_files(root: AnyPath, below: str) -> dict[str, str]:
 
 
 def _refuse_mixed(rows: UserTable, attribute: Attribute, codes: Ints, identity: Ints) -> None:
-    known = codes >= 0
+    known = (codes >= 0) & (identity > 0)  # junk and distractors are of many
     codes, identity = codes[known], identity[known]
     people, first_row, position = np.unique(identity, return_index=True, return_inverse=True)
     mixed = np.unique(identity[codes != codes[first_row[position]]])

@@ -193,7 +193,7 @@ def _merged(rows: UserTable, name: str, written: Sequence[str], values: Sequence
     at = int(np.flatnonzero(np.bincount(place) > 1)[0])
     texts = [text for text, of in zip(written, place, strict=True) if of == at]
     return [
-        f"{rows.path}: {len(written)} spellings of {name} are {len(values)} values: {', '.join(texts[:4])} "
+        f"{rows.path}: {len(written)} spellings of {name} are {len(values)} values: {first(texts, limit=4)} "
         f"{'are' if len(texts) > 1 else 'is'} {values[at]}"
     ]
 
