@@ -57,9 +57,10 @@ class UserTable:
         Raises InputError when it is absent, is not of single values, or has missing values (with row numbers).
         """
         if column not in self.columns:
+            alone = "; columns are told apart by commas, semicolons, tabs or bars" if len(self.columns) == 1 else ""
             raise InputError(
                 f"{self.path} has no column {column!r}{nearest(column, self.columns)}; "
-                f"its columns are {', '.join(self.columns)}"
+                f"its columns are {', '.join(self.columns)}{alone}"
             )
         if not self.is_usable(column):
             raise InputError(

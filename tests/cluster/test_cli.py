@@ -180,3 +180,16 @@ def test_home_is_found_in_every_path(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert cli.run(["run", "~/my.yaml", "--serial"]) == 3
     assert (home / "runs" / "x").is_dir()
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
+def test_what_a_table_was_read_as_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.jpg").touch()
+    (tmp_path / "t.csv").write_text("path;pid\na.jpg;0\n")
+    options = [f"table={tmp_path / 't.csv'}", "identity_column=pid"]
+    output = str(tmp_path / "out" / "c.parquet")
+    done = cli.run(["index", str(tmp_path), "--layout", "table", "--json", "--output", output, "--set", *options])
+    assert done == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out.splitlines()[-1])["num_images"] == 1
+    assert "t.csv: read as separated by semicolons" in said.err
+    assert "count from 0; each is listed one higher" in said.err

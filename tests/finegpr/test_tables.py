@@ -323,6 +323,7 @@ def test_an_unambiguous_table_says_nothing_and_thousands_stay(root):
         (b"\x1f\x8brest", "compressed by gzip"),
         (b"p\0a\0t\0h\0", "holds zero bytes: no text, or UTF-16 without its mark"),
         (b"path,w\n00.jpg,\x81\x8d\n", "neither UTF-8 nor Latin-1"),
+        (b"path:w\n00.jpg:x\n", "its columns are path:w; columns are told apart by commas, semicolons, tabs or bars"),
         (b"PAR1 is no table", "cannot read table"),
     ],
 )
