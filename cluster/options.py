@@ -52,6 +52,27 @@ class Run(MainJob):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Check(Verb):
+    """Say whether a run would start, what it would do, and what it would take. Nothing is run or written.
+
+    Example: aost check my.yaml
+    Example: aost check my.yaml --json --set budget.images=5000
+
+    Everything that can be known beforehand is checked as the run does, with its exit code: weights, labels, budget,
+    arms, workers, the output. Seconds are timed on this machine, on a few images and steps.
+    """
+
+    config: tyro.conf.Positional[Path]
+    """YAML file, as for `aost run`."""
+    output: Path | None = None
+    """Run folder; by default as for `aost run`."""
+    set: tuple[str, ...] = ()
+    """Settings to change, as for `aost run`."""
+    serial: bool = False
+    """For a run without Ray."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Render(Verb):
     """Draw MiniGPR (a synthetic source with labels) and MiniMarket (a photo-like target).
 

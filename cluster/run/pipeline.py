@@ -5,6 +5,7 @@ from pathlib import Path
 
 import yaml
 
+from cluster.run.checks import check_config
 from cluster.run.measure import measure
 from cluster.run.report import write_summary
 from cluster.run.search import search, validate_surrogate
@@ -23,6 +24,7 @@ def run_all(run: Run) -> tuple[Made, Path]:
     with ExitStack() as stack:
         stack.enter_context(locked(run.folder.root))
         stack.callback(run.executor.close)
+        check_config(run.config, serial=run.executor.name == "serial")
         indexed = index(run, render_world(run))
         measured = measure(run, indexed)
         surrogate = validate_surrogate(run, measured)

@@ -1,13 +1,13 @@
 """The stages ``world`` and ``index``: the image folders, the catalogs of them, and the space over these."""
 
 from cluster.progress import progress, say
-from cluster.recipes import TRAINING
-from cluster.run.arms import known_truth, make_arm
-from cluster.run.config import CHECKED
+from cluster.run.arms import known_truth
+from cluster.run.checks import check_data
+from cluster.run.config import EVERYTHING
 from cluster.run.data import DataConfig, index_data
 from cluster.run.state import SOURCE, TARGET, Folders, Indexed, Run, catalog_path
 from finegpr.catalog import Catalog
-from finegpr.errors import InputError, StateError, write_anew
+from finegpr.errors import StateError, write_anew
 from search.space import make_space
 
 
@@ -60,8 +60,6 @@ def index(run: Run, folders: Folders) -> Indexed:
                 raise StateError(f"{path} is missing; {write_anew(path)}")
         source = Catalog.read(catalog_path(stage.folder, SOURCE), root=folders.source.root)
         target = Catalog.read(catalog_path(stage.folder, TARGET), root=folders.target.root)
-    if not len(target.part("train")):
-        raise InputError(f"target {target.root} has no training photos; expected some in bounding_box_train")
     config = run.config
     truth = known_truth(config, source, target)
     for catalog in (source, target):
@@ -74,21 +72,11 @@ def index(run: Run, folders: Folders) -> Indexed:
         source, config.budget, seed=config.seed, attributes=config.search.attributes, config=config.space
     )
     indexed = Indexed(source=source, target=target, space=space, truth=truth, folder=stage.folder, key=stage.key)
-    _check_arms(run, indexed)
+    check_data(config, target, space, truth)
+    if EVERYTHING in config.arms:
+        run.note(f"Arm {EVERYTHING} takes all images instead of the budget, for as many training steps.")
     return indexed
 
 
 def _listed(folders: Folders) -> dict[str, Catalog]:
     return {SOURCE: index_data(folders.source), TARGET: index_data(folders.target)}
-
-
-def _check_arms(run: Run, indexed: Indexed) -> None:
-    config, space = run.config, indexed.space
-    for name in config.arms:
-        if name not in config.objectives and name != TRAINING and not name.startswith(CHECKED):
-            arm = make_arm(name, config, space, indexed.truth, {})
-            if not arm.takes_all:
-                space.mask(arm.subset)
-                arm.require_budget(space)
-            if arm.takes_all:
-                run.note(f"Arm {name} takes all images instead of the budget, for as many training steps.")

@@ -8,6 +8,7 @@ from cluster.options import Verb
 VERBS: Mapping[type[Verb], str] = {
     options.Demo: "cluster.verbs.run:demo",
     options.Run: "cluster.verbs.run:run",
+    options.Check: "cluster.verbs.check:check",
     options.Render: "cluster.verbs.world:render",
     options.Index: "cluster.verbs.world:index",
     options.Measure: "cluster.verbs.measure:measure",

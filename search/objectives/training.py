@@ -231,7 +231,7 @@ def training_objective(
     All images are decoded once, when that fits the training's cache. Raises ConfigError for a target without a labelled
     validation part, or for a label-free score with too few training images: its test part is never looked at.
     """
-    validation = _photos(target) if config.score == "label_free" else _validation_part(target)
+    validation = scored_on(config, target)
     # Absolute, because a worker process may live in another folder.
     folder = folder.resolve()
     validation.write(folder / VALIDATION)
@@ -254,6 +254,11 @@ def training_objective(
         images=images,
         run=run,
     )
+
+
+def scored_on(config: TrainingConfig, target: Catalog) -> Catalog:
+    """The images of the target that trainings are scored on. Raises ConfigError where there are none, or too few."""
+    return _photos(target) if config.score == "label_free" else _validation_part(target)
 
 
 def _validation_part(target: Catalog) -> Catalog:

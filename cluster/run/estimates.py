@@ -1,0 +1,176 @@
+"""What a run will take: images, trainings, seconds and bytes, each with how it was estimated.
+
+Counts follow from config and catalogs. Seconds come from a moment's work on this machine: the measuring network on a
+few images, a step of training on noise. They leave out searching, starting Ray, and what the disk adds.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cluster.run.checks import trainings_of
+from cluster.run.config import EVERYTHING, RunConfig
+from finegpr.catalog import Catalog
+from finegpr.measuring.config import MeasureConfig
+from finegpr.reid.config import TrainConfig
+from finegpr.weighing import NUM_STYLE_TERMS, NUM_TERMS
+from search.space import Space
+
+TRIED = 4
+"""Images in a batch that is timed; a training's steps are scaled from it to the whole batch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """``amount`` of ``unit``, of ``what``, and how it was found."""
+
+    what: str
+    amount: float
+    unit: str
+    how: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """One kind of training: how many of them at most, and the steps of all together."""
+
+    what: str
+    config: TrainConfig
+    number: int
+    steps: int
+
+
+def measured_images(config: RunConfig, space: Space) -> tuple[int, str]:
+    """How many source images are measured, and why so many."""
+    images, most = space.cells.images, config.measure.images_per_cell
+    number = int(images.sum() if most is None else np.minimum(images, most).sum())
+    how = "all of known attributes" if most is None else f"at most {most} of each of {len(images)} cells"
+    if config.adaptive is not None:
+        return max(1, int(config.adaptive.ceiling * number)), f"at most: adaptive.ceiling of {number}"
+    return number, how
+
+
+def arm_images(config: RunConfig, source: Catalog) -> dict[str, int]:
+    """How many images every arm trains on."""
+    people = int((source.identities > 0).sum())
+    return {arm: people if arm == EVERYTHING else config.budget.images for arm in config.arms}
+
+
+def trainings(config: RunConfig, source: Catalog) -> list[Training]:
+    """The trainings of the arms, and the short ones at most."""
+    number, steps = len(config.arms) * len(config.seeds), 0
+    for images in arm_images(config, source).values():
+        steps += len(config.seeds) * _steps(config.train, images)
+    found = [Training(what="trainings of arms", config=config.train, number=number, steps=steps)]
+    if (short := config.training) is not None:
+        number = short.evaluations if "training" in config.arms else 0
+        if (check := config.check) is not None:
+            number += len(config.objectives) * (check.top + check.random) * len(check.seeds)
+        steps = number * _steps(short.train, config.budget.images)
+        found.append(Training(what="short trainings, at most", config=short.train, number=number, steps=steps))
+    return found
+
+
+def _steps(config: TrainConfig, images: int) -> int:
+    return config.steps or (config.epochs or 0) * max(1, images // config.batch_size)
+
+
+def estimates(config: RunConfig, source: Catalog, target: Catalog, space: Space, *, processes: int) -> list[Estimate]:
+    """Images, seconds and bytes of the stages that take long; ``processes`` work at once."""
+    number, how = measured_images(config, space)
+    photos = min(len(target.part("train")), config.measure.target_images or len(target))
+    per_image = seconds_per_image(config.measure, source)
+    at_once = max(1, processes // config.measure.threads)
+    found = [
+        Estimate(what="images measured", amount=number, unit="images", how=how),
+        Estimate(
+            what="measuring",
+            amount=per_image * (photos + min(config.measure.basis_images, len(source)) + number / at_once),
+            unit="s",
+            how=f"{per_image:.3g} s an image, timed on {TRIED}; {photos} photos, a basis, shards in {at_once} at once",
+        ),
+    ]
+    steps_of = {train.model_dump_json(): seconds_per_step(train) for train in trainings_of(config)}
+    for each in trainings(config, source):
+        seconds, at_once = steps_of[each.config.model_dump_json()], max(1, processes // each.config.threads)
+        found.append(
+            Estimate(
+                what=each.what,
+                amount=seconds * each.steps / min(at_once, max(1, each.number)),
+                unit="s",
+                how=f"{each.number}, {each.steps} steps of {seconds:.3g} s, scaled from a batch of {TRIED} of noise; "
+                f"{min(at_once, max(1, each.number))} at once; without scoring",
+            )
+        )
+    found.append(Estimate(what="disk", amount=_bytes(config, source, target, number), unit="bytes", how=_DISK))
+    return found
+
+
+_DISK = "sketches and terms of every measured image, decoded images that fit cache_bytes, and three states a training"
+
+
+def _bytes(config: RunConfig, source: Catalog, target: Catalog, measured: int) -> int:
+    sketch = NUM_STYLE_TERMS * config.measure.style_coordinates + config.measure.content_coordinates
+    total = measured * (2 * sketch + 3 * 4 * NUM_TERMS + 16)
+    for each in trainings(config, source):
+        images = 3 * each.config.height * each.config.width * (len(source) + len(target))
+        total += images if images <= each.config.cache_bytes else 0
+        # A state holds the parameters and two moments; the model is kept beside it.
+        total += each.number * 4 * 4 * _num_parameters(each.config)
+    return total
+
+
+def _num_parameters(config: TrainConfig) -> int:
+    import torch
+
+    from finegpr.reid.model import Embedder
+
+    with torch.device("meta"):
+        embedder = Embedder(model=config.model, size=(config.height, config.width))
+    return sum(each.numel() for each in embedder.parameters())
+
+
+def seconds_per_image(config: MeasureConfig, source: Catalog) -> float:
+    """Of the measuring network, decoding included, on a few images of the source; NaN where none can be read."""
+    from finegpr.device import limited_threads
+    from finegpr.measuring.networks import load_weights
+    from finegpr.measuring.reference import build_network, read_batches
+    from finegpr.weights import VGG, find_weights
+
+    few = config.model_copy(update={"batch_size": TRIED})
+    paths = source.take(np.arange(min(TRIED, len(source)))).file_paths()
+    with limited_threads(config.threads):
+        network = build_network(few, load_weights(find_weights(VGG, config.weights, seed=config.seed)))
+        return _timed(lambda: list(read_batches(network, paths, few))) / len(paths)
+
+
+def seconds_per_step(config: TrainConfig) -> float:
+    """Of one step of training, forward and backward, on a whole batch."""
+    import torch
+
+    from finegpr.device import limited_threads, resolve_device
+    from finegpr.reid.model import Embedder
+
+    place = resolve_device(config.device)
+    size = config.batch_size if place.type == "cuda" else min(TRIED, config.batch_size)
+    with limited_threads(config.threads), torch.random.fork_rng(devices=[]):
+        embedder = Embedder(model=config.model, size=(config.height, config.width)).to(place)
+        batch = torch.zeros((size, 3, config.height, config.width), dtype=torch.uint8, device=place)
+
+        def step() -> None:
+            embedder(batch).square().sum().backward()
+            if place.type == "cuda":
+                torch.cuda.synchronize()
+
+        return _timed(step) * config.batch_size / size
+
+
+def _timed(work: Callable[[], Any]) -> float:
+    """Seconds of the second time; the first also allocates and compiles."""
+    work()
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started

@@ -1,0 +1,67 @@
+"""The verb ``check``: everything that a run checks before it works, and what it would do and take; nothing is run."""
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from cluster import options
+from cluster.progress import say
+from cluster.settings import load_mapping, override
+
+
+def check(verb: options.Check) -> dict[str, Any]:
+    from cluster.run.checks import check_config, check_data, check_output
+    from cluster.run.config import run_config
+
+    config = run_config(override(load_mapping(verb.config), verb.set), str(verb.config)).seeded()
+    root = verb.output or Path(config.output or f"runs/{config.name}")
+    check_output(root, needed=0)
+    check_config(config, serial=verb.serial, connect=True)
+    say("weights, workers and loggers: as the config says")
+    if config.world is not None:
+        say("images: rendered first; there are none to check yet")
+        return {"output": str(root), "rendered": True}
+
+    from cluster.run.arms import known_truth
+    from cluster.run.data import index_data
+    from cluster.run.estimates import arm_images, estimates
+    from search.space import make_space
+
+    assert config.source is not None
+    assert config.target is not None
+    source, target = index_data(config.source), index_data(config.target)
+    truth = known_truth(config, source, target)
+    space = make_space(
+        source, config.budget, seed=config.seed, attributes=config.search.attributes, config=config.space
+    )
+    check_data(config, target, space, truth)
+    photos, scored = target.part("train"), bool(len(target.part("query")))
+    say(f"source {source.title}: {len(source)} images in {len(space.cells)} cells, {len(source.rejected)} left out")
+    say(f"target {target.title}: {len(photos)} photos, {'labelled' if scored else 'no query and gallery'}")
+    if not scored:
+        say("  without query and gallery the arms are trained and not scored")
+    arms = arm_images(config, source)
+    seeds = len(config.seeds)
+    for name, number in arms.items():
+        say(f"arm {name}: {number} images, {seeds} training{'s' if seeds > 1 else ''}")
+    processes = 1 if verb.serial else config.ray.num_cpus or os.cpu_count() or 1
+    found = estimates(config, source, target, space, processes=processes)
+    for each in found:
+        say(f"{each.what}: {_words(each.amount, each.unit)} ({each.how})")
+    check_output(root, needed=int(found[-1].amount))
+    say(f"output {root}: can be written, and has room. Nothing was run; to run it: aost run {verb.config}")
+    return {
+        "output": str(root),
+        "source": {"num_images": len(source), "num_cells": len(space.cells), "num_rejected": len(source.rejected)},
+        "target": {"num_images": len(target), "num_photos": len(photos), "scored": scored},
+        "arms": arms,
+        "seeds": list(config.seeds),
+        "estimates": [asdict(each) for each in found],
+    }
+
+
+def _words(amount: float, unit: str) -> str:
+    if unit == "s":
+        return f"about {amount:.0f} s" if amount < 600 else f"about {amount / 3600:.1f} hours"
+    return f"about {amount / 1e6:,.0f} MB" if unit == "bytes" else f"{amount:,.0f}"

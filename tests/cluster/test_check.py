@@ -1,0 +1,118 @@
+"""What a run needs is known before its first stage, and said by ``aost check`` with the run's own exit code."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cluster import cli
+from finegpr.storage import write_arrays
+
+MEASURE = ["measure.weights=random", "measure.height=32", "measure.width=32", "measure.basis_images=8"]
+SMALL = [*MEASURE, "train.recipe=quick"]
+SHORT = ["training.train.recipe=quick", "check.top=1"]
+Said = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def config(folders: Path, tmp_path: Path) -> Path:
+    shutil.copytree(folders, tmp_path / "data")
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        f"name: mine\nsource: {{root: {tmp_path}/data/source, layout: finegpr}}\n"
+        f"target: {{root: {tmp_path}/data/target, layout: market1501}}\n"
+        f"budget: {{images: 12}}\narms: [random, mmd_rbf, everything]\noutput: {tmp_path}/run\n"
+    )
+    return path
+
+
+@pytest.fixture
+def said(config: Path, capsys: pytest.CaptureFixture[str]) -> Said:
+    def run(verb: str, *settings: str) -> tuple[int, str]:
+        code = cli.run([verb, str(config), "--serial", "--set", *SMALL, *settings])
+        return code, capsys.readouterr().err
+
+    return run
+
+
+def test_what_would_be_done_is_listed_and_nothing_is(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(config.parent.rglob("*"))
+    assert cli.run(["check", str(config), "--serial", "--json", "--set", *SMALL, "seeds=[0,1]", *SHORT]) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["arms"] == {"random": 12, "mmd_rbf": 12, "everything": 72}
+    assert result["source"]["num_images"] == 72
+    assert result["target"]["num_photos"] == 8
+    estimates = {each["what"]: each for each in result["estimates"]}
+    assert estimates["images measured"]["amount"] == 72
+    assert estimates["trainings of arms"]["how"].startswith("6, 1800 steps")
+    assert estimates["short trainings, at most"]["how"].startswith("6, ")
+    assert all(each["amount"] > 0 and each["how"] for each in result["estimates"])
+    assert sorted(config.parent.rglob("*")) == before
+
+
+def spoil_weights(config: Path) -> list[str]:
+    write_arrays(config.parent / "w.safetensors", {"a": np.zeros(2, np.float32)})
+    return [f"train.weights={config.parent}/w.safetensors"]
+
+
+def spoil_gallery(config: Path) -> list[str]:
+    for path in (config.parent / "data/target/bounding_box_test").glob("*.jpg"):
+        path.unlink()
+    return []
+
+
+def spoil_cameras(config: Path) -> list[str]:
+    """Every query's person is seen in the gallery by the query's own camera only."""
+    for side in ("query", "bounding_box_test"):
+        for number, path in enumerate(sorted((config.parent / f"data/target/{side}").glob("*.jpg"))):
+            path.rename(path.with_name(f"{path.name.split('_')[0]}_c1s1_{number:06d}_00.jpg"))
+    return []
+
+
+def spoil_validation(config: Path) -> list[str]:
+    for name in ("validation_query", "validation_gallery"):
+        shutil.rmtree(config.parent / f"data/target/{name}", ignore_errors=True)
+    return SHORT
+
+
+SPOILT: dict[str, tuple[Callable[[Path], list[str]], int, str]] = {
+    "weights of another net": (spoil_weights, 3, "is not a small"),
+    "weights that are not there": (lambda _: ["train.weights=/none.safetensors"], 3, "/none.safetensors"),
+    "weights of measuring": (lambda _: ["measure.weights=/none.safetensors"], 3, "/none.safetensors"),
+    "no gallery": (spoil_gallery, 3, "none in gallery"),
+    "one camera": (spoil_cameras, 3, "cannot score a training"),
+    "no validation part": (spoil_validation, 2, "validation"),
+    "a budget above the source": (lambda _: ["budget.images=5000"], 3, "5000"),
+    "a selector's budget": (lambda _: ["arms=[random, mmd_rbf, snp]", "budget.images=73"], 3, "73"),
+    "people nobody sees": (
+        lambda _: ["space.identity_attributes=[gender]", "arms=[random, frechet]"],
+        2,
+        "identity_attributes",
+    ),
+    "no truth": (lambda _: ["arms=[random, mmd_rbf, wrong_sky]"], 2, "wrong_sky"),
+    "shares of a batch": (lambda _: ["workers=3"], 2, "shared evenly"),
+}
+
+
+@pytest.mark.parametrize("case", SPOILT)
+def test_what_cannot_work_is_known_before_the_first_stage(case: str, config: Path, said: Said) -> None:
+    spoil, code, text = SPOILT[case]
+    settings = spoil(config)
+    checked, told = said("check", *settings)
+    assert (checked, text in told) == (code, True), told
+    ran, told_by_run = said("run", *settings)
+    assert ran == code
+    assert told_by_run.splitlines()[-1] == told.splitlines()[-1]
+    assert not (config.parent / "run/measure").exists()
+
+
+def test_more_workers_than_cores_and_an_output_that_is_a_file(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["check", str(config), "--set", *SMALL]
+    assert cli.run([*line, "ray.num_cpus=1", "workers=2"]) == 2
+    assert "needs 2 CPU" in capsys.readouterr().err
+    (config.parent / "run").touch()
+    assert cli.run(line) == 6
+    assert f"cannot write {config.parent}/run" in capsys.readouterr().err
