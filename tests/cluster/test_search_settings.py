@@ -80,7 +80,7 @@ def test_bounds_of_the_space_hold(world: Path, capsys: pytest.CaptureFixture[str
         capsys, "search", source, "--measurements", measurements, "--output", str(world / "no"),
         "--set", "budget.images=24", "space.arcs=[weather]", code=2,
     )  # fmt: skip
-    assert "weather: not circular" in said
+    assert "weather: neither circular nor ordinal" in said
 
 
 def test_weights_are_searched_and_drawn(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
