@@ -52,11 +52,11 @@ def index(
     every image are an InputError.
     """
     require_folder(root)
-    rows = read_user_table(table, root=root)
-    paths = _paths(rows, path_column, root)
     if isinstance(attributes, str):
         raise ConfigError(f"attributes should be a list of columns, got the text {attributes!r}")
     used = [column for column in (path_column, identity_column, camera_column, part_column) if column is not None]
+    rows = read_user_table(table, root=root, only=None if attributes is None else [*used, *attributes])
+    paths = _paths(rows, path_column, root)
     others = [column for column in rows.columns if column not in used]
     names = [name for name in others if rows.is_usable(name)] if attributes is None else list(attributes)
     kinds = Kinds.of(

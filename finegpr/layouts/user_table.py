@@ -1,7 +1,7 @@
 """A table made by the user (CSV or Parquet), read as text columns, so that ``0001`` stays ``0001``."""
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,17 +111,18 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f" ({hint})" if hint else ""
 
 
-def read_user_table(given: str | AnyPath, *, root: AnyPath) -> UserTable:
+def read_user_table(given: str | AnyPath, *, root: AnyPath, only: Collection[str] | None = None) -> UserTable:
     """Read a CSV or Parquet table; a relative path is looked up in ``root`` first.
 
-    Raises InputError: missing, unreadable, empty, ragged, or with a repeated column name.
+    With ``only`` the other columns may hold nothing: of Parquet they are not read. Raises InputError: missing,
+    unreadable, empty, ragged, or with a repeated column name.
     """
     path = _find(given, root)
     notes: list[str] = []
     try:
         content = path.read_bytes()
         if path.name.lower().endswith(".parquet") or content.startswith(b"PAR1"):
-            data = _read_parquet(content)
+            data = _read_parquet(content, only)
         else:
             data, notes = read_csv(content)
     except (OSError, pa.ArrowException, ValueError, csv.Error) as error:
@@ -148,14 +149,14 @@ def _find(given: str | AnyPath, root: AnyPath) -> AnyPath:
     return found
 
 
-def _read_parquet(content: bytes) -> pa.Table:
-    """The table; a column that cannot be text is not read, only named."""
+def _read_parquet(content: bytes, only: Collection[str] | None) -> pa.Table:
+    """The table; a column that cannot be text, or is not one of ``only``, is not read, only named."""
     file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
     schema = file.schema_arrow
     names = [name for name in schema.names if not name.startswith("__index_level_")]  # left there by pandas
     if len(set(names)) < len(names):
         return pa.table([pa.nulls(1)] * len(names), names=names)  # refused by its names
-    plain = [name for name in names if _is_plain(schema.field(name).type)]
+    plain = [name for name in names if _is_plain(schema.field(name).type) and (only is None or name in only)]
     read = file.read(columns=plain, use_threads=False)
     columns = [
         read[name] if name in plain else pa.nulls(file.metadata.num_rows, schema.field(name).type) for name in names

@@ -175,6 +175,17 @@ def test_columns_that_nobody_asked_for_are_not_read(root):
             index(root, columns, form="parquet", attributes=[name])
 
 
+def test_damage_in_a_column_that_nobody_asked_for_does_not_matter(root):
+    table = pa.table({"path": ["00.jpg", "01.jpg"], "caption": ["aaaaaaaa", "bbbbbbbb"], "w": ["x", "y"]})
+    pq.write_table(table, root / "t.parquet", compression="none", use_dictionary=False, write_page_checksum=True)
+    content = (root / "t.parquet").read_bytes()
+    (root / "t.parquet").write_bytes(content.replace(b"aaaaaaaa\x08", b"acaaaaaa\x08"))
+    catalog = Catalog.index(root, layout="table", table="t.parquet", attributes=["w"])
+    assert catalog.frame["w"].tolist() == ["x", "y"]
+    with pytest.raises(InputError, match="cannot read table"):
+        Catalog.index(root, layout="table", table="t.parquet")
+
+
 @pytest.mark.parametrize("form", ["csv", "parquet"])
 @pytest.mark.parametrize("nothing", [None, float("nan"), "NA", "NaN", "  "])
 def test_missing_values_are_named_or_ruled(root, form, nothing):
