@@ -304,7 +304,7 @@ class Train(Kept):
       epochs=60                              or steps=2000: the one replaces the other
       height=256 width=128 batch_size=128 learning_rate=0.00035 milestones=[0.33,0.58] flip=0.5
       loss=softmax+triplet per_identity=4    a sum of losses; images of a person in a batch
-      device=auto threads=1 workers=0 cache_bytes=4294967296 validate_epochs=0 save_seconds=30
+      device=auto threads=1 workers=null cache_bytes=4294967296 validate_epochs=0 save_seconds=30
     """
 
     manifest: tyro.conf.Positional[Path]

@@ -136,6 +136,17 @@ def load(paths: Sequence[AnyPath], *, height: int, width: int) -> tuple[NDArray[
     return images, bad
 
 
+def find_bad(paths: Sequence[AnyPath]) -> list[tuple[int, str]]:
+    """The (index, reason) of the images that ``load`` would call bad."""
+    bad = []
+    for index, path in enumerate(paths):
+        try:
+            _picture(path)
+        except BadImage as error:
+            bad.append((index, error.reason))
+    return bad
+
+
 def check_quarantine(quarantined: Sequence[tuple[str, str]], num_images: int, *, of: str) -> None:
     """Refuse too many bad images: above max(20, 0.1 %) of ``num_images``, and always above 10 %.
 

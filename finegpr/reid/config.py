@@ -35,7 +35,9 @@ class TrainConfig(Config):
     device: DeviceName = "auto"
     threads: int = Field(default=1, ge=1, description="CPU threads; results depend on them in the last digits")
     cache_bytes: int = Field(default=4 << 30, ge=0, description="decode once into memory up to this size, else stream")
-    workers: int = Field(default=0, ge=0, description="processes that decode streamed images")
+    workers: int | None = Field(
+        default=None, ge=0, description="processes that decode streamed images; unset: by the cores; 0: in line"
+    )
     validate_epochs: int = Field(default=0, ge=0, description="validate every so many epochs; 0: only the last")
     save_seconds: float = Field(default=0, ge=0, description="least time between two states saved for resuming")
 

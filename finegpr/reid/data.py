@@ -1,22 +1,21 @@
 """Where the pixels of a catalog come from: an image store shared by many trainings, memory, or the files themselves."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader
 
 from finegpr.arrays import Ints
 from finegpr.catalog import Catalog
 from finegpr.errors import InputError, StateError, write_anew
 from finegpr.object_stores import AnyPath
 from finegpr.pixels import decode as image_files
+from finegpr.reid.ahead import ahead
 from finegpr.storage import (
     canonical_hash,
     file_sha256,
@@ -28,6 +27,7 @@ from finegpr.storage import (
 )
 
 _CHUNK = 1024
+_SURVEYED = 64  # files that a process decodes at a time to see whether it can
 _PIXELS = "pixels.npy"
 _INDEX = "index.parquet"
 _INDEX_SCHEMA = pa.schema([("path", pa.binary()), ("reason", pa.string())])
@@ -151,8 +151,10 @@ class FilePixels:
         pixels, bad = image_files.load(paths, height=self._height, width=self._width)
         return pixels, [(int(rows[index]), reason) for index, reason in bad]
 
-    def __getitem__(self, rows: Any) -> tuple[NDArray[np.uint8], Bad]:
-        return self.read(rows)
+    def find_bad(self, rows: Ints) -> Bad:
+        """The (row, reason) of those of these rows that cannot be decoded."""
+        bad = image_files.find_bad([self._paths[row] for row in rows])
+        return [(int(rows[index]), reason) for index, reason in bad]
 
 
 def open_pixels(catalog: Catalog, *, height: int, width: int, images: ImageStore | None, cache_bytes: int) -> Pixels:
@@ -177,26 +179,25 @@ def open_pixels(catalog: Catalog, *, height: int, width: int, images: ImageStore
     return StoredPixels(pixels, np.arange(len(paths)), bad)
 
 
-def read_ahead(pixels: Pixels, batches: Iterable[Ints], *, workers: int) -> Iterator[tuple[NDArray[np.uint8], Bad]]:
+def read_ahead(pixels: Pixels, batches: Sequence[Ints], *, workers: int) -> Iterator[tuple[NDArray[np.uint8], Bad]]:
     """``pixels.read`` of each batch, in order; files are decoded by ``workers`` processes ahead of their use."""
-    if not isinstance(pixels, FilePixels) or workers == 0:
-        yield from map(pixels.read, batches)
-        return
-    yield from DataLoader(
-        pixels,  # type: ignore[arg-type]
-        batch_size=None,
-        sampler=batches,
-        num_workers=workers,
-        collate_fn=None,
-        generator=torch.Generator(),
-    )
+    return ahead(pixels.read, batches, workers=workers if isinstance(pixels, FilePixels) else 0)
+
+
+def find_bad(pixels: Pixels, rows: Ints, *, workers: int) -> Bad:
+    """Those of ``rows`` that are bad; files are decoded once for it, by ``workers`` processes."""
+    if not isinstance(pixels, FilePixels):
+        wanted = set(rows.tolist())
+        return [(row, reason) for row, reason in pixels.bad if row in wanted]
+    chunks = [rows[begin : begin + _SURVEYED] for begin in range(0, len(rows), _SURVEYED)]
+    return [found for bad in ahead(pixels.find_bad, chunks, workers=workers) for found in bad]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrainingSet:
     """What a training reads: its good ``rows`` (n,), a class 0 .. num_classes - 1 for each, and their pixels.
 
-    ``quarantined`` grows when a streamed image turns out to be bad: catalog row -> reason.
+    ``quarantined`` is every bad image, known before the first batch: catalog row -> reason.
     """
 
     catalog: Catalog
@@ -204,10 +205,10 @@ class TrainingSet:
     rows: Ints
     labels: Ints
     identities: Ints
-    quarantined: dict[int, str]
+    quarantined: Mapping[int, str]
 
     @classmethod
-    def open(cls, catalog: Catalog, pixels: Pixels) -> "TrainingSet":
+    def open(cls, catalog: Catalog, pixels: Pixels, quarantined: Mapping[int, str]) -> "TrainingSet":
         """Raises InputError for an image without a person, fewer than 2 identities, or too many bad images."""
         identity = catalog.identities
         if num_nobody := int((identity <= 0).sum()):
@@ -215,7 +216,6 @@ class TrainingSet:
             if (catalog.frame["part"] != "train").any():
                 advice = "train on its train part"
             raise InputError(f"{num_nobody} of {len(catalog)} training images show nobody (identity 0 or -1); {advice}")
-        quarantined = dict(pixels.bad)
         rows = np.setdiff1d(np.arange(len(catalog)), list(quarantined))
         identities, labels = np.unique(identity[rows], return_inverse=True)
         training = cls(
@@ -226,14 +226,28 @@ class TrainingSet:
             identities=identities,
             quarantined=quarantined,
         )
-        training.check()
+        image_files.check_quarantine(training.bad_files, len(catalog), of=catalog.title)
         if len(identities) < 2:
             raise InputError(f"training needs at least 2 identities, got {len(identities)} in {len(rows)} images")
         return training
 
-    def check(self) -> None:
-        """Raises InputError when too many images are bad."""
-        image_files.check_quarantine(self.bad_files, len(self.catalog), of=self.catalog.title)
+    def batches(self, order: Sequence[Ints], *, workers: int) -> Iterator[NDArray[np.uint8]]:
+        """The pixels of each batch of ``order``, which counts the good rows.
+
+        Raises InputError for an image that was good when the training began: leaving it out would be another training.
+        """
+        for pixels, bad in read_ahead(self.pixels, [self.rows[batch] for batch in order], workers=workers):
+            self.require_good(bad)
+            yield pixels
+
+    def require_good(self, bad: Bad) -> None:
+        """Raises InputError for a bad row that was good when the training began."""
+        for row, reason in bad:
+            if row not in self.quarantined:
+                raise InputError(
+                    f"{self.catalog.file_paths()[row]} was good when this training began, and is bad now ({reason}); "
+                    "put it back as it was, and the same command goes on, or train anew into another output"
+                )
 
     @property
     def bad_files(self) -> tuple[tuple[str, str], ...]:

@@ -2,12 +2,15 @@
 
 import os
 from dataclasses import dataclass
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from finegpr.device import DeviceName, resolve_device
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +60,14 @@ class Ranks:
         if self.num_ranks > 1:
             distributed.broadcast(values, src=0)
         return values
+
+    def gather(self, value: Value) -> list[Value]:
+        """What each process has, in the order of their ranks."""
+        if self.num_ranks == 1:
+            return [value]
+        values: list[Value | None] = [None] * self.num_ranks
+        distributed.all_gather_object(values, value)
+        return cast(list[Value], values)
 
     def wait(self) -> None:
         """Until every process is here."""

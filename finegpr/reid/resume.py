@@ -1,5 +1,6 @@
 """The output folder of one training: the finished checkpoint, or the state from which to go on."""
 
+import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from finegpr.errors import InputError, StateError, write_anew
 from finegpr.reid.checkpoint import Arrays, read_checkpoint, write_checkpoint
+from finegpr.storage import read_json, write_json
 
 # Settings that change how fast a training is, not what it computes.
 _INDIFFERENT = frozenset({"cache_bytes", "workers", "save_seconds"})
@@ -27,7 +29,9 @@ class StateFolder:
         self.checkpoint = folder / "model.safetensors"
         self._last = folder / "last.safetensors"
         self._previous = folder / "previous.safetensors"
-        self._plan = {**{name: value for name, value in config.items() if name not in _INDIFFERENT}, **inputs}
+        self._bad = folder / "bad_images.json"
+        plan = {**{name: value for name, value in config.items() if name not in _INDIFFERENT}, **inputs}
+        self._plan = json.loads(json.dumps(plan))  # as it is read again
 
     def finished(self) -> dict[str, Any] | None:
         """Facts of the finished training, if it is. Raises StateError when damaged or of another plan."""
@@ -41,6 +45,19 @@ class StateFolder:
         write_checkpoint(self.checkpoint, tensors, {**facts, "plan": self._plan})
         self._last.unlink(missing_ok=True)
         self._previous.unlink(missing_ok=True)
+        self._bad.unlink(missing_ok=True)
+
+    def save_bad(self, bad: Mapping[int, str]) -> None:
+        """Write which images (row -> reason) this training leaves out, before its first step."""
+        write_json(self._bad, {"plan": self._plan, "bad": sorted(bad.items())})
+
+    def load_bad(self) -> dict[int, str] | None:
+        """What this training leaves out, once an epoch of it is saved; else None. Raises StateError when damaged."""
+        is_begun = self._last.exists() or self._previous.exists()
+        if not is_begun or not self._bad.exists():
+            return None
+        found = read_json(self._bad)
+        return dict(found["bad"]) if found["plan"] == self._plan else None
 
     def save(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Write the state after an epoch; the one before it is kept."""

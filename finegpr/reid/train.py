@@ -17,9 +17,10 @@ from finegpr.arrays import Bools, Ints
 from finegpr.catalog import Catalog
 from finegpr.device import limited_threads
 from finegpr.errors import AostError, InputError, StateError
+from finegpr.reid.ahead import decoding_processes
 from finegpr.reid.checkpoint import load_state
 from finegpr.reid.config import TrainConfig
-from finegpr.reid.data import ImageStore, TrainingSet, open_pixels, read_ahead
+from finegpr.reid.data import ImageStore, Pixels, TrainingSet, find_bad, open_pixels
 from finegpr.reid.distributed import Ranks
 from finegpr.reid.evaluate import evaluate_embedder
 from finegpr.reid.label_free import METRICS as LABEL_FREE_METRICS
@@ -129,8 +130,8 @@ def fit(
             torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
         ):
             torch.manual_seed(seed)
-            run = _Run(config, train, validation, images, weights=weights, ranks=ranks, place=place, seed=seed)
-            run.epochs(state, report)
+            run = _Run(config, train, validation, images, state, weights=weights, ranks=ranks, place=place, seed=seed)
+            run.epochs(report)
             facts = run.facts()
             if ranks.is_first:
                 state.finish(run.parameters(), facts)
@@ -156,6 +157,7 @@ class _Run:
         train: Catalog,
         validation: Catalog | None,
         images: ImageStore | None,
+        state: StateFolder,
         *,
         weights: Weights,
         ranks: Ranks,
@@ -163,10 +165,14 @@ class _Run:
         seed: int,
     ) -> None:
         self.config, self.validation, self.images, self.weights = config, validation, images, weights
-        self.ranks, self.place, self.seed = ranks, place, seed
+        self.ranks, self.place, self.seed, self.state = ranks, place, seed, state
+        self.workers = decoding_processes(config.workers, place)
         size = (config.height, config.width)
         pixels = open_pixels(train, height=size[0], width=size[1], images=images, cache_bytes=config.cache_bytes)
-        self.data = TrainingSet.open(train, pixels)
+        self.data = TrainingSet.open(train, pixels, self._bad(pixels, len(train)))
+        self.data.require_good(pixels.bad)
+        if ranks.is_first and state.load_bad() is None:
+            state.save_bad(self.data.quarantined)
         if config.needs_pairs:
             self.batches = identity_batches(
                 self.data.labels, batch_size=config.batch_size, per_identity=config.per_identity, seed=seed
@@ -176,17 +182,28 @@ class _Run:
         self.epoch_steps = batches_per_epoch(len(self.data.labels), config.batch_size)
         self.num_steps = config.steps or self.epoch_steps * (config.epochs or 0)
         self.embedder = Embedder(model=config.model, size=size)
-        if (state := load_weights(weights)) is not None:
-            self.embedder.backbone.load_state_dict(state)
+        if (first := load_weights(weights)) is not None:
+            self.embedder.backbone.load_state_dict(first)
         self.network = _Network(self.embedder, len(self.data.identities))
         self.replica = ranks.replicate(self.network, place)
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=config.learning_rate, fused=True)
         self.losses = parse_losses(config.loss)
         self.history: list[Epoch] = []
 
-    def epochs(self, state: StateFolder, report: Callable[[Epoch], None] | None) -> None:
+    def _bad(self, pixels: Pixels, num_images: int) -> dict[int, str]:
+        """Which rows are bad: found once, before the first step, by all processes, each looking at its part of them.
+
+        So streamed and cached images, any number of processes and a resumed training leave out the same ones.
+        """
+        known = self.state.load_bad()
+        rows = np.arange(self.ranks.rank, num_images, self.ranks.num_ranks)
+        own = find_bad(pixels, rows, workers=self.workers) if known is None else sorted(known.items())
+        return dict(sorted(found for bad in self.ranks.gather(own) for found in bad))
+
+    def epochs(self, report: Callable[[Epoch], None] | None) -> None:
         """Train from the saved state, if any, to the end; save and report after each epoch."""
-        self._resume(state)
+        state = self.state
+        self._resume()
         saved = time.monotonic()
         for epoch in range(len(self.history), math.ceil(self.num_steps / self.epoch_steps)):
             self.history.append(self._epoch(epoch))
@@ -206,16 +223,10 @@ class _Run:
         ]
         totals = torch.zeros(2, dtype=torch.float64, device=self.place)
         self.replica.train()
-        reader = read_ahead(self.data.pixels, [self.data.rows[batch] for batch in order], workers=self.config.workers)
-        for number, (pixels, bad) in enumerate(reader):
+        for number, pixels in enumerate(self.data.batches(order, workers=self.workers)):
             mirrored = flips(self.config.batch_size, self.config.flip, seed=self.seed, epoch=epoch, batch=number)
             mirrored = share(mirrored, rank=self.ranks.rank, num_ranks=self.ranks.num_ranks)
             labels = self.data.labels[order[number]]
-            if bad:
-                self.data.quarantined.update(bad)
-                self.data.check()
-                good = ~np.isin(self.data.rows[order[number]], [row for row, _ in bad])
-                pixels, mirrored, labels = pixels[good], mirrored[good], labels[good]
             totals += self._step(first_step + number, pixels, mirrored, labels)
         loss, accuracy = (self.ranks.mean(totals) / num_batches).tolist()
         step = first_step + num_batches
@@ -279,7 +290,8 @@ class _Run:
             **{f"adam.{i}.{name}": value for i, entry in moments.items() for name, value in entry.items()},
         }
 
-    def _resume(self, state: StateFolder) -> None:
+    def _resume(self) -> None:
+        state = self.state
         found = state.load()
         num_epochs = 0 if found is None else len(found[1]["history"])
         agreed = self.ranks.mean(torch.tensor(float(num_epochs), device=self.place)).item()

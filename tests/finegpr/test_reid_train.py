@@ -1,4 +1,6 @@
 import logging
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,10 +13,11 @@ from pydantic import ValidationError
 from safetensors.numpy import save_file
 
 from finegpr.catalog import Catalog
-from finegpr.errors import ConfigError, InputError, StateError
+from finegpr.errors import AostError, ConfigError, InputError, StateError
+from finegpr.reid.ahead import ahead
 from finegpr.reid.checkpoint import read_checkpoint, read_embedder, write_checkpoint
 from finegpr.reid.config import TrainConfig
-from finegpr.reid.data import FilePixels, ImageStore, open_pixels, read_ahead
+from finegpr.reid.data import ImageStore, open_pixels
 from finegpr.reid.distributed import Ranks
 from finegpr.reid.evaluate import evaluate_checkpoint
 from finegpr.reid.losses import LOSSES
@@ -246,21 +249,56 @@ def test_memory_store_and_streams_give_the_same_training(train, tmp_path):
     assert cached.checkpoint.read_bytes() == stored.checkpoint.read_bytes()
     assert cached.quarantined == tuple((path, "unidentified") for path in sorted(bad))
     assert cached.num_images == 46
-    streamed = fit(config(cache_bytes=0), catalog, output=tmp_path / "streamed", seed=0)
-    assert set(streamed.quarantined) <= set(cached.quarantined)
-    assert streamed.quarantined
+    for workers in (0, 2):
+        settings = config(cache_bytes=0, workers=workers)
+        streamed = fit(settings, catalog, output=tmp_path / f"streamed{workers}", seed=0)
+        assert streamed.quarantined == cached.quarantined
+        assert streamed.checkpoint.read_bytes() == cached.checkpoint.read_bytes()
+
+
+def test_a_resumed_training_leaves_out_the_images_it_began_without(train, tmp_path):
+    bad = list(train.frame["path"][[5, 20]])
+    catalog = copy_with_bad(train, tmp_path / "images", bad)
+    for name, cache_bytes in (("cached", 1 << 20), ("streamed", 0)):
+        settings = config(cache_bytes=cache_bytes, workers=1)
+        whole = fit(settings, catalog, output=tmp_path / name / "whole", seed=0)
+        with pytest.raises(_InterruptedError):
+            fit(settings, catalog, output=tmp_path / name / "cut", seed=0, report=interrupt_after(2))
+        broken = catalog.root / bad[0]
+        broken.write_bytes((train.root / bad[0]).read_bytes())  # repaired meanwhile
+        good = catalog.file_paths()[0]
+        before = good.read_bytes()
+        good.write_bytes(b"<html>")
+        with pytest.raises(InputError, match=r"was good when this training began, and is bad now \(unidentified\)"):
+            fit(settings, catalog, output=tmp_path / name / "cut", seed=0)
+        good.write_bytes(before)
+        resumed = fit(settings, catalog, output=tmp_path / name / "cut", seed=0)
+        assert resumed.checkpoint.read_bytes() == whole.checkpoint.read_bytes()
+        assert [path for path, _ in resumed.quarantined] == sorted(bad)
+        broken.write_bytes(b"<html>")
 
 
 def test_streaming_without_bad_images_equals_memory_whatever_the_workers(train, tmp_path):
     cached = fit(config(), train, output=tmp_path / "cached", seed=0)
-    streamed = fit(config(cache_bytes=0), train, output=tmp_path / "streamed", seed=0)
-    assert cached.checkpoint.read_bytes() == streamed.checkpoint.read_bytes()
-    pixels = open_pixels(train, height=64, width=32, images=None, cache_bytes=0)
-    assert isinstance(pixels, FilePixels)
-    batches = [np.array([3, 1]), np.array([7, 40]), np.array([0, 2])]
-    here = [values for values, _ in read_ahead(pixels, batches, workers=0)]
-    there = [values for values, _ in read_ahead(pixels, batches, workers=1)]
-    np.testing.assert_array_equal(here, np.asarray(there))
+    for workers in (None, 0, 1, 3):
+        settings = config(cache_bytes=0, workers=workers)
+        streamed = fit(settings, train, output=tmp_path / f"streamed {workers}", seed=0)
+        assert cached.checkpoint.read_bytes() == streamed.checkpoint.read_bytes()
+
+
+def _ends_its_process(rows):
+    if rows[0] == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if rows[0] == 2:
+        raise InputError("one line")
+    return rows
+
+
+def test_what_goes_wrong_in_a_decoding_process_is_one_line():
+    with pytest.raises(InputError, match=r"^one line$"):
+        list(ahead(_ends_its_process, [np.array([0]), np.array([2])], workers=1))
+    with pytest.raises(AostError, match="ended from outside.*choose fewer with train.workers"):
+        list(ahead(_ends_its_process, [np.array([0]), np.array([1])], workers=1))
 
 
 def test_too_many_bad_images_stop_training_and_evaluation(train, trained, tmp_path):
@@ -392,6 +430,13 @@ def _fit_in_group(rank, num_ranks, folder):
     )
     assert result.checkpoint.exists()
     assert len(reports) == 4
+    streamed = fit(
+        config(epochs=1, batch_size=32, cache_bytes=0, workers=1),
+        Catalog.read(folder / "bad.parquet"),
+        output=folder / "bad",
+        seed=0,
+    )
+    assert len(streamed.quarantined) == 2
     np.save(folder / f"history{rank}.npy", [[epoch.loss, epoch.accuracy] for epoch in reports])
     np.save(folder / f"metrics{rank}.npy", list(reports[-1].metrics.values()))
     torch.distributed.destroy_process_group()
@@ -401,6 +446,8 @@ def test_two_processes_train_as_one(world, tmp_path):
     world.write(tmp_path / "catalog.parquet")
     settings = config(epochs=4, batch_size=32, learning_rate=1e-3)
     single = fit(settings, world.part("train"), output=tmp_path / "single", seed=0)
+    bad = copy_with_bad(world.part("train"), tmp_path / "images", list(world.part("train").frame["path"][[5, 20]]))
+    bad.write(tmp_path / "bad.parquet")
     # This file is the program of each process: a test module cannot be imported by name.
     group = [subprocess.Popen([sys.executable, __file__, str(rank), "2", str(tmp_path)]) for rank in range(2)]
     assert [process.wait(timeout=200) for process in group] == [0, 0]
