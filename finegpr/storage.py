@@ -21,8 +21,7 @@ import filelock
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_safetensors
+from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save as save_safetensors
 
 from finegpr.errors import BusyError, InputError, StateError, WriteError, write_anew
@@ -32,6 +31,10 @@ LOCK = ".lock"
 DIGEST_KEY = b"file_sha256"
 _NO_DIGEST = b"0" * 64
 _SEAL = "seal"
+# Numbers of safetensors by numpy's names.
+_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BOOL": "?"} | {
+    f"{sign}{8 * size}": f"<{sign.lower()}{size}" for sign in "IU" for size in (1, 2, 4, 8)
+}
 # How Parquet's footer (Thrift, compact protocol) writes that key and announces a value of 64 bytes.
 _DIGEST_FIELD = DIGEST_KEY + b"\x18\x40"
 
@@ -208,19 +211,37 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping
 
 
 def read_arrays(path: Path, *, expected_sha256: str | None = None) -> dict[str, np.ndarray]:
-    """Read a safetensors file. Raises InputError when it is not one, StateError when its hash is not the expected."""
+    """Read a safetensors file; bfloat16, which numpy lacks, as float32 of the same values.
+
+    Raises InputError when it is not one or holds other numbers, StateError when its hash is not the expected.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
     if expected_sha256 is not None and (got := sha256(data)) != expected_sha256:
         raise StateError(f"{path} has sha256 {got[:16]}, expected {expected_sha256[:16]}; {write_anew(path)}")
+    if data.startswith(b"version https://git-lfs"):
+        raise InputError(f"{path} is a pointer of Git LFS, not the file itself; fetch it with `git lfs pull`")
     try:
-        return load_safetensors(data)
+        tensors = deserialize(data)
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path} is not a safetensors file ({str(error).splitlines()[0]}); pickled weights are never read"
         ) from None
+    if unread := sorted({tensor["dtype"] for _, tensor in tensors} - {*_DTYPES, "BF16"}):
+        raise InputError(
+            f"{path} holds numbers of type {unread[0]}, which are not read; convert it to one of BF16, "
+            + ", ".join(_DTYPES)
+        )
+    return {name: _array(tensor) for name, tensor in tensors}
+
+
+def _array(tensor: Mapping[str, Any]) -> np.ndarray:
+    if tensor["dtype"] == "BF16":  # the upper half of a float32
+        halves = np.frombuffer(tensor["data"], dtype="<u2")
+        return (halves.astype(np.uint32) << 16).view(np.float32).reshape(tensor["shape"])
+    return np.frombuffer(tensor["data"], dtype=_DTYPES[tensor["dtype"]]).reshape(tensor["shape"])
 
 
 def write_marker(folder: Path, fields: Mapping[str, object]) -> None:

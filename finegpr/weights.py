@@ -7,8 +7,13 @@ Nothing else downloads, and pickled weights (.pth) are never read.
 
 import os
 import sys
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from finegpr.errors import AostError, InputError
 from finegpr.home import from_home
@@ -64,6 +69,37 @@ def find_weights(network: str, weights: str, *, seed: int | None = None) -> Weig
         raise InputError(f"cannot read {path}: {error.strerror}") from None
     description = f"{title}, {name} weights (sha256 {digest[:12]})"
     return Weights(network=network, description=description, sha256=digest, path=path)
+
+
+def fitting(
+    array: NDArray[Any] | None, shape: tuple[int, ...], *, whole: bool = False
+) -> tuple[NDArray[np.float32] | NDArray[np.int64] | None, str]:
+    """A parameter as float32 (int64 if ``whole``), or None, and what it is: missing, of another kind, shape or range.
+
+    A scalar may have shape (1,).
+    """
+    if array is None:
+        return None, "missing"
+    got = f"{array.dtype} {array.shape}"
+    if array.dtype.kind not in ("iu" if whole else "f") or (array.shape or (1,)) != (shape or (1,)):
+        return None, got
+    if whole:
+        return array.astype(np.int64).reshape(shape), got
+    with np.errstate(over="ignore"):
+        values = array.astype(np.float32).reshape(shape)
+    if not np.isfinite(values).all():
+        return None, f"{got} with NaN, infinity or a number that float32 cannot hold"
+    return values, got
+
+
+def wrapped(found: Iterable[str], needed: Collection[str]) -> str:
+    """The prefix with which every needed name is found, in words of an error; "" where there is none."""
+    first = min(needed)
+    for name in sorted(found):
+        prefix = name.removesuffix(first)
+        if name.endswith("." + first) and all(prefix + each in set(found) for each in needed):
+            return f"; all its names begin with {prefix!r}, as a wrapper like DataParallel adds: save them without it"
+    return ""
 
 
 def imagenet_path(network: str) -> Path:

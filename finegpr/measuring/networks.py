@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +13,7 @@ from finegpr.measuring.config import Precision
 from finegpr.perceptual import content_vector, style_vector
 from finegpr.storage import read_arrays
 from finegpr.weighing import STYLE_LAYERS
-from finegpr.weights import Weights
+from finegpr.weights import Weights, fitting, wrapped
 
 DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "bf16": torch.bfloat16}
 
@@ -102,18 +101,21 @@ def _read(path: Path, sha256: str) -> dict[str, Tensor]:
     found = {key.removeprefix("features."): array for key, array in arrays.items() if key.startswith("features.")}
     wrong = sorted(needed - found.keys()) or sorted(found.keys() - expected.keys())
     if wrong:
+        why = wrapped(arrays, {f"features.{key}" for key in needed})
         raise InputError(
             f"{path} is not a VGG-19: parameter features.{wrong[0]} is "
-            f"{'missing' if wrong[0] in needed else 'not part of one'}; convert torchvision's vgg19 with "
+            f"{'missing' if wrong[0] in needed else 'not part of one'}{why}; convert torchvision's vgg19 with "
             "`python -m finegpr.weights vgg19 OUT.safetensors`"
         )
+    state = {}
     for key, array in found.items():
-        if array.shape != expected[key] or array.dtype.kind != "f" or not np.isfinite(array).all():
+        values, got = fitting(array, expected[key])
+        if values is None:
             raise InputError(
-                f"{path} is not a VGG-19: features.{key} is {array.dtype} {array.shape}, expected finite floats of "
-                f"shape {expected[key]}"
+                f"{path} is not a VGG-19: features.{key} is {got}, expected finite floats of shape {expected[key]}"
             )
-    return {key: torch.from_numpy(found[key].astype(np.float32)) for key in needed}
+        state[key] = torch.from_numpy(values)
+    return {key: state[key] for key in needed}
 
 
 def _he_initialised(seed: int) -> dict[str, Tensor]:

@@ -1,13 +1,12 @@
 """The network: pixels to embeddings, and what makes a file the first weights of its backbone."""
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from finegpr.errors import InputError
 from finegpr.reid.backbones import MODELS
 from finegpr.storage import read_arrays
-from finegpr.weights import Weights
+from finegpr.weights import Weights, fitting, wrapped
 
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
@@ -47,12 +46,14 @@ def load_weights(weights: Weights) -> dict[str, Tensor] | None:
         expected = MODELS[model].build().state_dict()
     state = {}
     for key, value in expected.items():
-        array = arrays.get(prefix + key)
-        if array is None or array.size != value.numel() or not np.isfinite(array).all():
-            got = "missing" if array is None else f"{array.dtype} {array.shape}"
+        shape = tuple(value.shape)
+        values, got = fitting(arrays.get(prefix + key), shape, whole=not value.is_floating_point())
+        if values is None:
+            kind = "finite floats" if value.is_floating_point() else "whole numbers"
+            why = wrapped(arrays, expected) if got == "missing" else ""
             raise InputError(
-                f"{path} is not a {model}: {key} is {got}, expected finite values of shape {tuple(value.shape)}; "
+                f"{path} is not a {model}: {key} is {got}, expected {kind} of shape {shape}{why}; "
                 f"choose the weights of a {model}, or weights: random"
             )
-        state[key] = torch.from_numpy(array.copy()).reshape(value.shape)
+        state[key] = torch.from_numpy(values)
     return state

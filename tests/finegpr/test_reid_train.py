@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
 from pydantic import ValidationError
@@ -348,11 +349,47 @@ def test_weights_from_a_checkpoint_and_of_another_net(trained, train, tmp_path):
     with pytest.raises(InputError, match="is not a resnet18: conv1.weight is missing"):
         load_weights(find_weights("resnet18", str(trained.checkpoint)))
     save_file({"conv1.weight": np.zeros((64, 3, 3, 3), np.float32)}, tmp_path / "other.safetensors")
-    with pytest.raises(InputError, match=r"expected finite values of shape \(64, 3, 7, 7\)"):
+    with pytest.raises(InputError, match=r"expected finite floats of shape \(64, 3, 7, 7\)"):
         load_weights(find_weights("resnet18", str(tmp_path / "other.safetensors")))
     (tmp_path / "pickle.pth").write_bytes(b"\x80\x04cos\nsystem\n.")
     with pytest.raises(InputError, match="not a safetensors file"):
         load_weights(find_weights("small", str(tmp_path / "pickle.pth")))
+
+
+def test_weights_are_checked_by_shape_kind_and_value(trained, tmp_path):
+    whole = safetensors.torch.load_file(trained.checkpoint)
+    path = tmp_path / "w.safetensors"
+
+    def load(tensors):
+        safetensors.torch.save_file(tensors, path)
+        return load_weights(find_weights("small", str(path)))
+
+    name = next(key for key in whole if key.startswith("backbone.") and whole[key].dim() == 4)
+    weight = whole[name]
+    for dtype in (torch.bfloat16, torch.float16, torch.float64):
+        loaded = load(whole | {name: weight.to(dtype)})
+        assert torch.equal(loaded[name.removeprefix("backbone.")], weight.to(dtype).float())
+    broken = weight.clone()
+    broken[0, 0, 0, 0] = torch.nan
+    for other, message in [
+        (weight.permute(1, 0, 2, 3).contiguous(), "expected finite floats of shape"),
+        (weight.flatten(), "expected finite floats of shape"),
+        (weight.to(torch.int32), "is int32"),
+        (broken, "with NaN, infinity"),
+        (broken.bfloat16(), "with NaN, infinity"),
+        (weight.double() + 1e300, "a number that float32 cannot hold"),
+        (torch.zeros(1, dtype=torch.complex64), "holds numbers of type C64"),
+        (weight.to(torch.float8_e4m3fn), "holds numbers of type F8_E4M3, which are not read; convert it"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            load(whole | {name: other})
+    bare = {key.removeprefix("backbone."): value for key, value in whole.items() if key.startswith("backbone.")}
+    assert load(bare) is not None
+    with pytest.raises(InputError, match=r"all its names begin with 'module\.'"):
+        load({f"module.{key}": value for key, value in bare.items()})
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 574673361\n")
+    with pytest.raises(InputError, match="a pointer of Git LFS"):
+        load_weights(find_weights("small", str(path)))
 
 
 def test_a_resnet_trains(train, tmp_path):
