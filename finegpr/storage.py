@@ -224,7 +224,7 @@ def read_arrays(path: Path, *, expected_sha256: str | None = None) -> dict[str, 
     if data.startswith(b"version https://git-lfs"):
         raise InputError(f"{path} is a pointer of Git LFS, not the file itself; fetch it with `git lfs pull`")
     try:
-        tensors = deserialize(data)
+        tensors = deserialize(data)  # type: ignore[no-untyped-call]
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path} is not a safetensors file ({str(error).splitlines()[0]}); pickled weights are never read"
