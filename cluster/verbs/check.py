@@ -2,12 +2,12 @@
 
 import os
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from cluster import options
 from cluster.progress import say
 from cluster.settings import load_mapping, override
+from finegpr.home import from_home
 
 
 def check(verb: options.Check) -> dict[str, Any]:
@@ -15,7 +15,7 @@ def check(verb: options.Check) -> dict[str, Any]:
     from cluster.run.config import run_config
 
     config = run_config(override(load_mapping(verb.config), verb.set), str(verb.config)).seeded()
-    root = verb.output or Path(config.output or f"runs/{config.name}")
+    root = verb.output or from_home(config.output or f"runs/{config.name}")
     check_output(root, needed=0)
     check_config(config, serial=verb.serial, connect=True)
     say("weights, workers and loggers: as the config says")

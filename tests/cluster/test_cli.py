@@ -177,6 +177,7 @@ def test_home_is_found_in_every_path(tmp_path: Path, monkeypatch: pytest.MonkeyP
         "name: x\noutput: ~/runs/x\nsource: {root: ~/none, layout: folder}\ntarget: {root: ~/none, layout: folder}\n"
         "budget: {images: 1}\ntrain: {recipe: quick}\n"
     )
+    assert cli.run(["check", "~/my.yaml", "--serial"]) == 3
     assert cli.run(["run", "~/my.yaml", "--serial"]) == 3
     assert (home / "runs" / "x").is_dir()
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
