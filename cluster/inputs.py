@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
+from cluster.progress import say
+from finegpr.catalog import Catalog
 from finegpr.errors import ConfigError, InputError
+from finegpr.measuring.known_bad import without_bad
 from finegpr.measuring.results import Measurements
 from finegpr.mixture import choice_from_json
 from finegpr.subset import Subset
@@ -33,3 +36,11 @@ def only_target(measurements: Measurements, target: str | None) -> str:
     if target is None and len(known) > 1:
         raise ConfigError(f"these measurements have several targets; choose one by --target: {', '.join(known)}")
     return target or known[0]
+
+
+def good_images(catalog: Catalog, measurements: Measurements) -> Catalog:
+    """The catalog, in which what measuring found broken is not drawn; says so."""
+    good, note = without_bad(catalog, measurements)
+    if note is not None:
+        say(note)
+    return good

@@ -281,7 +281,7 @@ class Select(Verb):
     selector: str | None = None
     """Instead of a subset, choose image by image: importance or snp."""
     measurements: Path | None = None
-    """What the selector goes by."""
+    """What the selector goes by; of a subset, the images that they name as broken are not drawn."""
     target: str | None = None
     """Which of the measured targets; not needed when there is one."""
     identities: int | None = None

@@ -6,7 +6,7 @@ from pathlib import Path
 import yaml
 
 from cluster.run.checks import check_config
-from cluster.run.measure import measure
+from cluster.run.measure import leave_out_bad, measure
 from cluster.run.report import write_summary
 from cluster.run.search import search, validate_surrogate
 from cluster.run.select import select
@@ -27,6 +27,7 @@ def run_all(run: Run) -> tuple[Made, Path]:
         check_config(run.config, serial=run.executor.name == "serial")
         indexed = index(run, render_world(run))
         measured = measure(run, indexed)
+        indexed, measured = leave_out_bad(run, indexed, measured)
         surrogate = validate_surrogate(run, measured)
         found = {name: search(run, indexed, measured, name) for name in run.config.objectives}
         short = train_short(run, indexed, measured, found)

@@ -4,7 +4,7 @@ from typing import Any
 
 from cluster import options
 from cluster.executors.training_config import TrainingVerbConfig
-from cluster.inputs import only_target
+from cluster.inputs import good_images, only_target
 from cluster.outputs import begin
 from cluster.progress import say
 from cluster.recipes import TRAINING, with_recipe_of_training
@@ -73,6 +73,7 @@ def _search(verb: options.Search, config: TrainedSearchConfig, source: Catalog) 
         begin(verb.output, asked, fresh=verb.fresh)
         return by_training(verb, plain, config.training, source, space)
     measurements = read_measurements(verb.measurements)
+    source = good_images(source, measurements)
     space = make_space(source, config.budget, seed=config.seed, attributes=config.attributes, config=config.space)
     measured = Measured(
         measurements=measurements,

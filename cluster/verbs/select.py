@@ -3,7 +3,7 @@
 from typing import Any
 
 from cluster import options
-from cluster.inputs import only_target, read_subset
+from cluster.inputs import good_images, only_target, read_subset
 from cluster.outputs import replacing
 from cluster.progress import say
 from finegpr.arrays import Ints
@@ -28,8 +28,10 @@ def _drawn(verb: options.Select, catalog: Catalog) -> Ints:
     """Rows of a manifest from a subset, or from everything."""
     from finegpr.manifest import Sampler
 
-    if verb.measurements is not None or verb.target is not None:
-        raise ConfigError("--measurements and --target are for a --selector; a subset is drawn from without them")
+    if verb.target is not None:
+        raise ConfigError("--target is for a --selector; a subset is drawn from without it")
+    if verb.measurements is not None:
+        catalog = good_images(catalog, read_measurements(verb.measurements))
     subset = read_subset(verb.subset) if verb.subset else Subset({})
     of_people = [each.name for each in catalog.identity_attributes if each.name in subset.values]
     names = {each.name for each in catalog.image_attributes if each.name != "scene"}
@@ -54,6 +56,7 @@ def _selected(verb: options.Select, catalog: Catalog) -> Ints:
     if verb.subset is not None or verb.measurements is None:
         raise ConfigError("a --selector goes by --measurements, and takes no --subset")
     measurements = read_measurements(verb.measurements)
+    catalog = good_images(catalog, measurements)
     budget = Budget(images=verb.images, identities=verb.identities)
     target = only_target(measurements, verb.target)
     return select_images(
