@@ -4,6 +4,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from finegpr.config import Config
 from finegpr.errors import AostError, ConfigError
 
 SESSION = "aost-"
+ANSWER_SECONDS = 10.0
 
 
 class RayConfig(Config):
@@ -139,6 +141,7 @@ def in_background(call: Callable[[], object]) -> None:
 @contextmanager
 def _joined(ray: Any, address: str) -> Iterator[None]:
     try:
+        _require_answer(address)
         with own_signals():
             ray.init(address=address, logging_level="ERROR", log_to_driver=False)
     except (ConnectionError, ValueError) as error:
@@ -153,6 +156,16 @@ def _joined(ray: Any, address: str) -> Iterator[None]:
         ray.shutdown()
         raise
     ray.shutdown()
+
+
+def _require_answer(address: str) -> None:
+    """Raises ConnectionError at once where nobody listens at HOST:PORT, for which Ray would wait minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
+        except OSError as error:
+            raise ConnectionError(error.strerror or str(error)) from None
 
 
 def require_resources(ray: Any, *, cpus: float, gpus: float, what: str, count: int = 1, beside: float = 0.0) -> None:

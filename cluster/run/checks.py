@@ -17,6 +17,7 @@ from cluster.recipes import TRAINING
 from cluster.run.arms import Truth, make_arm
 from cluster.run.config import CHECKED, RunConfig
 from finegpr.catalog import Catalog
+from finegpr.device import resolve_device
 from finegpr.errors import ConfigError, InputError, WriteError
 from finegpr.reid.config import TrainConfig
 from finegpr.weights import VGG, find_weights
@@ -39,12 +40,15 @@ def check_config(config: RunConfig, *, serial: bool, connect: bool = False) -> N
     config.train.require_shares(config.workers)
     if config.training is not None:
         config.training.train.require_shares(config.training.workers)
+    address = config.ray.address or os.environ.get("RAY_ADDRESS")
+    if serial or address is None:
+        for train in trainings:
+            resolve_device(train.device)
     if serial:
         return
     require_installed(config.loggers)
     if config.training is not None:
         require_installed(config.training.loggers)
-    address = config.ray.address or os.environ.get("RAY_ADDRESS")
     if address is not None:
         if connect:
             with ray_session(config.ray) as ray:

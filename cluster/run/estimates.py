@@ -105,14 +105,16 @@ def estimates(config: RunConfig, source: Catalog, target: Catalog, space: Space,
                 f"{min(at_once, max(1, each.number))} at once; without scoring",
             )
         )
-    found.append(Estimate(what="disk", amount=_bytes(config, source, target, number), unit="bytes", how=_DISK))
+    found.append(Estimate(what="disk", amount=disk_bytes(config, source, target, space), unit="bytes", how=_DISK))
     return found
 
 
 _DISK = "sketches and terms of every measured image, decoded images that fit cache_bytes, and three states a training"
 
 
-def _bytes(config: RunConfig, source: Catalog, target: Catalog, measured: int) -> int:
+def disk_bytes(config: RunConfig, source: Catalog, target: Catalog, space: Space) -> int:
+    """What a run writes at most, about: measurements, decoded images, states of trainings."""
+    measured = measured_images(config, space)[0]
     sketch = NUM_STYLE_TERMS * config.measure.style_coordinates + config.measure.content_coordinates
     total = measured * (2 * sketch + 3 * 4 * NUM_TERMS + 16)
     for each in trainings(config, source):

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import yaml
 
-from cluster.run.checks import check_config
+from cluster.run.checks import check_config, check_output
+from cluster.run.estimates import disk_bytes
 from cluster.run.measure import leave_out_bad, measure
 from cluster.run.report import write_summary
+from cluster.run.results import REPORT
 from cluster.run.search import search, validate_surrogate
 from cluster.run.select import select
 from cluster.run.short_training import train_short
@@ -24,8 +26,12 @@ def run_all(run: Run) -> tuple[Made, Path]:
     with ExitStack() as stack:
         stack.enter_context(locked(run.folder.root))
         stack.callback(run.executor.close)
-        check_config(run.config, serial=run.executor.name == "serial")
+        root = run.folder.root
+        # What is finished needs neither a cluster nor room.
+        check_config(run.config, serial=run.executor.name == "serial", connect=not (root / REPORT).exists())
         indexed = index(run, render_world(run))
+        if not (root / "measure").exists():
+            check_output(root, needed=disk_bytes(run.config, indexed.source, indexed.target, indexed.space))
         measured = measure(run, indexed)
         indexed, measured = leave_out_bad(run, indexed, measured)
         surrogate = validate_surrogate(run, measured)

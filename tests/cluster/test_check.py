@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -93,6 +94,7 @@ SPOILT: dict[str, tuple[Callable[[Path], list[str]], int, str]] = {
         "identity_attributes",
     ),
     "no truth": (lambda _: ["arms=[random, mmd_rbf, wrong_sky]"], 2, "wrong_sky"),
+    "a device that is not there": (lambda _: ["train.device=cuda"], 2, "device cuda"),
     "shares of a batch": (lambda _: ["workers=3"], 2, "shared evenly"),
 }
 
@@ -116,3 +118,23 @@ def test_more_workers_than_cores_and_an_output_that_is_a_file(config: Path, caps
     (config.parent / "run").touch()
     assert cli.run(line) == 6
     assert f"cannot write {config.parent}/run" in capsys.readouterr().err
+
+
+def test_a_disk_without_room_is_refused_before_the_measuring(
+    config: Path, said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.run.checks.shutil.disk_usage", lambda _: SimpleNamespace(free=0))
+    for verb in ("check", "run"):
+        code, told = said(verb)
+        assert code == 6
+        assert "GB are needed" in told
+    assert not (config.parent / "run/measure").exists()
+
+
+def test_a_cluster_that_is_not_there_is_known_before_the_first_stage(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for verb in ("check", "run"):
+        assert cli.run([verb, str(config), "--set", *SMALL, "ray.address=127.0.0.1:1"]) == 2
+        assert "cannot be joined" in capsys.readouterr().err
+    assert not (config.parent / "run/index").exists()

@@ -149,6 +149,7 @@ def test_ray_address_is_joined_as_ray_users_expect(monkeypatch):
 
     monkeypatch.setattr(ray, "init", init)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr("cluster.executors.session._require_answer", lambda _: None)
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     for config, address in ((RayConfig(), "10.0.0.1:6379"), (RayConfig(address="10.0.0.2:6379"), "10.0.0.2:6379")):
         reason = f"{address}' cannot be joined .nobody answers.; .*unset RAY_ADDRESS"
