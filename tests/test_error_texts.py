@@ -22,6 +22,7 @@ HELPS = {
     "check address, credentials and network, and run": "after the check",
     "were not finished; run the same command again": "a sweep does what is left",
     "with trials missing": "finished trials are not done again",
+    "put it back as it was, and the same command goes on": "after it was put back",
     "did not finish; the same command resumes": "a training goes on where it was",
     "left no result in": "what Ray lost is trained anew",
     "saved, the same command resumes": "after a signal",
