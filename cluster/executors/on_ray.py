@@ -79,7 +79,7 @@ class RayExecutor:
         )
         with run:
             trials = [{"label": job.label, "key": job.key, "seed": job.seed, "job": job} for job in jobs]
-            lost = [reason for reason in run(trials, tick) if reason is not None]
+            lost = [reason for reason in run(trials, tick, told=_told) if reason is not None]
         if lost:
             raise AostError(f"{len(lost)} of {len(jobs)} training trials failed; the first: {lost[0]}")
 
@@ -108,3 +108,8 @@ class RayExecutor:
 def _train(trial: dict[str, Any], report: "Report") -> dict[str, float]:
     """One job, in an actor of Tune."""
     return run_job(trial["job"], report=lambda epoch: report(epoch.numbers())).metrics
+
+
+def _told(trial: dict[str, Any], result: dict[str, Any]) -> str:
+    job: TrainingJob = trial["job"]
+    return job.told(result, result["time_total_s"])

@@ -26,6 +26,7 @@ CLOSING_SECONDS = 20.0
 
 Report = Callable[[dict[str, float]], None]
 Work = Callable[[dict[str, Any], Report], dict[str, Any]]
+Told = Callable[[dict[str, Any], dict[str, Any]], str]
 
 
 class TuneRun:
@@ -94,8 +95,9 @@ class TuneRun:
         if kind is None:
             shutil.rmtree(self._storage, ignore_errors=True)
 
-    def __call__(self, trials: Sequence[dict[str, Any]], tick: Tick) -> list[str | None]:
-        """Run every trial; a trial has a ``label``. ``tick`` is told how many are done.
+    def __call__(self, trials: Sequence[dict[str, Any]], tick: Tick, *, told: Told | None = None) -> list[str | None]:
+        """Run every trial; a trial has a ``label``. ``tick`` is told how many are done, and what ``told`` makes of a
+        trial and what it reports.
 
         A trial lost with its process or node is run again at most twice. Returns why each was lost for good, None for
         those that were done. Raises at once an AostError that a trial raised, and one when Tune itself ended.
@@ -103,7 +105,7 @@ class TuneRun:
         if self._thread.ident is None and trials:
             # Not before: Tune fails when it is ended without a single trial.
             self._thread.start()
-        return self._handover.run(trials, tick)
+        return self._handover.run(trials, tick, told)
 
     def _fit(self) -> None:
         try:
@@ -123,11 +125,12 @@ class _Handover:
         self._waiting: deque[dict[str, Any]] = deque()
         self._running: set[int] = set()
         self._ended: dict[int, dict[str, Any]] = {}
+        self._heard: tuple[dict[str, Any], dict[str, Any]] | None = None
         self._num_trials = 0
         self.closed = False
         self._over: str | None = None
 
-    def run(self, trials: Sequence[dict[str, Any]], tick: Tick) -> list[str | None]:
+    def run(self, trials: Sequence[dict[str, Any]], tick: Tick, told_of: Told | None) -> list[str | None]:
         with self._changed:
             numbers = range(self._num_trials, self._num_trials + len(trials))
             self._num_trials += len(trials)
@@ -142,6 +145,9 @@ class _Handover:
                 while told < len(self._ended):
                     told += 1
                     tick(told, len(trials), trials[list(self._ended)[told - 1] - numbers.start]["label"])
+                if self._heard is not None and told_of is not None and told < len(trials):
+                    tick(told, len(trials), told_of(*self._heard))
+                self._heard = None
             if len(self._ended) < len(trials):
                 raise AostError(f"Ray Tune ended with trials missing: {self._over}; run the same command again")
             return [self._ended.pop(number).get("lost") for number in numbers]
@@ -171,6 +177,11 @@ class _Handover:
             trial = self._waiting.popleft()
             self._running.add(trial["number"])
             return trial
+
+    def hear(self, trial: dict[str, Any], result: dict[str, Any]) -> None:
+        with self._changed:
+            self._heard = trial, result
+            self._changed.notify_all()
 
     def end(self, trial: dict[str, Any], how: dict[str, Any]) -> None:
         with self._changed:
@@ -228,7 +239,7 @@ class _Stop(tune.Stopper):
 
 
 class _Watch(tune.Callback):
-    """Tells the search how a trial ended."""
+    """Tells the search what a trial reports, and how it ended."""
 
     def __init__(self, handover: _Handover) -> None:
         self._handover = handover
@@ -236,6 +247,13 @@ class _Watch(tune.Callback):
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune saves its callbacks to the disk, and what waits for them cannot be saved."""
         return {}
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        del iteration, trials, info
+        if "loss" in result:  # not where it ends
+            self._handover.hear(trial.config["trial"], result)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         del iteration, trials, info

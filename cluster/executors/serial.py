@@ -1,7 +1,9 @@
 """One process, without Ray."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 
 from cluster.executors.base import MeasureJob
@@ -13,6 +15,7 @@ from finegpr.measuring.config import MeasureConfig
 from finegpr.measuring.measure import measure
 from finegpr.measuring.results import Measurements
 from finegpr.reid.job import TrainingJob, run_job
+from finegpr.reid.train import Epoch
 from search.objectives.training import RunAll, run_in_turn
 
 
@@ -31,7 +34,7 @@ class SerialExecutor:
         del output, loggers
         for done, job in enumerate(jobs):
             tick(done, len(jobs), job.label)
-            run_job(job)
+            run_job(job, report=_telling(job, partial(tick, done, len(jobs))))
         tick(len(jobs), len(jobs))
 
     def trainings(self, config: TrainingVerbConfig, folder: Path, tick: Tick) -> AbstractContextManager[RunAll]:
@@ -43,3 +46,8 @@ class SerialExecutor:
 
     def close(self) -> None:
         pass
+
+
+def _telling(job: TrainingJob, tell: Callable[[str], None]) -> Callable[[Epoch], None]:
+    started = time.monotonic()
+    return lambda epoch: tell(job.told(epoch.numbers(), time.monotonic() - started))

@@ -1,7 +1,7 @@
 """One training as a piece of work: train on a manifest, score on a target, commit. Any process may do it, and twice."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from math import isfinite, nan
 from pathlib import Path
@@ -59,6 +59,13 @@ class TrainingJob:
     def model(self) -> Path:
         """Where the training writes."""
         return self.folder / "model"
+
+    def told(self, numbers: Mapping[str, float], seconds: float) -> str:
+        """One line on how far it is, from an epoch's ``numbers``, after so many seconds."""
+        step, epoch = int(numbers["step"]), int(numbers["epoch"])
+        num_steps = self.config.steps or step // epoch * (self.config.epochs or epoch)
+        left = seconds * (num_steps - step) / step
+        return f"{self.label}: loss {numbers['loss']:.3f}, step {step}/{num_steps}, about {left:.0f} s left of it"
 
     def result(self) -> JobResult | None:
         """What was committed, None while nothing was. Raises StateError when damaged or of another training."""

@@ -54,8 +54,8 @@ class Epoch:
     metrics: dict[str, float] | None
 
     def numbers(self) -> dict[str, float]:
-        """All of it but the step, as one table of numbers to be watched."""
-        numbers = {"epoch": self.epoch, "loss": self.loss, "accuracy": self.accuracy}
+        """All of it, as one table of numbers to be watched."""
+        numbers = {"epoch": self.epoch, "step": self.step, "loss": self.loss, "accuracy": self.accuracy}
         return {**numbers, "learning_rate": self.learning_rate, **(self.metrics or {})}
 
 

@@ -1,6 +1,7 @@
 """What measuring found broken is neither counted nor drawn by anything that comes after it."""
 
 import csv
+import re
 
 import numpy as np
 import pytest
@@ -39,6 +40,7 @@ def broken(manifest):
 
 def test_a_run_draws_no_image_that_it_found_broken(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("cluster.progress.PLAIN_EVERY_SECONDS", 0)
     (tmp_path / "c.yaml").write_text(
         f"""
 name: x
@@ -56,6 +58,7 @@ train: {{recipe: quick, steps: 1, height: 64, width: 32}}
     assert "as they could not be measured: s017.jpg (unidentified) and 9 more" in (said.out + said.err).replace(
         "Left", "left"
     )
+    assert re.search(r"training: 0/3 trials, \d+ s, random, seed 0: loss \d\.\d+, step 1/1, about 0 s left", said.err)
     manifests = sorted((tmp_path / "r" / "select").rglob("*.parquet"))
     assert len(manifests) >= 3
     assert [broken(path) for path in manifests] == [0] * len(manifests)
