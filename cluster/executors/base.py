@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from cluster.executors.loggers import Logger
 from cluster.executors.training_config import TrainingVerbConfig
@@ -37,6 +37,10 @@ class Executor(Protocol):
 
     name: str
     processes: int
+
+    @property
+    def cluster(self) -> Any:
+        """The Ray that it works on, started or joined when first asked for; None without one."""
 
     def measure(self, config: MeasureConfig, job: MeasureJob, tick: Tick) -> Measurements: ...
 

@@ -39,7 +39,8 @@ class RayExecutor:
         self._session: Any = None
 
     @property
-    def _ray(self) -> Any:
+    def cluster(self) -> Any:
+        """Ray, started or joined once and for all stages: one left and joined again ends badly when a signal comes."""
         if self._session is None:
             self._session = self._stack.enter_context(ray_session(self._config))
             announce(self._session)
@@ -60,7 +61,7 @@ class RayExecutor:
 
         count(0)
         if pending:
-            measure_pending(self._ray, config, job.folder, job.source_path, job.source.root, pending, count)
+            measure_pending(self.cluster, config, job.folder, job.source_path, job.source.root, pending, count)
         return read_measurements(job.folder)
 
     def train(self, jobs: Sequence[TrainingJob], output: Path, tick: Tick, *, loggers: Sequence[Logger] = ()) -> None:
@@ -69,7 +70,7 @@ class RayExecutor:
         if not jobs:
             return
         run = TuneRun(
-            self._ray,
+            self.cluster,
             lambda: _train,
             what="a training trial",
             cpus=float(jobs[0].config.threads),
@@ -84,7 +85,7 @@ class RayExecutor:
             raise AostError(f"{len(lost)} of {len(jobs)} training trials failed; the first: {lost[0]}")
 
     def trainings(self, config: TrainingVerbConfig, folder: Path, tick: Tick) -> AbstractContextManager[RunAll]:
-        return TuneTrainings(self._ray, config, folder=folder, tick=tick)
+        return TuneTrainings(self.cluster, config, folder=folder, tick=tick)
 
     def fit_on_workers(self, job: TrainingJob) -> None:
         from cluster.executors.ray_train import fit_on_workers
@@ -95,7 +96,7 @@ class RayExecutor:
             Catalog.read(job.manifest, root=job.source_root),
             output=job.model,
             seed=job.seed,
-            ray=self._ray,
+            ray=self.cluster,
             num_workers=self._num_workers,
             use_gpu=self._use_gpu,
         )

@@ -130,7 +130,7 @@ class _Handover:
         self.closed = False
         self._over: str | None = None
 
-    def run(self, trials: Sequence[dict[str, Any]], tick: Tick, told_of: Told | None) -> list[str | None]:
+    def run(self, trials: Sequence[dict[str, Any]], tick: Tick, told_of: Told | None = None) -> list[str | None]:
         with self._changed:
             numbers = range(self._num_trials, self._num_trials + len(trials))
             self._num_trials += len(trials)

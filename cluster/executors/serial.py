@@ -24,6 +24,7 @@ class SerialExecutor:
 
     name = "serial"
     processes = 1
+    cluster = None
 
     def measure(self, config: MeasureConfig, job: MeasureJob, tick: Tick) -> Measurements:
         if resolve_device("auto").type == "cpu" and len(job.batches or ()) < 2:  # once, not every round

@@ -5,14 +5,16 @@ A run would find all of this too, after measuring, searching and the first train
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from cluster.executors.loggers import require_installed
-from cluster.executors.session import ray_session, require_resources
+from cluster.executors.session import require_resources
 from cluster.recipes import TRAINING
 from cluster.run.arms import Truth, make_arm
 from cluster.run.config import CHECKED, RunConfig
@@ -25,8 +27,11 @@ from search.objectives import OBJECTIVES, SEES_PEOPLE
 from search.space import Space
 
 
-def check_config(config: RunConfig, *, serial: bool, connect: bool = False) -> None:
-    """What the config asks of this machine: weights, devices, workers, loggers; with ``connect`` of a Ray cluster too.
+def check_config(
+    config: RunConfig, *, serial: bool, connect: Callable[[], AbstractContextManager[Any]] | None = None
+) -> None:
+    """What the config asks of this machine: weights, devices, workers, loggers; of a Ray cluster that is to be joined
+    too, where ``connect`` gives it.
 
     Raises the AostError that the run would end with.
     """
@@ -50,8 +55,8 @@ def check_config(config: RunConfig, *, serial: bool, connect: bool = False) -> N
     if config.training is not None:
         require_installed(config.training.loggers)
     if address is not None:
-        if connect:
-            with ray_session(config.ray) as ray:
+        if connect is not None:
+            with connect() as ray:
                 for what, cpus, gpus, count in _needs(config):
                     require_resources(ray, cpus=cpus, gpus=gpus, what=what, count=count)
         return

@@ -1,6 +1,6 @@
 """The main job: every stage in order, one artifact per arrow, all inside one run folder."""
 
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 import yaml
@@ -28,7 +28,8 @@ def run_all(run: Run) -> tuple[Made, Path]:
         stack.callback(run.executor.close)
         root = run.folder.root
         # What is finished needs neither a cluster nor room.
-        check_config(run.config, serial=run.executor.name == "serial", connect=not (root / REPORT).exists())
+        connect = None if (root / REPORT).exists() else lambda: nullcontext(run.executor.cluster)
+        check_config(run.config, serial=run.executor.name == "serial", connect=connect)
         indexed = index(run, render_world(run))
         if not (root / "measure").exists():
             check_output(root, needed=disk_bytes(run.config, indexed.source, indexed.target, indexed.space))

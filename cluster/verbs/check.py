@@ -11,13 +11,14 @@ from finegpr.home import from_home
 
 
 def check(verb: options.Check) -> dict[str, Any]:
+    from cluster.executors.session import ray_session
     from cluster.run.checks import check_config, check_data, check_output
     from cluster.run.config import run_config
 
     config = run_config(override(load_mapping(verb.config), verb.set), str(verb.config)).seeded()
     root = verb.output or from_home(config.output or f"runs/{config.name}")
     check_output(root, needed=0)
-    check_config(config, serial=verb.serial, connect=True)
+    check_config(config, serial=verb.serial, connect=lambda: ray_session(config.ray))
     say("weights, workers and loggers: as the config says")
     if config.world is not None:
         say("images: rendered first; there are none to check yet")

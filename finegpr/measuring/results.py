@@ -171,15 +171,13 @@ def read_measurements(folder: Path) -> Measurements:
     Raises StateError naming the file for anything missing, damaged or of another run, InputError for a folder that is
     no measurement, and for too many bad images.
     """
-    require_measurement(folder)
-    if not (folder / DERIVED_MARKER).exists():
-        return _read_measured(folder)
-    if (folder / REFERENCE_MARKER).exists():
+    if (folder / DERIVED_MARKER).exists() and (folder / REFERENCE_MARKER).exists():
         raise StateError(
             f"{folder} holds a measurement and, by {DERIVED_MARKER}, the targets of another; move one of them to a "
             "folder of its own"
         )
-    return _read_derived(folder)
+    require_measurement(folder)
+    return _read_derived(folder) if (folder / DERIVED_MARKER).exists() else _read_measured(folder)
 
 
 def require_measurement(folder: Path) -> None:

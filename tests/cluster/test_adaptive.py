@@ -235,8 +235,10 @@ def test_the_verb_measures_adaptively(
     assert (tmp_path / "measured" / RECORD).exists()
 
     code, result = aost(*call, *adaptive, "images_per_cell=2")
+    assert code == 2, "a finished measurement is not overwritten"
+    code, result = aost(call[0], "--fresh", *call[1:], *adaptive, "images_per_cell=2")
     assert code == 0
     assert result["num_images"] == 16, "the share is one of what would be measured otherwise"
-    code, result = aost(*call, *adaptive, "adaptive.target=duke")
+    code, result = aost(call[0], "--fresh", *call[1:], *adaptive, "adaptive.target=duke")
     assert code == 2
     assert "one of market" in result["error"]

@@ -337,12 +337,12 @@ def test_folders_of_another_kind_are_refused(world: Path, tmp_path: Path) -> Non
             retarget(RetargetConfig(), base, targets, folder)
 
     refused(tmp_path / "nowhere", world / "new", "no measurements .*nowhere")
-    refused(world / "duke", world / "new", "holds no finished measurement")
+    refused(world / "duke", world / "new", "holds no measurement")
     refused(world / "base", world / "base", "holds a measurement of its own; choose another --output")
     retarget(RetargetConfig(), world / "base", targets, world / "new")
     refused(world / "new", world / "newer", "holds targets only")
     (world / "base" / "shard-00001.json").unlink()
     refused(world / "base", world / "new", r"base is unfinished: shard-00001\.json missing")
     shutil.copy(world / "direct" / "reference.json", world / "new")
-    with pytest.raises(StateError, match="holds a measurement and the targets of another"):
+    with pytest.raises(StateError, match="holds a measurement and, by derived.json, the targets of another"):
         read_measurements(world / "new")
