@@ -30,8 +30,7 @@ def begin(folder: Path, asked: Mapping[str, Any], *, fresh: bool, may_grow: bool
     changes = []
     # A command that failed before it wrote anything has begun nothing.
     if path.exists() and held != [path]:
-        before = changed_fields(read_json(path), dict(asked))
-        changes = [f"{name}: {_short(old)} -> {_short(new)}" for name, old, new in before if not may_grow or old]
+        changes = differences(read_json(path), dict(asked), but_new=may_grow)
     if changes and not fresh:
         raise ConfigError(
             f"{folder} was begun with other settings or inputs ({'; '.join(changes[:6])}); choose another --output, "
@@ -54,11 +53,7 @@ def replacing(path: Path) -> Iterator[None]:
     if not path.is_file():
         yield
         return
-    kept = next(
-        place
-        for number in range(1, 1_000_000)
-        if not (place := path.with_name(f"{path.stem}.before-{number}{path.suffix}")).exists()
-    )
+    kept = first_free(path.with_name(f"{path.stem}.{_SET_ASIDE}"), suffix=path.suffix)
     with writing(kept):
         try:
             kept.hardlink_to(path)
@@ -73,6 +68,15 @@ def replacing(path: Path) -> Iterator[None]:
             say(f"  {path} held something else; it is kept as {kept}")
 
 
+def differences(before: object, after: object, *, but_new: bool = False) -> list[str]:
+    """Fields in which two JSON values differ, as ``a.b: old -> new``; with ``but_new`` those that were there before."""
+    return [
+        f"{place.removeprefix('config.')}: {_short(old)} -> {_short(new)}"
+        for place, old, new in changed_fields(before, after)
+        if old or not but_new
+    ]
+
+
 def _short(value: object) -> str:
     text = str(value)
-    return text if len(text) <= 40 else f"{text[:12]}..."
+    return text if len(text) <= 40 else f"{text[:37]}..."

@@ -17,6 +17,10 @@ def require_catalog(path: Path, *, key: bytes) -> None:
     ``key`` is what a catalog's metadata stand under.
     """
     written_by = "`aost index` writes a catalog, `aost select` a manifest"
+    as_table = (
+        f"not a catalog; to list images by its labels: `aost index FOLDER --layout table --set table={path} "
+        "path_column=... --output catalog.parquet`"
+    )
     if path.is_dir():
         raise InputError(f"{path} is a folder, expected a catalog; of a folder of images, {written_by.split(',')[0]}")
     try:
@@ -32,17 +36,11 @@ def require_catalog(path: Path, *, key: bytes) -> None:
     if head == tail[-4:] == _PARQUET:
         # Either key may be what is damaged; the SHA-256 will say so.
         if not any(each in tail for each in (key, DIGEST_KEY)):
-            raise InputError(
-                f"{path} is a table, not a catalog; to list images by its labels: `aost index FOLDER --layout table "
-                f"--set table={path} path_column=... --output catalog.parquet`"
-            )
+            raise InputError(f"{path} is a table, {as_table}")
     elif head == _PARQUET:
         raise StateError(f"{path} is damaged (it is cut off); restore it, or write it anew: {written_by}")
     elif path.suffix.lower() in (".csv", ".tsv"):
-        raise InputError(
-            f"{path} is a {path.suffix[1:].upper()} file, not a catalog; to list images by its labels: `aost index "
-            f"FOLDER --layout table --set table={path} path_column=... --output catalog.parquet`"
-        )
+        raise InputError(f"{path} is a {path.suffix[1:].upper()} file, {as_table}")
     else:
         what = "empty" if size == 0 else "no Parquet file"
         raise InputError(f"{path} is {what}, expected a catalog; {written_by}")

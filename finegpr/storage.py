@@ -70,11 +70,10 @@ def changed_fields(
         yield place, old, new
 
 
-def first_free(path: Path, *, start: int = 1) -> Path:
-    """The first of ``<path>-1``, ``<path>-2`` and so on, from ``start``, that does not exist."""
-    return next(
-        place for number in itertools.count(start) if not (place := path.with_name(f"{path.name}-{number}")).exists()
-    )
+def first_free(path: Path, *, start: int = 1, suffix: str = "") -> Path:
+    """The first of ``<path>-1<suffix>``, ``<path>-2<suffix>`` and so on, from ``start``, that does not exist."""
+    places = (path.with_name(f"{path.name}-{number}{suffix}") for number in itertools.count(start))
+    return next(place for place in places if not place.exists())
 
 
 @contextmanager

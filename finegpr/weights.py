@@ -94,10 +94,10 @@ def fitting(
 
 def wrapped(found: Iterable[str], needed: Collection[str]) -> str:
     """The prefix with which every needed name is found, in words of an error; "" where there is none."""
-    first = min(needed)
-    for name in sorted(found):
+    first, names = min(needed), set(found)
+    for name in sorted(names):
         prefix = name.removesuffix(first)
-        if name.endswith("." + first) and all(prefix + each in set(found) for each in needed):
+        if name.endswith("." + first) and all(prefix + each in names for each in needed):
             return f"; all its names begin with {prefix!r}, as a wrapper like DataParallel adds: save them without it"
     return ""
 

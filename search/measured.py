@@ -44,11 +44,7 @@ class Measured:
         if self.target not in self.measurements.target_sketch:
             known = ", ".join(self.measurements.target_sketch) or "none"
             raise InputError(f"target {self.target!r} was not measured; measured targets: {known}")
-        if len(self.cells.of_row) != self.measurements.num_catalog:
-            raise InputError(
-                f"measurements of a catalog of {self.measurements.num_catalog} images, but the catalog has "
-                f"{len(self.cells.of_row)}; measure this catalog"
-            )
+        self.measurements.require_catalog(len(self.cells.of_row))
 
     @property
     def factors(self) -> Floats:

@@ -57,11 +57,13 @@ def ray_session(config: RayConfig) -> Iterator[Any]:
     for name in ("ray.data", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
+    if (address := config.address or os.environ.get("RAY_ADDRESS")) is not None:
+        _require_answer(address)
     if ray.is_initialized():
         yield ray
         return
     options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False, "include_dashboard": False}
-    if (address := config.address or os.environ.get("RAY_ADDRESS")) is not None:
+    if address is not None:
         with _joined(ray, address):
             yield ray
         return
@@ -141,15 +143,10 @@ def in_background(call: Callable[[], object]) -> None:
 @contextmanager
 def _joined(ray: Any, address: str) -> Iterator[None]:
     try:
-        _require_answer(address)
         with own_signals():
             ray.init(address=address, logging_level="ERROR", log_to_driver=False)
     except (ConnectionError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(
-            f"the Ray cluster at {address!r} cannot be joined ({reason}); leave out ray.address, or unset RAY_ADDRESS, "
-            "to run here"
-        ) from None
+        raise _not_joined(address, str(error).splitlines()[0]) from None
     try:
         yield
     except Exception:
@@ -159,13 +156,20 @@ def _joined(ray: Any, address: str) -> Iterator[None]:
 
 
 def _require_answer(address: str) -> None:
-    """Raises ConnectionError at once where nobody listens at HOST:PORT, for which Ray would wait minutes."""
+    """Raises ConfigError at once where nobody listens at HOST:PORT, for which Ray would wait minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
         except OSError as error:
-            raise ConnectionError(error.strerror or str(error)) from None
+            raise _not_joined(address, error.strerror or str(error)) from None
+
+
+def _not_joined(address: str, reason: str) -> ConfigError:
+    return ConfigError(
+        f"the Ray cluster at {address!r} cannot be joined ({reason}); leave out ray.address, or unset RAY_ADDRESS, "
+        "to run here"
+    )
 
 
 def require_resources(ray: Any, *, cpus: float, gpus: float, what: str, count: int = 1, beside: float = 0.0) -> None:

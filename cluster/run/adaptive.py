@@ -15,7 +15,7 @@ import numpy as np
 
 from cluster.executors.base import Executor, MeasureJob
 from cluster.progress import progress, say
-from cluster.run.folder import differences
+from cluster.outputs import differences
 from finegpr.arrays import Ints
 from finegpr.measuring.config import MeasureConfig
 from finegpr.measuring.files import FORMAT, read_record, read_verified, withdraw

@@ -9,7 +9,7 @@ from finegpr.catalog import Catalog, read_world
 from finegpr.errors import ConfigError, InputError
 from finegpr.subset import Subset
 from search.selectors import SELECTORS
-from search.space import Space
+from search.space import Space, make_space
 
 Truth = Mapping[str, tuple[str, ...]]
 
@@ -36,6 +36,13 @@ class Arm:
         if self.takes_all:
             return catalog.take(catalog.frame.index[catalog.frame["identity"] > 0].to_numpy())
         return catalog.take(space.sampler.draw(self.subset, seed=seed))
+
+
+def searched_space(config: RunConfig, source: Catalog) -> Space:
+    """What the config searches of ``source``. Raises InputError where it does not hold the budget, ConfigError."""
+    return make_space(
+        source, config.budget, seed=config.seed, attributes=config.search.attributes, config=config.space
+    )
 
 
 def known_truth(config: RunConfig, source: Catalog, target: Catalog) -> Truth | None:

@@ -1,7 +1,7 @@
 """What a run will take: images, trainings, seconds and bytes, each with how it was estimated.
 
 Counts follow from config and catalogs. Seconds come from a moment's work on this machine: the measuring network on a
-few images, a step of training on noise. They leave out searching, starting Ray, and what the disk adds.
+few images, a step of training on blank ones. They leave out searching, starting Ray, and what the disk adds.
 """
 
 import time
@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from cluster.recipes import TRAINING
 from cluster.run.checks import trainings_of
 from cluster.run.config import EVERYTHING, RunConfig
 from finegpr.catalog import Catalog
 from finegpr.measuring.config import MeasureConfig
 from finegpr.reid.config import TrainConfig
+from finegpr.reid.sampler import batches_per_epoch
 from finegpr.weighing import NUM_STYLE_TERMS, NUM_TERMS
 from search.space import Space
 
@@ -66,7 +68,7 @@ def trainings(config: RunConfig, source: Catalog) -> list[Training]:
         steps += len(config.seeds) * _steps(config.train, images)
     found = [Training(what="trainings of arms", config=config.train, number=number, steps=steps)]
     if (short := config.training) is not None:
-        number = short.evaluations if "training" in config.arms else 0
+        number = short.evaluations if TRAINING in config.arms else 0
         if (check := config.check) is not None:
             number += len(config.objectives) * (check.top + check.random) * len(check.seeds)
         steps = number * _steps(short.train, config.budget.images)
@@ -75,7 +77,7 @@ def trainings(config: RunConfig, source: Catalog) -> list[Training]:
 
 
 def _steps(config: TrainConfig, images: int) -> int:
-    return config.steps or (config.epochs or 0) * max(1, images // config.batch_size)
+    return config.steps or (config.epochs or 0) * batches_per_epoch(images, config.batch_size)
 
 
 def estimates(config: RunConfig, source: Catalog, target: Catalog, space: Space, *, processes: int) -> list[Estimate]:
@@ -101,7 +103,7 @@ def estimates(config: RunConfig, source: Catalog, target: Catalog, space: Space,
                 what=each.what,
                 amount=seconds * each.steps / min(at_once, max(1, each.number)),
                 unit="s",
-                how=f"{each.number}, {each.steps} steps of {seconds:.3g} s, scaled from a batch of {TRIED} of noise; "
+                how=f"{each.number}, {each.steps} steps of {seconds:.3g} s, scaled from a batch of {TRIED} blank images; "
                 f"{min(at_once, max(1, each.number))} at once; without scoring",
             )
         )

@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from cluster.outputs import differences
 from cluster.progress import say
+from cluster.run.config import RunConfig
 from finegpr.errors import ConfigError, StateError, write_anew
+from finegpr.home import from_home
 from finegpr.storage import (
     canonical_hash,
-    changed_fields,
     first_free,
     locked,
     read_json,
@@ -30,6 +32,11 @@ PLAN = "plan.json"
 
 # A stage's number is raised by hand when the same config would give other files than before.
 FORMATS = {"world": 1, "index": 1, "measure": 2, "search": 3, "check": 1, "select": 1, "train": 1}
+
+
+def run_root(config: RunConfig, output: Path | None) -> Path:
+    """The run folder: ``output`` where it is given, else the config's own, else by its name under ``runs``."""
+    return output or from_home(config.output or f"runs/{config.name}")
 
 
 @dataclass(kw_only=True)
@@ -133,19 +140,6 @@ class RunFolder:
         if plans:
             changes = differences(read_json(plans[-1]), plan)
             say(f"{plan['stage']}: {'; '.join(changes[:6])}; computed anew beside {plans[-1].parent.name}")
-
-
-def differences(before: object, after: object) -> list[str]:
-    """Fields in which two JSON values differ, as ``a.b: old -> new``."""
-    return [
-        f"{place.removeprefix('config.')}: {_short(old)} -> {_short(new)}"
-        for place, old, new in changed_fields(before, after)
-    ]
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def fork(root: Path) -> Path:

@@ -5,13 +5,13 @@ from dataclasses import replace
 from cluster.executors.base import MeasureJob
 from cluster.progress import progress, say
 from cluster.run.adaptive import measure_adaptively
+from cluster.run.arms import searched_space
 from cluster.run.checks import check_data
 from cluster.run.state import SOURCE, TARGET, Indexed, Run
 from finegpr.measuring.known_bad import without_bad
 from finegpr.weighing import Weighing
 from finegpr.weights import VGG, find_weights
 from search.measured import Measured
-from search.space import make_space
 
 
 def measure(run: Run, indexed: Indexed) -> Measured:
@@ -64,10 +64,7 @@ def leave_out_bad(run: Run, indexed: Indexed, measured: Measured) -> tuple[Index
     if note is None:
         return indexed, measured
     run.note(note[0].upper() + note[1:])
-    config = run.config
-    space = make_space(
-        source, config.budget, seed=config.seed, attributes=config.search.attributes, config=config.space
-    )
-    check_data(config, indexed.target, space, indexed.truth)
+    space = searched_space(run.config, source)
+    check_data(run.config, indexed.target, space, indexed.truth)
     indexed = replace(indexed, source=source, space=space)
     return indexed, replace(measured, cells=space.cells, identity=indexed.identity)

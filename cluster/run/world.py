@@ -1,14 +1,13 @@
 """The stages ``world`` and ``index``: the image folders, the catalogs of them, and the space over these."""
 
 from cluster.progress import progress, say
-from cluster.run.arms import known_truth
+from cluster.run.arms import known_truth, searched_space
 from cluster.run.checks import check_data
 from cluster.run.config import EVERYTHING
 from cluster.run.data import DataConfig, index_data
 from cluster.run.state import SOURCE, TARGET, Folders, Indexed, Run, catalog_path
 from finegpr.catalog import Catalog
 from finegpr.errors import StateError, write_anew
-from search.space import make_space
 
 
 def render_world(run: Run) -> Folders:
@@ -68,9 +67,7 @@ def index(run: Run, folders: Folders) -> Indexed:
         identities = f", {people} identities" if people < len(catalog) else ", no identities"
         rejected = f", {len(catalog.rejected)} files left out" if len(catalog.rejected) else ""
         say(f"  {catalog.title}: {len(catalog)} images{identities}{rejected}")
-    space = make_space(
-        source, config.budget, seed=config.seed, attributes=config.search.attributes, config=config.space
-    )
+    space = searched_space(config, source)
     indexed = Indexed(source=source, target=target, space=space, truth=truth, folder=stage.folder, key=stage.key)
     check_data(config, target, space, truth)
     if EVERYTHING in config.arms:

@@ -7,16 +7,16 @@ from typing import Any
 from cluster import options
 from cluster.progress import say
 from cluster.settings import load_mapping, override
-from finegpr.home import from_home
 
 
 def check(verb: options.Check) -> dict[str, Any]:
     from cluster.executors.session import ray_session
     from cluster.run.checks import check_config, check_data, check_output
     from cluster.run.config import run_config
+    from cluster.run.folder import run_root
 
     config = run_config(override(load_mapping(verb.config), verb.set), str(verb.config)).seeded()
-    root = verb.output or from_home(config.output or f"runs/{config.name}")
+    root = run_root(config, verb.output)
     check_output(root, needed=0)
     check_config(config, serial=verb.serial, connect=lambda: ray_session(config.ray))
     say("weights, workers and loggers: as the config says")
@@ -24,18 +24,15 @@ def check(verb: options.Check) -> dict[str, Any]:
         say("images: rendered first; there are none to check yet")
         return {"output": str(root), "rendered": True}
 
-    from cluster.run.arms import known_truth
+    from cluster.run.arms import known_truth, searched_space
     from cluster.run.data import index_data
-    from cluster.run.estimates import arm_images, estimates
-    from search.space import make_space
+    from cluster.run.estimates import arm_images, disk_bytes, estimates
 
     assert config.source is not None
     assert config.target is not None
     source, target = index_data(config.source), index_data(config.target)
     truth = known_truth(config, source, target)
-    space = make_space(
-        source, config.budget, seed=config.seed, attributes=config.search.attributes, config=config.space
-    )
+    space = searched_space(config, source)
     check_data(config, target, space, truth)
     photos, scored = target.part("train"), bool(len(target.part("query")))
     say(f"source {source.title}: {len(source)} images in {len(space.cells)} cells, {len(source.rejected)} left out")
@@ -50,7 +47,7 @@ def check(verb: options.Check) -> dict[str, Any]:
     found = estimates(config, source, target, space, processes=processes)
     for each in found:
         say(f"{each.what}: {_words(each.amount, each.unit)} ({each.how})")
-    check_output(root, needed=int(found[-1].amount))
+    check_output(root, needed=disk_bytes(config, source, target, space))
     say(f"output {root}: can be written, and has room. Nothing was run; to run it: aost run {verb.config}")
     return {
         "output": str(root),

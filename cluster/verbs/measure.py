@@ -70,12 +70,13 @@ def _asked(config: MeasureConfig, adaptive: AdaptiveVerbConfig | None, job: Meas
     }
 
 
-def _where_it_is(folder: Path, asked: dict[str, Any]) -> dict[str, Any]:
-    """What is asked, of a base that was moved away as if it had been asked for where it is now."""
-    if (folder / ASKED).exists() and not Path(before := read_json(folder / ASKED)["base"]).exists():
-        write_json(folder / ASKED, {**read_json(folder / ASKED), "base": asked["base"]})
+def _follow_base(folder: Path, base: str) -> None:
+    """Write down of a base that was moved away where it is now. Whether it is the same one, its markers say."""
+    asked = read_json(folder / ASKED) if (folder / ASKED).exists() else {}
+    before = asked.get("base")
+    if before is not None and not Path(before).exists():
+        write_json(folder / ASKED, {**asked, "base": base})
         say(f"  the base was {before}, which is no more")
-    return asked
 
 
 def _targets(verb: options.Measure) -> dict[str, Catalog]:
@@ -94,7 +95,8 @@ def _measure_from_sketches(verb: options.Measure, base: Path) -> dict[str, Any]:
     say("from sketches: one process, without Ray")
     asked = {"targets": {name: catalog.fingerprint for name, catalog in targets.items()}, "base": str(base.resolve())}
     with locked(verb.output), progress("measuring targets", "images") as tick:
-        begin(verb.output, _where_it_is(verb.output, asked), fresh=verb.fresh, may_grow=True)
+        _follow_base(verb.output, str(base.resolve()))
+        begin(verb.output, asked, fresh=verb.fresh, may_grow=True)
         measured = retarget(config, base, targets, verb.output, progress=tick)
     errors = read_record(verb.output / DERIVED_MARKER)["errors"]
     for name, error in errors.items():

@@ -11,13 +11,12 @@ from cluster import options
 from cluster.executors.make import make_executor
 from cluster.progress import say
 from cluster.run.config import run_config
-from cluster.run.folder import RunFolder, fork
+from cluster.run.folder import RunFolder, fork, run_root
 from cluster.run.pipeline import run_all
 from cluster.run.report import outcome
 from cluster.run.state import Run
 from cluster.settings import load_mapping, override, parse
 from finegpr.errors import ConfigError
-from finegpr.home import from_home
 from finegpr.storage import writing
 
 
@@ -38,7 +37,7 @@ def _main_job(
     if verb.fork and verb.fresh:
         raise ConfigError("--fork and --fresh exclude each other: one starts a new run, the other changes this one")
     config = run_config(override(mapping, verb.set), where)
-    root = output or from_home(config.output or f"runs/{config.name}")
+    root = run_root(config, output)
     _require_writable(root)
     if verb.fork:
         root = fork(root)

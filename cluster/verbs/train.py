@@ -8,6 +8,7 @@ from cluster.progress import progress, say
 from cluster.recipes import train_config
 from cluster.settings import override
 from finegpr.catalog import Catalog
+from finegpr.reid.resume import INDIFFERENT
 from finegpr.reid.train import fit
 from finegpr.storage import locked
 
@@ -17,7 +18,7 @@ def train(verb: options.Train) -> dict[str, Any]:
     num_steps = config.steps or 0
     catalog = Catalog.read(verb.manifest)
     asked = {
-        "settings": config.model_dump(mode="json"),
+        "settings": config.model_dump(mode="json", exclude=set(INDIFFERENT)),
         "seed": verb.seed,
         "workers": verb.workers,
         "manifest": catalog.fingerprint,

@@ -127,12 +127,8 @@ def _named(
             raise InputError(f"{rows.path}: {name} has values that ordinal.{name} does not list: {first(unknown)}")
         values = [text for text in order if text in written]
         return tuple(values), np.array([values.index(text) for text in written])
-    numbers = [_angle(text) if circular else _number(text) for text in written]
+    numbers = _angles(rows, name, written) if circular else [_number(text) for text in written]
     strange = [text for text, number in zip(written, numbers, strict=True) if number is None]
-    if circular and strange:
-        raise InputError(
-            f"{rows.path}: attribute {name} is circular, but its value {strange[0]!r} is not an angle such as '130deg'"
-        )
     if ordinal and strange:
         raise InputError(
             f"{rows.path}: attribute {name} is ordinal, but its value {strange[0]!r} is no number; "
@@ -251,12 +247,18 @@ def _binned(
     return tuple(low if low == high else f"{low} to {high}" for low, high in shown), place
 
 
+def _angles(rows: UserTable, name: str, written: Sequence[str]) -> list[Decimal]:
+    angles = {text: _angle(text) for text in written}
+    for text, angle in angles.items():
+        if angle is None:
+            raise InputError(
+                f"{rows.path}: attribute {name} is circular, but its value {text!r} is not an angle such as '130deg'"
+            )
+    return [angle for text in written if (angle := angles[text]) is not None]
+
+
 def _sectors(rows: UserTable, name: str, written: Sequence[str], num: int) -> tuple[tuple[str, ...], Ints]:
-    angles = [_angle(text) for text in written]
-    if None in angles:
-        strange = written[angles.index(None)]
-        raise InputError(f"{rows.path}: {name} is circular, but its value {strange!r} is not an angle such as '130deg'")
     width = 360 / num
-    sector = np.rint(np.array(angles, dtype=np.float64) / width).astype(np.int64) % num
+    sector = np.rint(np.array(_angles(rows, name, written), dtype=np.float64) / width).astype(np.int64) % num
     present, place = np.unique(sector, return_inverse=True)
     return tuple(f"{at * width:g}deg" for at in present), place

@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 
 from finegpr.catalog import Catalog
-from finegpr.errors import InputError
 from finegpr.measuring.results import Measurements
 
 
@@ -15,11 +14,7 @@ def without_bad(catalog: Catalog, measurements: Measurements) -> tuple[Catalog, 
     So it is in no cell, fills no budget and is never drawn, and rows keep their numbers. Raises InputError for
     measurements of another catalog.
     """
-    if len(catalog) != measurements.num_catalog:
-        raise InputError(
-            f"measurements of a catalog of {measurements.num_catalog} images, but the catalog has {len(catalog)}; "
-            "measure this catalog"
-        )
+    measurements.require_catalog(len(catalog))
     quarantine = measurements.quarantine
     found = quarantine[quarantine["of"] == "source"]
     is_bad = catalog.frame["path"].isin(found["path"]).to_numpy()

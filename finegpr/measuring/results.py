@@ -72,6 +72,14 @@ class Measurements:
     warnings: list[str]
     num_catalog: int
 
+    def require_catalog(self, num_images: int) -> None:
+        """Raises InputError for a catalog of another number of images than the measured one."""
+        if num_images != self.num_catalog:
+            raise InputError(
+                f"measurements of a catalog of {self.num_catalog} images, but the catalog has {num_images}; measure "
+                "this catalog"
+            )
+
     def fingerprint(self, target: str) -> str:
         """SHA-256 of what a score against ``target`` depends on: the images measured, their sketches and terms."""
         arrays: tuple[NDArray[Any], ...] = (

@@ -12,8 +12,8 @@ from finegpr.errors import InputError, StateError, write_anew
 from finegpr.reid.checkpoint import Arrays, read_checkpoint, write_checkpoint
 from finegpr.storage import read_json, write_json
 
-# Settings that change how fast a training is, not what it computes.
-_INDIFFERENT = frozenset({"cache_bytes", "workers", "save_seconds"})
+INDIFFERENT = frozenset({"cache_bytes", "workers", "save_seconds"})
+"""Settings that change how fast a training is, not what it computes."""
 
 _log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class StateFolder:
         self._last = folder / "last.safetensors"
         self._previous = folder / "previous.safetensors"
         self._bad = folder / "bad_images.json"
-        plan = {**{name: value for name, value in config.items() if name not in _INDIFFERENT}, **inputs}
+        plan = {**{name: value for name, value in config.items() if name not in INDIFFERENT}, **inputs}
         self._plan = json.loads(json.dumps(plan))  # as it is read again
 
     def finished(self) -> dict[str, Any] | None:

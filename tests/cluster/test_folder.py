@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.run.folder import PLAN, RunFolder, differences, fork
+from cluster.outputs import differences
+from cluster.run.folder import PLAN, RunFolder, fork
 from finegpr.errors import ConfigError, StateError
 from finegpr.storage import MARKER, write_sealed
 

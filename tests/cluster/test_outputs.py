@@ -115,3 +115,26 @@ def test_a_search_and_a_training_begin_again_beside_the_old(aost: Aost, source: 
         code, told = aost(changed.replace(" --output", " --fresh --output"))
         assert code == 0, told
         assert (finished.parent / "before-1" / finished.name).read_bytes() == before
+
+
+def test_a_training_goes_on_with_settings_that_do_not_change_the_result(
+    aost: Aost, source: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    line = f"train {source} --output {model} --set model=small weights=random height=64 width=32 loss=softmax steps=1"
+    assert aost(line)[0] == 0
+    before = {path.name: path.read_bytes() for path in model.glob("*.safetensors")}
+    assert aost(line, "workers=1", "cache_bytes=1", "save_seconds=1")[0] == 0
+    assert before == {path.name: path.read_bytes() for path in model.glob("*.safetensors")} != {}
+    code, told = aost(line, "learning_rate=0.5")
+    assert code == 2
+    assert "settings.learning_rate" in told
+
+
+def test_a_measurement_is_no_place_for_one_from_sketches(aost: Aost, source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    complete = ["style_coordinates=8", "content_coordinates=8"]
+    assert aost(f"measure {source} --targets {source} --output {out} --serial --set", *MEASURE, *complete)[0] == 0
+    code, told = aost(f"measure --from-sketches {out} --output {out} --targets {source}")
+    assert code == 2
+    assert "base" in told
