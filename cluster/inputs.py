@@ -1,14 +1,19 @@
 """What several verbs are given: a subset in a file, one of the measured targets."""
 
+import time
 from pathlib import Path
 
-from cluster.progress import say
+from cluster.progress import progress, say
 from finegpr.catalog import Catalog
+from finegpr.contents import contents_key
 from finegpr.errors import ConfigError, InputError
+from finegpr.measuring.freshness import require_unchanged
 from finegpr.measuring.known_bad import without_bad
-from finegpr.measuring.results import Measurements
+from finegpr.measuring.results import Measurements, measured_folder, read_measurements
 from finegpr.mixture import choice_from_json
 from finegpr.subset import Subset
+
+SAID_AFTER_SECONDS = 2.0
 
 
 def read_subset(path: Path) -> Subset:
@@ -38,9 +43,30 @@ def only_target(measurements: Measurements, target: str | None) -> str:
     return target or known[0]
 
 
-def good_images(catalog: Catalog, measurements: Measurements) -> Catalog:
-    """The catalog, in which what measuring found broken is not drawn; says so."""
+def read_measured(folder: Path, catalog: Catalog) -> tuple[Measurements, Catalog]:
+    """The measurements of this catalog, and the catalog, in which what measuring found broken is not drawn; says so.
+
+    Raises InputError for measurements of another catalog, and where images changed since. That is looked at where
+    they lie on a disk of this machine; what lies in a store is looked at by ``aost measure``.
+    """
+    measurements = read_measurements(folder)
     good, note = without_bad(catalog, measurements)
+    if isinstance(catalog.root, Path) and catalog.root.is_dir():
+        require_unchanged(measured_folder(folder), catalog)
+    elif isinstance(catalog.root, Path):
+        say(f"  {catalog.root} is not here, so its images are taken to be as they were measured")
     if note is not None:
         say(note)
-    return good
+    return measurements, good
+
+
+def images_key(catalog: Catalog, cache: Path) -> str:
+    """Hash of what the images of ``catalog`` hold, remembered in ``cache``: those that are not known are read first."""
+    started = time.monotonic()
+    with progress("reading images", "images") as tick:
+
+        def patiently(done: int, total: int) -> None:
+            if time.monotonic() - started > SAID_AFTER_SECONDS:
+                tick(done, total)
+
+        return contents_key(catalog, cache, tick=patiently)

@@ -12,7 +12,7 @@ from typing import Any
 
 from cluster.progress import say
 from finegpr.errors import ConfigError
-from finegpr.storage import LOCK, changed_fields, first_free, read_json, write_json, writing
+from finegpr.storage import changed_fields, first_free, read_json, write_json, writing
 
 ASKED = "asked.json"
 _SET_ASIDE = "before"
@@ -26,7 +26,7 @@ def begin(folder: Path, asked: Mapping[str, Any], *, fresh: bool, may_grow: bool
     folder of its own.
     """
     path = folder / record
-    held = [child for child in sorted(folder.iterdir()) if not child.name.startswith((LOCK, _SET_ASIDE))]
+    held = [child for child in sorted(folder.iterdir()) if not child.name.startswith((".", _SET_ASIDE))]
     changes = []
     # A command that failed before it wrote anything has begun nothing.
     if path.exists() and held != [path]:
@@ -79,4 +79,7 @@ def differences(before: object, after: object, *, but_new: bool = False) -> list
 
 def _short(value: object) -> str:
     text = str(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
+    if len(text) <= 40:
+        return text
+    # Of a path the end says most.
+    return f"...{text[-60:]}" if text.startswith("/") else f"{text[:37]}..."

@@ -111,6 +111,19 @@ class RemotePath:
 
         return self._try(list_)
 
+    def stats(self) -> dict[str, Stat]:
+        """Size and time of change of every file below this folder, by its path below it: one listing."""
+
+        def list_(store: Any, path: str) -> dict[str, Stat]:
+            found = store.get_file_info(fs.FileSelector(path, recursive=True))
+            return {
+                info.path[len(path) + 1 :]: Stat(info.size, info.mtime_ns or 0)
+                for info in found
+                if info.type == fs.FileType.File
+            }
+
+        return self._try(list_)
+
     def iterdir(self) -> "Iterator[RemotePath]":
         """What is in this folder."""
         return (self / path for path, _ in self.entries())

@@ -254,6 +254,12 @@ def read_marker(folder: Path) -> dict[str, Any] | None:
     return read_sealed(path) if path.exists() else None
 
 
+def withdraw(path: Path) -> None:
+    """Remove a finish marker before its file is replaced, so that it never vouches for the new one."""
+    with writing(path):
+        path.unlink(missing_ok=True)
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold ``folder`` as its only writer. Raises BusyError naming the holder; the lock of a dead process is free."""

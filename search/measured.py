@@ -44,7 +44,8 @@ class Measured:
         if self.target not in self.measurements.target_sketch:
             known = ", ".join(self.measurements.target_sketch) or "none"
             raise InputError(f"target {self.target!r} was not measured; measured targets: {known}")
-        self.measurements.require_catalog(len(self.cells.of_row))
+        if len(self.cells.of_row) != self.measurements.num_catalog:
+            raise ValueError(f"expected cells of {self.measurements.num_catalog} images, got {len(self.cells.of_row)}")
 
     @property
     def factors(self) -> Floats:

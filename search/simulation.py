@@ -179,4 +179,5 @@ def _measurements(
         weights="simulated",
         warnings=[],
         num_catalog=num_catalog,
+        catalog="simulated",
     )

@@ -16,7 +16,8 @@ from cluster.progress import Tick, say
 from finegpr.catalog import Catalog
 from finegpr.errors import AostError
 from finegpr.measuring.config import MeasureConfig
-from finegpr.measuring.measure import pending_shards, prepare
+from finegpr.measuring.freshness import pending_shards
+from finegpr.measuring.measure import prepare
 from finegpr.measuring.results import Measurements, read_measurements
 from finegpr.reid.job import TrainingJob, run_job
 from search.objectives.training import RunAll
@@ -50,8 +51,12 @@ class RayExecutor:
         from cluster.executors.ray_data import measure_pending
 
         shards = prepare(config, job.source, job.targets, job.folder, cells=job.cells, batches=job.batches)
-        pending = {index: shards[index] for index in pending_shards(job.folder, job.source)}
         total = sum(map(len, shards))
+        pending = pending_shards(
+            job.folder,
+            job.source,
+            tick=lambda shard, _: tick(0, total, f"looking at images, shard {shard + 1} of {len(shards)}"),
+        )
         done = total - sum(map(len, pending.values()))
 
         def count(images: int) -> None:

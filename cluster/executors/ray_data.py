@@ -10,11 +10,11 @@ import numpy as np
 
 from cluster.executors.session import require_resources, unwrapped_errors
 from cluster.progress import say
-from finegpr.arrays import Ints
 from finegpr.catalog import Catalog
 from finegpr.errors import ConfigError
 from finegpr.measuring.config import MeasureConfig
-from finegpr.measuring.measure import is_finished, measure_shard, shard_inputs
+from finegpr.measuring.freshness import Pending, is_finished
+from finegpr.measuring.measure import measure_shard, shard_inputs
 from finegpr.measuring.meter import Meter
 from finegpr.object_stores import AnyPath
 
@@ -37,13 +37,14 @@ class ShardMeter:
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         images = []
-        for index, rows in zip(batch["index"], batch["rows"], strict=True):
+        for index, rows, positions in zip(batch["index"], batch["rows"], batch["positions"], strict=True):
             rows = np.asarray(rows, dtype=np.int64)
+            changed = np.asarray(positions, dtype=np.int64)
             inputs = shard_inputs(self.meter.config, self.meter.reference, rows)
             # A node may be lost after the shard was finished and before Ray knew.
-            if not is_finished(self.folder, int(index), inputs, self.meter.catalog):
-                measure_shard(self.meter, int(index), rows, self.folder)
-            images.append(len(rows))
+            if len(changed) or not is_finished(self.folder, int(index), inputs):
+                measure_shard(self.meter, int(index), rows, self.folder, positions=changed if len(changed) else None)
+            images.append(len(changed) or len(rows))
         return {"images": np.asarray(images)}
 
 
@@ -53,7 +54,7 @@ def measure_pending(
     folder: Path,
     catalog_path: Path,
     root: AnyPath,
-    shards: Mapping[int, Ints],
+    shards: Mapping[int, Pending],
     tick: Callable[[int], None],
 ) -> None:
     """Measure the shards on every GPU of the cluster, or else on its CPUs; the actor that measured one commits it.
@@ -64,7 +65,10 @@ def measure_pending(
     if not actors.gpus:
         say(f"  no GPU in the cluster: measuring on CPUs, {actors.number} x {config.threads} threads")
     dataset = ray.data.from_items(
-        [{"index": index, "rows": rows.tolist()} for index, rows in shards.items()],
+        [
+            {"index": index, "rows": todo.rows.tolist(), "positions": [] if todo.positions is None else todo.positions}
+            for index, todo in shards.items()
+        ],
         override_num_blocks=len(shards),  # one shard each: what is lost with a node is the shards in flight
     ).map_batches(
         ShardMeter,

@@ -14,16 +14,17 @@ from typing import Any
 import numpy as np
 
 from cluster.executors.base import Executor, MeasureJob
-from cluster.progress import progress, say
 from cluster.outputs import differences
+from cluster.progress import progress, say
 from finegpr.arrays import Ints
 from finegpr.measuring.config import MeasureConfig
-from finegpr.measuring.files import FORMAT, read_record, read_verified, withdraw
+from finegpr.measuring.files import FORMAT, read_record, read_verified
+from finegpr.measuring.freshness import changed_images, in_words
 from finegpr.measuring.measure import cell_order
 from finegpr.measuring.reference import fit_settings
 from finegpr.measuring.results import Measurements
 from finegpr.mixture import choice_from_record
-from finegpr.storage import write_arrays, write_sealed
+from finegpr.storage import withdraw, write_arrays, write_sealed
 from finegpr.subset import Subset
 from finegpr.weighing import Weighing
 from finegpr.weights import VGG, find_weights
@@ -132,6 +133,9 @@ def measure_adaptively(
         adaptive, space, job.source.identities, order, target=target, weighing=Weighing(scale=config.scale)
     )
     rounds = Rounds.open(job.folder, _settings(config, job, adaptive, space, target), len(order))
+    if rounds.batches and (changed := changed_images(job.folder, job.source)):
+        say(f"  {in_words(changed)} changed since: the rounds begin anew")
+        rounds = replace(rounds, batches=[], decided=[], stopped=None)
     if not rounds.batches:
         rounds.batches.append(sampler.first())
         rounds.write()

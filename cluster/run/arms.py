@@ -40,9 +40,7 @@ class Arm:
 
 def searched_space(config: RunConfig, source: Catalog) -> Space:
     """What the config searches of ``source``. Raises InputError where it does not hold the budget, ConfigError."""
-    return make_space(
-        source, config.budget, seed=config.seed, attributes=config.search.attributes, config=config.space
-    )
+    return make_space(source, config.budget, seed=config.seed, attributes=config.search.attributes, config=config.space)
 
 
 def known_truth(config: RunConfig, source: Catalog, target: Catalog) -> Truth | None:

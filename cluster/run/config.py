@@ -1,6 +1,7 @@
 """The config of a run: where the data is, how to measure, what to search, what to compare. Its YAML is the recipe."""
 
 import re
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
@@ -13,6 +14,7 @@ from cluster.run.data import DataConfig
 from cluster.settings import validate
 from finegpr.config import Config
 from finegpr.errors import ConfigError
+from finegpr.home import from_home
 from finegpr.measuring.config import MeasureConfig
 from finegpr.reid.config import TrainConfig
 from finegpr.render.minigpr import MiniGPRConfig
@@ -152,6 +154,10 @@ class RunConfig(Config):
     def sub_seed(self, own: int) -> int:
         """What a part whose own seed is ``own`` draws by: the run's seed moves all of them."""
         return self.seed + own
+
+    def root(self, output: Path | None) -> Path:
+        """The run folder: ``output`` where it is given, else the config's own, else by its name under ``runs``."""
+        return output or from_home(self.output or f"runs/{self.name}")
 
     def seeded(self) -> "RunConfig":
         """The same run with the seeds of its parts resolved: those of the world, the measuring and the search."""

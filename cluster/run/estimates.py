@@ -103,8 +103,8 @@ def estimates(config: RunConfig, source: Catalog, target: Catalog, space: Space,
                 what=each.what,
                 amount=seconds * each.steps / min(at_once, max(1, each.number)),
                 unit="s",
-                how=f"{each.number}, {each.steps} steps of {seconds:.3g} s, scaled from a batch of {TRIED} blank images; "
-                f"{min(at_once, max(1, each.number))} at once; without scoring",
+                how=f"{each.number}, {each.steps} steps of {seconds:.3g} s, scaled from a batch of {TRIED} blank "
+                f"images; {min(at_once, max(1, each.number))} at once; without scoring",
             )
         )
     found.append(Estimate(what="disk", amount=disk_bytes(config, source, target, space), unit="bytes", how=_DISK))

@@ -6,7 +6,7 @@ stage (search, training) lives in ``<stage>/`` itself and refuses a changed conf
 
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,15 +14,15 @@ from typing import Any, Literal
 
 from cluster.outputs import differences
 from cluster.progress import say
-from cluster.run.config import RunConfig
 from finegpr.errors import ConfigError, StateError, write_anew
-from finegpr.home import from_home
 from finegpr.storage import (
+    MARKER,
     canonical_hash,
     first_free,
     locked,
     read_json,
     read_marker,
+    withdraw,
     write_json,
     write_marker,
     writing,
@@ -31,12 +31,7 @@ from finegpr.storage import (
 PLAN = "plan.json"
 
 # A stage's number is raised by hand when the same config would give other files than before.
-FORMATS = {"world": 1, "index": 1, "measure": 2, "search": 3, "check": 1, "select": 1, "train": 1}
-
-
-def run_root(config: RunConfig, output: Path | None) -> Path:
-    """The run folder: ``output`` where it is given, else the config's own, else by its name under ``runs``."""
-    return output or from_home(config.output or f"runs/{config.name}")
+FORMATS = {"world": 1, "index": 1, "measure": 3, "search": 3, "check": 1, "select": 1, "train": 1}
 
 
 @dataclass(kw_only=True)
@@ -76,11 +71,20 @@ class RunFolder:
     fresh: bool = False
     opened: list[Stage] = field(default_factory=list)
 
-    def open(self, name: str, *, inputs: Mapping[str, Any], config: Mapping[str, Any], journal: bool = False) -> Stage:
+    def open(
+        self,
+        name: str,
+        *,
+        inputs: Mapping[str, Any],
+        config: Mapping[str, Any],
+        journal: bool = False,
+        changes: Callable[[Path], str | None] = lambda _: None,
+    ) -> Stage:
         """The stage ``name``, planned and, when it has been finished before, done.
 
-        Raises ConfigError, with a field diff, when a journalled stage was begun under another config, and
-        StateError for a damaged marker.
+        ``changes`` says of a finished stage's folder what became of its files since, by which it goes on. Raises
+        ConfigError, with a field diff, when a journalled stage was begun under another config, and StateError for a
+        damaged marker.
         """
         plan = {"stage": name, "format": FORMATS[name.split("/")[0]], "inputs": dict(inputs), "config": dict(config)}
         key = canonical_hash(plan)
@@ -92,6 +96,10 @@ class RunFolder:
         marker = read_marker(folder)
         if marker is not None and marker.get("hash") != key:
             raise StateError(f"{folder} is finished, but for other inputs; {write_anew(folder / PLAN)}")
+        changed = None if marker is None else changes(folder)
+        if changed is not None:
+            withdraw(folder / MARKER)
+            marker = None
         stage = Stage(name=name, folder=folder, plan=plan, marker=marker)
         self.opened.append(stage)
         if stage.done:
@@ -102,18 +110,24 @@ class RunFolder:
             say(name)
         else:
             stage.status = "resumed"
-            say(f"{name}: begun before, goes on")
+            say(f"{name}: {changed or 'begun before'}, goes on")
         return stage
 
     @contextmanager
     def stage(
-        self, name: str, *, inputs: Mapping[str, Any], config: Mapping[str, Any], journal: bool = False
+        self,
+        name: str,
+        *,
+        inputs: Mapping[str, Any],
+        config: Mapping[str, Any],
+        journal: bool = False,
+        changes: Callable[[Path], str | None] = lambda _: None,
     ) -> Iterator[tuple[Stage, dict[str, Any]]]:
         """``open`` a stage and finish it when the body ends without error.
 
         Yields the stage and a dictionary for the marker's fields. A body finds ``stage.done`` and then only reads.
         """
-        stage = self.open(name, inputs=inputs, config=config, journal=journal)
+        stage = self.open(name, inputs=inputs, config=config, journal=journal, changes=changes)
         fields: dict[str, Any] = {}
         started = time.monotonic()
         yield stage, fields

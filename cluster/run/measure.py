@@ -1,6 +1,7 @@
 """The stage ``measure``: distances and sketches of the sampled source images, against the target's photos."""
 
 from dataclasses import replace
+from pathlib import Path
 
 from cluster.executors.base import MeasureJob
 from cluster.progress import progress, say
@@ -8,7 +9,9 @@ from cluster.run.adaptive import measure_adaptively
 from cluster.run.arms import searched_space
 from cluster.run.checks import check_data
 from cluster.run.state import SOURCE, TARGET, Indexed, Run
+from finegpr.measuring.freshness import changed_images, in_words
 from finegpr.measuring.known_bad import without_bad
+from finegpr.measuring.reference import target_sample
 from finegpr.weighing import Weighing
 from finegpr.weights import VGG, find_weights
 from search.measured import Measured
@@ -20,6 +23,7 @@ def measure(run: Run, indexed: Indexed) -> Measured:
     inputs = {
         SOURCE: indexed.source.fingerprint,
         TARGET: photos.fingerprint,
+        "photos": indexed.images_key(TARGET, target_sample(config, photos)),
         "index": indexed.key,
         "attributes": [attribute.name for attribute in space.cells.attributes],
         "weights": find_weights(VGG, config.weights, seed=config.seed).sha256,
@@ -30,7 +34,12 @@ def measure(run: Run, indexed: Indexed) -> Measured:
         # What is measured hangs on the choice, so on all that a score depends on.
         inputs["space"] = space.fingerprint
         settings |= {"adaptive": adaptive.model_dump(mode="json"), "scale": config.scale}
-    with run.folder.stage("measure", inputs=inputs, config=settings) as (stage, fields):
+
+    def changes(folder: Path) -> str | None:
+        changed = changed_images(folder, indexed.source)
+        return f"{in_words(changed)} changed since" if changed else None
+
+    with run.folder.stage("measure", inputs=inputs, config=settings, changes=changes) as (stage, fields):
         job = MeasureJob(
             source=indexed.source,
             source_path=indexed.path(SOURCE),

@@ -141,5 +141,7 @@ def _inputs(indexed: Indexed, config: RunTrainingConfig) -> dict[str, Any]:
     return {
         SOURCE: indexed.source.fingerprint,
         TARGET: indexed.target.fingerprint,
+        "images": indexed.images_key(SOURCE, indexed.source),
+        "scored on": indexed.images_key(TARGET, indexed.target),
         "weights": weights.sha256,
     }

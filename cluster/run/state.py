@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cluster.executors.base import Executor
+from cluster.inputs import images_key
 from cluster.progress import say
 from cluster.recipes import TRAINING
 from cluster.run.arms import Arm, Truth
@@ -70,6 +71,10 @@ class Indexed:
     def path(self, which: str) -> Path:
         """Where the catalog of the source or the target lies."""
         return catalog_path(self.folder, which)
+
+    def images_key(self, which: str, catalog: Catalog) -> str:
+        """Hash of what images of the source or the target hold."""
+        return images_key(catalog, self.folder / f".contents-{which}.parquet")
 
     @property
     def photos(self) -> Catalog:

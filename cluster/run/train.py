@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cluster.progress import progress, say
-from cluster.run.state import TARGET, Indexed, Manifest, Run, Trained
+from cluster.run.state import SOURCE, TARGET, Indexed, Manifest, Run, Trained
 from finegpr.catalog import Catalog
 from finegpr.errors import AostError
 from finegpr.reid.data import ImageStore
@@ -41,12 +41,19 @@ def _plan(run: Run, indexed: Indexed, manifests: Sequence[Manifest]) -> tuple[Tr
     config = run.config
     weights = find_weights(config.train.model, config.train.weights)
     load_weights(weights)  # a file of another network is refused here, before a journal is begun with it
+    scored_on = indexed.images_key(TARGET, indexed.target.part("query", "gallery"))
     trained = []
     for manifest in manifests:
         arm, seed = manifest.arm.name, config.sub_seed(manifest.seed)
         stage = run.folder.open(
             f"train/{arm}/seed{manifest.seed}",
-            inputs={"manifest": manifest.fingerprint, TARGET: indexed.target.fingerprint, "weights": weights.sha256},
+            inputs={
+                "manifest": manifest.fingerprint,
+                "images": indexed.images_key(SOURCE, Catalog.read(manifest.path, root=indexed.source.root)),
+                TARGET: indexed.target.fingerprint,
+                "scored on": scored_on,
+                "weights": weights.sha256,
+            },
             # Batch statistics are those of each worker, so their number moves a model.
             config={
                 **config.train.model_dump(mode="json"),

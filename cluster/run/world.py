@@ -1,5 +1,8 @@
 """The stages ``world`` and ``index``: the image folders, the catalogs of them, and the space over these."""
 
+from dataclasses import replace
+from pathlib import Path
+
 from cluster.progress import progress, say
 from cluster.run.arms import known_truth, searched_space
 from cluster.run.checks import check_data
@@ -8,6 +11,7 @@ from cluster.run.data import DataConfig, index_data
 from cluster.run.state import SOURCE, TARGET, Folders, Indexed, Run, catalog_path
 from finegpr.catalog import Catalog
 from finegpr.errors import StateError, write_anew
+from finegpr.object_stores import locate
 
 
 def render_world(run: Run) -> Folders:
@@ -57,8 +61,8 @@ def index(run: Run, folders: Folders) -> Indexed:
         for name in (SOURCE, TARGET):
             if not (path := catalog_path(stage.folder, name)).exists():
                 raise StateError(f"{path} is missing; {write_anew(path)}")
-        source = Catalog.read(catalog_path(stage.folder, SOURCE), root=folders.source.root)
-        target = Catalog.read(catalog_path(stage.folder, TARGET), root=folders.target.root)
+        source = _read(catalog_path(stage.folder, SOURCE), folders.source)
+        target = _read(catalog_path(stage.folder, TARGET), folders.target)
     config = run.config
     truth = known_truth(config, source, target)
     for catalog in (source, target):
@@ -73,6 +77,14 @@ def index(run: Run, folders: Folders) -> Indexed:
     if EVERYTHING in config.arms:
         run.note(f"Arm {EVERYTHING} takes all images instead of the budget, for as many training steps.")
     return indexed
+
+
+def _read(path: Path, data: DataConfig) -> Catalog:
+    catalog = Catalog.read(path)
+    now = locate(data.root)
+    if str(now) != str(catalog.root):
+        say(f"  {catalog.title}: images are now taken from {now}, before from {catalog.root}")
+    return replace(catalog, root=now)
 
 
 def _listed(folders: Folders) -> dict[str, Catalog]:

@@ -13,10 +13,9 @@ def check(verb: options.Check) -> dict[str, Any]:
     from cluster.executors.session import ray_session
     from cluster.run.checks import check_config, check_data, check_output
     from cluster.run.config import run_config
-    from cluster.run.folder import run_root
 
     config = run_config(override(load_mapping(verb.config), verb.set), str(verb.config)).seeded()
-    root = run_root(config, verb.output)
+    root = config.root(verb.output)
     check_output(root, needed=0)
     check_config(config, serial=verb.serial, connect=lambda: ray_session(config.ray))
     say("weights, workers and loggers: as the config says")

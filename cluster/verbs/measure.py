@@ -16,7 +16,8 @@ from cluster.settings import override, validate
 from finegpr.catalog import Catalog
 from finegpr.errors import ConfigError
 from finegpr.measuring.config import MeasureConfig
-from finegpr.measuring.files import DERIVED_MARKER, read_record
+from finegpr.measuring.files import DERIVED_MARKER, REFERENCE_MARKER, basis_contents, read_record, target_contents
+from finegpr.measuring.reference import LEAST_UNCHANGED, basis_sample, share_unchanged, target_sample
 from finegpr.measuring.results import Measurements, basis_hash
 from finegpr.storage import locked, read_json, write_json
 from finegpr.weighing import TERMS, Scale, Weighing
@@ -48,6 +49,7 @@ def measure(verb: options.Measure) -> dict[str, Any]:
     executor = make_executor(verb.serial, RayConfig())
     try:
         with locked(verb.output):
+            _follow_roots(config, job)
             begin(verb.output, _asked(config, adaptive, job), fresh=verb.fresh)
             if adaptive is None:
                 with progress("measuring", "images") as tick:
@@ -67,7 +69,24 @@ def _asked(config: MeasureConfig, adaptive: AdaptiveVerbConfig | None, job: Meas
         "adaptive": None if adaptive is None else adaptive.model_dump(mode="json"),
         "source": job.source.fingerprint,
         "targets": {name: catalog.fingerprint for name, catalog in job.targets.items()},
+        "images": {name: str(catalog.root) for name, catalog in {"the source": job.source, **job.targets}.items()},
     }
+
+
+def _follow_roots(config: MeasureConfig, job: MeasureJob) -> None:
+    """Write down of images that were copied or moved where they are now. What holds other images is another input."""
+    asked = read_json(job.folder / ASKED) if (job.folder / ASKED).exists() else {}
+    roots = dict(asked.get("images", {}))
+    sampled = {"the source": (basis_sample(config, job.source), basis_contents(job.folder))}
+    for name, target in job.targets.items():
+        sampled[name] = target_sample(config, target), target_contents(job.folder, name)
+    for name, (sample, remembered) in sampled.items():
+        before, now = roots.get(name), str(sample.root)
+        if before not in (None, now) and share_unchanged(sample, remembered) >= LEAST_UNCHANGED:
+            say(f"  the images of {name} are now in {now}, before in {before}")
+            roots[name] = now
+    if roots != asked.get("images", {}):
+        write_json(job.folder / ASKED, {**asked, "images": roots})
 
 
 def _follow_base(folder: Path, base: str) -> None:
@@ -90,6 +109,8 @@ def _measure_from_sketches(verb: options.Measure, base: Path) -> dict[str, Any]:
 
     if verb.catalog is not None:
         raise ConfigError(f"--from-sketches reads no source; leave {verb.catalog} out")
+    if (verb.output / REFERENCE_MARKER).exists():
+        raise ConfigError(f"{verb.output} holds a measurement of its own; choose another --output for the new targets")
     config = validate(RetargetConfig, override({}, verb.set), "--set")
     targets = _targets(verb)
     say("from sketches: one process, without Ray")

@@ -11,7 +11,7 @@ from cluster import options
 from cluster.executors.make import make_executor
 from cluster.progress import say
 from cluster.run.config import run_config
-from cluster.run.folder import RunFolder, fork, run_root
+from cluster.run.folder import RunFolder, fork
 from cluster.run.pipeline import run_all
 from cluster.run.report import outcome
 from cluster.run.state import Run
@@ -37,7 +37,7 @@ def _main_job(
     if verb.fork and verb.fresh:
         raise ConfigError("--fork and --fresh exclude each other: one starts a new run, the other changes this one")
     config = run_config(override(mapping, verb.set), where)
-    root = run_root(config, output)
+    root = config.root(output)
     _require_writable(root)
     if verb.fork:
         root = fork(root)

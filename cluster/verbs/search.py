@@ -4,7 +4,7 @@ from typing import Any
 
 from cluster import options
 from cluster.executors.training_config import TrainingVerbConfig
-from cluster.inputs import good_images, only_target
+from cluster.inputs import images_key, only_target, read_measured
 from cluster.outputs import begin
 from cluster.progress import say
 from cluster.recipes import TRAINING, with_recipe_of_training
@@ -12,7 +12,6 @@ from cluster.search_measured import SUBSET, MeasuredSearch, SearchVerbConfig
 from cluster.settings import override, validate
 from finegpr.catalog import Catalog
 from finegpr.errors import ConfigError
-from finegpr.measuring.results import read_measurements
 from finegpr.storage import locked
 from finegpr.weighing import Weighing
 from search.analysis.true_ranking import CheckConfig
@@ -64,16 +63,18 @@ def _search(verb: options.Search, config: TrainedSearchConfig, source: Catalog) 
         space = make_space(source, config.budget, seed=config.seed, attributes=config.attributes, config=config.space)
         assert config.training is not None
         assert verb.validation is not None
+        validation = Catalog.read(verb.validation)
         asked = {
             **plain.model_dump(mode="json"),
             "training": config.training.objective_config.model_dump(mode="json"),
             "catalog": source.fingerprint,
-            "validation": Catalog.read(verb.validation).fingerprint,
+            "images": images_key(source, verb.output / ".contents-source.parquet"),
+            "validation": validation.fingerprint,
+            "validation_images": images_key(validation, verb.output / ".contents-validation.parquet"),
         }
         begin(verb.output, asked, fresh=verb.fresh)
         return by_training(verb, plain, config.training, source, space)
-    measurements = read_measurements(verb.measurements)
-    source = good_images(source, measurements)
+    measurements, source = read_measured(verb.measurements, source)
     space = make_space(source, config.budget, seed=config.seed, attributes=config.attributes, config=config.space)
     measured = Measured(
         measurements=measurements,

@@ -3,13 +3,12 @@
 from typing import Any
 
 from cluster import options
-from cluster.inputs import good_images, only_target, read_subset
+from cluster.inputs import only_target, read_measured, read_subset
 from cluster.outputs import replacing
 from cluster.progress import say
 from finegpr.arrays import Ints
 from finegpr.catalog import Catalog
 from finegpr.errors import ConfigError
-from finegpr.measuring.results import read_measurements
 from finegpr.subset import Subset
 from finegpr.weighing import Weighing
 
@@ -31,7 +30,7 @@ def _drawn(verb: options.Select, catalog: Catalog) -> Ints:
     if verb.target is not None:
         raise ConfigError("--target is for a --selector; a subset is drawn from without it")
     if verb.measurements is not None:
-        catalog = good_images(catalog, read_measurements(verb.measurements))
+        catalog = read_measured(verb.measurements, catalog)[1]
     subset = read_subset(verb.subset) if verb.subset else Subset({})
     of_people = [each.name for each in catalog.identity_attributes if each.name in subset.values]
     names = {each.name for each in catalog.image_attributes if each.name != "scene"}
@@ -55,8 +54,7 @@ def _selected(verb: options.Select, catalog: Catalog) -> Ints:
     require_selector(verb.selector)
     if verb.subset is not None or verb.measurements is None:
         raise ConfigError("a --selector goes by --measurements, and takes no --subset")
-    measurements = read_measurements(verb.measurements)
-    catalog = good_images(catalog, measurements)
+    measurements, catalog = read_measured(verb.measurements, catalog)
     budget = Budget(images=verb.images, identities=verb.identities)
     target = only_target(measurements, verb.target)
     return select_images(

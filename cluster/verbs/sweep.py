@@ -22,12 +22,12 @@ import pyarrow as pa
 
 from cluster import options
 from cluster.executors.session import RayConfig, announce, ray_session
+from cluster.inputs import read_measured
 from cluster.outputs import begin
 from cluster.progress import Tick, progress, say
 from cluster.settings import override, validate
 from finegpr.catalog import Catalog
 from finegpr.errors import AostError, StateError, write_anew
-from finegpr.measuring.results import read_measurements
 from finegpr.storage import (
     canonical_hash,
     file_sha256,
@@ -98,14 +98,14 @@ class Chunks:
 def sweep(verb: options.Sweep) -> dict[str, Any]:
     """The verb: do all searches that are not done yet, write table and report, and return what ``--json`` prints."""
     catalog = Catalog.read(verb.catalog)
-    measurements = read_measurements(verb.measurements)
+    measurements, catalog = read_measured(verb.measurements, catalog)
     settings = {"targets": list(verb.targets) or sorted(measurements.terms)}
     config, output = validate(SweepConfig, override(settings, verb.set), "--set"), verb.output
     ground = Ground.of(config, catalog, measurements)
     plan = {
         "format": FORMAT,
         "inputs": {
-            "catalog": file_sha256(verb.catalog),
+            "catalog": catalog.fingerprint,
             "measurements": {target: measurements.fingerprint(target) for target in config.targets},
         },
         "config": config.model_dump(mode="json"),

@@ -3,6 +3,7 @@
 from typing import Any
 
 from cluster import options
+from cluster.inputs import images_key
 from cluster.outputs import begin, replacing
 from cluster.progress import progress, say
 from cluster.recipes import train_config
@@ -24,6 +25,7 @@ def train(verb: options.Train) -> dict[str, Any]:
         "manifest": catalog.fingerprint,
     }
     with locked(verb.output):
+        asked["images"] = images_key(catalog, verb.output / ".contents.parquet")
         begin(verb.output, asked, fresh=verb.fresh)
         if verb.workers > 1 or verb.gpu:
             from cluster.executors.ray_train import fit_on_workers

@@ -120,14 +120,15 @@ def _named(
 ) -> tuple[tuple[str, ...], Ints]:
     """The values in order, and the place among them of each text that was written."""
     if order is not None:
-        numbers = [_number(text) for text in order]
-        if None not in numbers:
+        if None not in [_number(text) for text in order]:
             raise ConfigError(f"ordinal.{name}: numbers are in order by themselves; name the column alone")
         if unknown := [text for text in written if text not in order]:
             raise InputError(f"{rows.path}: {name} has values that ordinal.{name} does not list: {first(unknown)}")
         values = [text for text in order if text in written]
         return tuple(values), np.array([values.index(text) for text in written])
-    numbers = _angles(rows, name, written) if circular else [_number(text) for text in written]
+    numbers: Sequence[Decimal | None] = (
+        _angles(rows, name, written) if circular else [_number(text) for text in written]
+    )
     strange = [text for text, number in zip(written, numbers, strict=True) if number is None]
     if ordinal and strange:
         raise InputError(

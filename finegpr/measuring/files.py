@@ -5,10 +5,12 @@ A measurement folder holds, in the order of writing:
     reference.safetensors   per term: basis and, per target, the mean vector; read by the meters only
     summary.safetensors     median (6,), and per target its sketch (m, S) and constant (6,)
     reference.json          finish marker of both: what they were made from, their SHA-256, weights, targets, warnings
-    plan.safetensors        row and cell of every image to measure, and the offsets of the shards
-    plan.json               finish marker of the plan: for every shard the hash of what it is made from
+    plan.safetensors        row and cell of every image to measure, and the sizes of the shards
+    shards.json             finish marker of the plan: for every shard the hash of what it is made from
     shard-00012.parquet     columns of ``shard_schema``
-    shard-00012.json        finish marker of a shard: its inputs' hash, its SHA-256, its bad images
+    shard-00012.json        finish marker of a shard: its inputs' hash, its SHA-256, its images' contents, the bad ones
+    contents/               what the images of each shard, of the basis and of each target held, and when: what is lost
+                            of it is read again, see ``finegpr.contents``
 
 A derived folder (``finegpr.measuring.retarget``) holds new targets only, for the images of another folder, its base:
 
@@ -27,15 +29,30 @@ from finegpr import storage
 from finegpr.errors import StateError, write_anew
 from finegpr.weighing import NUM_TERMS
 
-FORMAT = 2
+FORMAT = 3
 REFERENCE, SUMMARY, REFERENCE_MARKER = "reference.safetensors", "summary.safetensors", "reference.json"
-PLAN, PLAN_MARKER = "plan.safetensors", "plan.json"
+PLAN, PLAN_MARKER = "plan.safetensors", "shards.json"
 DERIVED_MARKER = "derived.json"
 
 
 def shard_paths(folder: Path, index: int) -> tuple[Path, Path]:
     """Table and finish marker of one shard."""
     return folder / f"shard-{index:05d}.parquet", folder / f"shard-{index:05d}.json"
+
+
+def shard_contents(folder: Path, index: int) -> Path:
+    """What the images of one shard held when they were measured."""
+    return folder / "contents" / f"shard-{index:05d}.parquet"
+
+
+def basis_contents(folder: Path) -> Path:
+    """What the images that the basis was fitted on held."""
+    return folder / "contents" / "basis.parquet"
+
+
+def target_contents(folder: Path, name: str) -> Path:
+    """What the images of the target ``name`` held."""
+    return folder / "contents" / f"target-{storage.canonical_hash(name)[:12]}.parquet"
 
 
 def target_paths(folder: Path, key: str) -> tuple[Path, Path]:
@@ -87,12 +104,6 @@ def read_record(path: Path) -> dict[str, Any]:
     if marker.get("format") != FORMAT:
         raise StateError(f"{path} is not of measurement format {FORMAT}; {write_anew(path)}")
     return marker
-
-
-def withdraw(marker_path: Path) -> None:
-    """Remove a finish marker before its file is replaced, so that it never vouches for the new one."""
-    with storage.writing(marker_path):
-        marker_path.unlink(missing_ok=True)
 
 
 def read_verified(path: Path, sha256: str) -> dict[str, NDArray[Any]]:

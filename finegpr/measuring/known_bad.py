@@ -14,7 +14,7 @@ def without_bad(catalog: Catalog, measurements: Measurements) -> tuple[Catalog, 
     So it is in no cell, fills no budget and is never drawn, and rows keep their numbers. Raises InputError for
     measurements of another catalog.
     """
-    measurements.require_catalog(len(catalog))
+    measurements.require_catalog(catalog)
     quarantine = measurements.quarantine
     found = quarantine[quarantine["of"] == "source"]
     is_bad = catalog.frame["path"].isin(found["path"]).to_numpy()

@@ -5,24 +5,27 @@
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from finegpr import storage
 from finegpr.arrays import Ints
 from finegpr.catalog import Catalog, Cells
-from finegpr.errors import InputError
+from finegpr.contents import Contents, look
+from finegpr.errors import InputError, StateError
 from finegpr.measuring.config import MeasureConfig
-from finegpr.measuring.files import FORMAT, PLAN, PLAN_MARKER, read_record, shard_paths, withdraw
+from finegpr.measuring.files import FORMAT, PLAN, PLAN_MARKER, shard_contents, shard_paths
+from finegpr.measuring.freshness import pending_shards
 from finegpr.measuring.meter import Meter
 from finegpr.measuring.reference import Reference, fit_reference, priorities
 from finegpr.measuring.results import Measurements, read_measurements
-from finegpr.object_stores import AnyPath
 
 
 def plan_shards(
@@ -91,56 +94,37 @@ def prepare(
     shards = plan_shards(config, source, cells, batches=batches)
     reference = fit_reference(config, source, targets, folder)
     rows = np.concatenate(shards)
-    sha256 = storage.write_arrays(folder / PLAN, {"row": rows, "cell": cells.of_row[rows]})
+    sizes = np.array([len(shard) for shard in shards])
+    sha256 = storage.write_arrays(folder / PLAN, {"row": rows, "cell": cells.of_row[rows], "size": sizes})
     storage.write_sealed(
         folder / PLAN_MARKER,
         {
             "format": FORMAT,
             "sha256": sha256,
             "num_catalog": len(source),
+            "catalog": source.fingerprint,
             "shards": [shard_inputs(config, reference, shard) for shard in shards],
         },
     )
     return shards
 
 
-def pending_shards(folder: Path, catalog: Catalog) -> list[int]:
-    """Shards of the plan that are unfinished, of other inputs, or hold a bad image whose file has changed since."""
-    return [
-        index
-        for index, inputs in enumerate(read_record(folder / PLAN_MARKER)["shards"])
-        if not is_finished(folder, index, inputs, catalog)
-    ]
-
-
-def is_finished(folder: Path, index: int, inputs: str, catalog: Catalog) -> bool:
-    """Whether a shard of these ``inputs`` is on the disk, and no bad image of it has changed since."""
+def measure_shard(meter: Meter, index: int, rows: Ints, folder: Path, *, positions: Ints | None = None) -> None:
+    """Measure one shard of the plan and commit it, the finish marker last; of a shard that was measured before, only
+    the images at ``positions``."""
     path, marker_path = shard_paths(folder, index)
-    if not (path.exists() and marker_path.exists()):
-        return False
-    marker = read_record(marker_path)
-    return marker["inputs"] == inputs and all(
-        _stamp(catalog.root / bad) == stamp for bad, _, stamp in marker["quarantine"]
-    )
-
-
-def _stamp(path: AnyPath) -> list[int] | None:
-    """Size and modification time, or None for a missing file."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return [status.st_size, status.st_mtime_ns]
-
-
-def measure_shard(meter: Meter, index: int, rows: Ints, folder: Path) -> None:
-    """Measure one shard of the plan and commit it, the finish marker last."""
-    path, marker_path = shard_paths(folder, index)
-    table = meter.measure(rows)
-    withdraw(marker_path)
+    old = None if positions is None else _read_old(folder, index)
+    at = np.arange(len(rows)) if positions is None or old is None else positions
+    with ThreadPoolExecutor(1) as pool:
+        paths = meter.catalog.frame["path"].to_numpy()[rows]
+        looking = pool.submit(look, meter.catalog.root, paths[at])
+        table, contents = meter.measure(rows[at]), looking.result()
+    if old is not None:
+        table, contents = _replaced(old[0], at, table), old[1].replaced(at, contents)
+    storage.withdraw(marker_path)
     storage.write_table(path, table)
+    contents.write(shard_contents(folder, index))
     bad = np.flatnonzero(~table["ok"].to_numpy())
-    names = meter.catalog.frame["path"].iloc[rows[bad]]
     storage.write_sealed(
         marker_path,
         {
@@ -148,12 +132,27 @@ def measure_shard(meter: Meter, index: int, rows: Ints, folder: Path) -> None:
             "inputs": shard_inputs(meter.config, meter.reference, rows),
             "sha256": storage.file_sha256(path),
             "num_images": len(rows),
-            "quarantine": [
-                [name, table["reason"][position].as_py(), _stamp(meter.catalog.root / name)]
-                for name, position in zip(names, bad.tolist(), strict=True)
-            ],
+            "contents": contents.key,
+            "quarantine": [[paths[row], table["reason"][row].as_py()] for row in bad.tolist()],
         },
     )
+
+
+def _read_old(folder: Path, index: int) -> tuple[pa.Table, Contents] | None:
+    """What was measured of a shard before, and of which contents; None where it is damaged: then all of it is anew."""
+    try:
+        table = storage.read_table(shard_paths(folder, index)[0])
+    except StateError:
+        return None
+    contents = Contents.read(shard_contents(folder, index))
+    return None if contents is None or len(contents) != len(table) else (table, contents)
+
+
+def _replaced(old: pa.Table, positions: Ints, new: pa.Table) -> pa.Table:
+    """``old`` with the rows of ``new`` at these positions."""
+    order = np.arange(len(old))
+    order[positions] = len(old) + np.arange(len(new))
+    return pa.concat_tables([old.cast(new.schema), new]).take(pa.array(order)).combine_chunks()
 
 
 def measure(
@@ -173,15 +172,16 @@ def measure(
     shards = prepare(config, source, targets, folder, cells=cells, batches=batches)
     pending = pending_shards(folder, source)
     total = sum(map(len, shards))
-    done = total - sum(len(shards[index]) for index in pending)
+    done = total - sum(map(len, pending.values()))
     report = progress or (lambda *_: None)
     report(done, total)
     if pending:
         with closing(Meter(config, folder, source)) as meter:
-            for index, following in zip_longest(pending, pending[1:]):
+            for index, following in zip_longest(pending, list(pending)[1:]):
                 if following is not None:
-                    meter.expect(shards[following])
-                measure_shard(meter, index, shards[index], folder)
-                done += len(shards[index])
+                    meter.expect(pending[following].measured)
+                todo = pending[index]
+                measure_shard(meter, index, todo.rows, folder, positions=todo.positions)
+                done += len(todo)
                 report(done, total)
     return read_measurements(folder)

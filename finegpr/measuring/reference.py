@@ -15,9 +15,19 @@ from torch import Tensor
 from finegpr import storage
 from finegpr.arrays import Floats, Ints, Singles
 from finegpr.catalog import Catalog
+from finegpr.contents import Contents, contents_key, look
 from finegpr.errors import InputError
 from finegpr.measuring.config import MeasureConfig
-from finegpr.measuring.files import FORMAT, REFERENCE, REFERENCE_MARKER, SUMMARY, read_record, read_verified, withdraw
+from finegpr.measuring.files import (
+    FORMAT,
+    REFERENCE,
+    REFERENCE_MARKER,
+    SUMMARY,
+    basis_contents,
+    read_record,
+    read_verified,
+    target_contents,
+)
 from finegpr.measuring.networks import VGG19, LoadedWeights, load_weights
 from finegpr.measuring.sketch import Basis, fit_basis
 from finegpr.object_stores import AnyPath
@@ -27,6 +37,10 @@ from finegpr.pixels.prefetch import Decoder
 from finegpr.pixels.transfer import on_device
 from finegpr.weighing import NUM_STYLE_TERMS, NUM_TERMS
 from finegpr.weights import VGG, Weights, find_weights
+
+LEAST_UNCHANGED = 0.5
+"""The basis of the sketches stays while so many of the images it was fitted on hold what they did then: it need not be
+theirs, and a new one would have every image measured anew. Of a fresh measurement's, coordinates and median differ."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,25 +111,37 @@ def fit_reference(
 ) -> Reference:
     """Fit the sketch basis on a sample of the source, then pass once over every target; written to ``folder``.
 
-    Returns at once when the folder holds the reference of the same inputs; ``weights`` are those of the config unless
-    given. Raises InputError for an empty source or target, for no target, and for too many unreadable images.
+    Returns at once when the folder holds the reference of the same inputs, the images of the basis but for those that
+    changed since (see ``LEAST_UNCHANGED``); ``weights`` are those of the config unless given. Raises InputError for an
+    empty source or target, for no target, and for too many unreadable images.
     """
     if not targets:
         raise InputError("a measurement needs at least one target; name a folder of target images")
     require_images({"the source": source, **targets})
     found = weights or find_weights(VGG, config.weights, seed=config.seed)
     settings = fit_settings(config, found)
-    fingerprints = [[name, catalog.fingerprint] for name, catalog in targets.items()]
+    photos = {name: target_sample(config, catalog) for name, catalog in targets.items()}
+    fingerprints = [
+        [name, catalog.fingerprint, contents_key(photos[name], target_contents(folder, name))]
+        for name, catalog in targets.items()
+    ]
     inputs = storage.canonical_hash([FORMAT, settings, source.fingerprint, fingerprints])
+    sample = basis_sample(config, source)
     marker_path = folder / REFERENCE_MARKER
-    if marker_path.exists() and read_record(marker_path)["inputs"] == inputs and (folder / REFERENCE).exists():
+    if (
+        marker_path.exists()
+        and read_record(marker_path)["inputs"] == inputs
+        and (folder / REFERENCE).exists()
+        and share_unchanged(sample, basis_contents(folder)) >= LEAST_UNCHANGED
+    ):
         return load_reference(folder)
 
     network = build_network(config, weights or load_weights(found))
-    bases = _fit_bases(config, network, source)
+    looked = look(sample.root, sample.frame["path"].to_numpy(), Contents.read(basis_contents(folder)))
+    bases = _fit_bases(config, network, sample)
     statistics, quarantine, warnings = {}, [], []
-    for name, catalog in targets.items():
-        statistics[name], bad = fit_target(config, network, catalog, bases, name)
+    for name, sampled in photos.items():
+        statistics[name], bad = fit_target(config, network, sampled, bases, name)
         quarantine += [(path, reason, name) for path, reason in bad]
         warnings += target_warnings(name, len(statistics[name].sketch))
     facts = {
@@ -129,6 +155,7 @@ def fit_reference(
         "warnings": warnings,
     }
     give_back_freed_blocks()
+    looked.write(basis_contents(folder))
     _write(folder, bases, statistics, facts)
     return load_reference(folder)
 
@@ -190,11 +217,28 @@ def _sample(catalog: Catalog, size: int | None, *, seed: int) -> Ints:
     return np.sort(np.argsort(priorities(catalog, seed=seed), kind="stable")[:size])
 
 
-def _fit_bases(config: MeasureConfig, network: VGG19, source: Catalog) -> tuple[Basis, ...]:
-    sample = source.take(_sample(source, config.basis_images, seed=config.seed))
+def basis_sample(config: MeasureConfig, source: Catalog) -> Catalog:
+    """The images that the basis of the sketches is fitted on."""
+    return source.take(_sample(source, config.basis_images, seed=config.seed))
+
+
+def target_sample(config: MeasureConfig, target: Catalog) -> Catalog:
+    """The photos of a target that are measured against: all, or ``target_images`` of them."""
+    return target.take(_sample(target, config.target_images, seed=config.seed))
+
+
+def share_unchanged(sample: Catalog, remembered: Path) -> float:
+    """The share of a sample's images that hold what they did when ``remembered`` was written; 0 where it is lost."""
+    known = Contents.read(remembered)
+    if known is None or len(known) != len(sample):
+        return 0.0
+    return 1.0 - float(look(sample.root, sample.frame["path"].to_numpy(), known).differs(known).mean())
+
+
+def _fit_bases(config: MeasureConfig, network: VGG19, sample: Catalog) -> tuple[Basis, ...]:
     batches = [batch.vectors for batch in read_batches(network, sample.file_paths(), config) if batch.vectors]
     if not batches:
-        raise InputError(f"none of the {len(sample)} sampled source images below {source.root} can be read")
+        raise InputError(f"none of the {len(sample)} sampled source images below {sample.root} can be read")
     bases = []
     for term in range(NUM_TERMS):
         wanted = config.style_coordinates if term < NUM_STYLE_TERMS else config.content_coordinates
@@ -208,17 +252,16 @@ def _fit_bases(config: MeasureConfig, network: VGG19, source: Catalog) -> tuple[
 def fit_target(
     config: MeasureConfig,
     network: VGG19,
-    catalog: Catalog,
+    target: Catalog,
     bases: Sequence[Basis],
     name: str,
     tick: Callable[[int], None] = lambda _: None,
 ) -> tuple[TargetStatistics, list[tuple[str, str]]]:
-    """Statistics of a target, or of ``target_images`` of it, and path, reason of its bad images, in one pass.
+    """Statistics of a target's photos, and path, reason of the bad ones, in one pass.
 
     Means and squared deviations are merged (Chan, Golub and LeVeque 1979) in float64. ``tick`` is told how many images
     each step has read. Raises InputError for too many bad images.
     """
-    target = catalog.take(_sample(catalog, config.target_images, seed=config.seed))
     count = 0
     mean = [torch.zeros_like(basis.mean, dtype=torch.float64) for basis in bases]
     deviations = np.zeros(NUM_TERMS)
@@ -255,7 +298,7 @@ def _write(
     for name, target in statistics.items():
         arrays |= {f"target/{term}/{name}": vector for term, vector in enumerate(target.mean)}
         summary |= {f"sketch/{name}": target.sketch, f"constant/{name}": target.constant}
-    withdraw(folder / REFERENCE_MARKER)
+    storage.withdraw(folder / REFERENCE_MARKER)
     storage.write_sealed(
         folder / REFERENCE_MARKER,
         {

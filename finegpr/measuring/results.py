@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from finegpr import storage
 from finegpr.arrays import Floats, Ints, Singles
+from finegpr.catalog import Catalog
 from finegpr.errors import InputError, StateError, write_anew
 from finegpr.measuring.files import (
     DERIVED_MARKER,
@@ -53,7 +54,8 @@ class Measurements:
     source sample. sketch float32 (n, S) and target_sketch[target] (m, S): squared distance over blocks[l] estimates
     term l between two images. norms, off_basis float32 (n, 6): |u - mean|^2, and the share of it the sketch misses.
     target_constant[target] float64 (6,): the part of the terms that no image can change. num_target[target]: its images
-    that could be read. quarantine: path, reason, of (``source`` or a target). num_catalog: rows of the sampled catalog.
+    that could be read. quarantine: path, reason, of (``source`` or a target). num_catalog, catalog: rows and
+    fingerprint of the sampled catalog.
     """
 
     row: Ints
@@ -71,13 +73,17 @@ class Measurements:
     weights: str
     warnings: list[str]
     num_catalog: int
+    catalog: str
 
-    def require_catalog(self, num_images: int) -> None:
-        """Raises InputError for a catalog of another number of images than the measured one."""
-        if num_images != self.num_catalog:
+    def require_catalog(self, catalog: Catalog) -> None:
+        """Raises InputError for another catalog than the measured one: other paths or labels."""
+        if catalog.fingerprint != self.catalog:
+            had = f"it had {self.num_catalog} images, this one {len(catalog)}"
+            if self.num_catalog == len(catalog):
+                had = f"both have {len(catalog)} images, but not the same paths and labels in the same order"
             raise InputError(
-                f"measurements of a catalog of {self.num_catalog} images, but the catalog has {num_images}; measure "
-                "this catalog"
+                f"the measurements are of another catalog ({had}); give the catalog that was measured, or measure this "
+                "one"
             )
 
     def fingerprint(self, target: str) -> str:
@@ -229,7 +235,7 @@ def _read_measured(folder: Path) -> Measurements:
     for index, inputs in enumerate(plan["shards"]):
         table, marker = _read_shard(folder, index, inputs, schema)
         tables.append(table)
-        bad += [(path, reason, "source") for path, reason, _ in marker["quarantine"]]
+        bad += [(path, reason, "source") for path, reason in marker["quarantine"]]
     table = pa.concat_tables(tables)
     check_quarantine([(path, reason) for path, reason, _ in bad], len(table), of="the source")
     bad += reference["quarantine"]
@@ -259,13 +265,21 @@ def _read_measured(folder: Path) -> Measurements:
         weights=reference["weights"],
         warnings=reference["warnings"],
         num_catalog=plan["num_catalog"],
+        catalog=plan["catalog"],
     )
     return replace(measured, warnings=[*measured.warnings, *_off_basis_warnings(measured, reference["settings"])])
 
 
+def measured_folder(folder: Path) -> Path:
+    """Where the images were measured: the base of targets that were added from sketches, else ``folder`` itself."""
+    if not (folder / DERIVED_MARKER).exists():
+        return folder
+    return Path(os.path.normpath(folder.resolve() / read_record(folder / DERIVED_MARKER)["base"]["path"]))
+
+
 def _read_derived(folder: Path) -> Measurements:
     marker = read_record(folder / DERIVED_MARKER)
-    base = Path(os.path.normpath(folder.resolve() / marker["base"]["path"]))
+    base = measured_folder(folder)
     if not base.is_dir():
         raise StateError(
             f"{folder} belongs to the measurement {base}, which is not there; "

@@ -17,6 +17,7 @@ from finegpr import storage
 from finegpr.arrays import Floats
 from finegpr.catalog import Catalog
 from finegpr.config import Config
+from finegpr.contents import contents_key
 from finegpr.errors import ConfigError, InputError, StateError
 from finegpr.measuring.config import MeasureConfig
 from finegpr.measuring.files import (
@@ -26,8 +27,8 @@ from finegpr.measuring.files import (
     REFERENCE_MARKER,
     marker_hashes,
     read_record,
+    target_contents,
     target_paths,
-    withdraw,
 )
 from finegpr.measuring.networks import LoadedWeights, load_weights
 from finegpr.measuring.reference import (
@@ -37,6 +38,7 @@ from finegpr.measuring.reference import (
     fit_target,
     load_reference,
     require_images,
+    target_sample,
     target_warnings,
 )
 from finegpr.measuring.results import MAX_OFF_BASIS, Measurements, basis_advice, read_measurements, require_measurement
@@ -88,12 +90,18 @@ def retarget(
     reference = load_reference(base)
     errors = _check_sketches(config, base, reference, settings)
 
+    photos = {name: target_sample(measuring, catalog) for name, catalog in targets.items()}
     keys = {
-        name: storage.canonical_hash([FORMAT, fitted["basis"], settings, name, catalog.fingerprint])
+        name: storage.canonical_hash(
+            [
+                *(FORMAT, fitted["basis"], settings, name, catalog.fingerprint),
+                contents_key(photos[name], target_contents(folder, name)),
+            ]
+        )
         for name, catalog in targets.items()
     }
     pending = [name for name, key in keys.items() if not _is_finished(folder, key)]
-    _fit(measuring, weights, reference, {name: targets[name] for name in pending}, folder, keys, progress)
+    _fit(measuring, weights, reference, {name: photos[name] for name in pending}, folder, keys, progress)
     counts = {name: read_record(target_paths(folder, key)[1])["num_images"] for name, key in keys.items()}
     marker = {
         "format": FORMAT,
@@ -206,7 +214,7 @@ def _fit(
 ) -> None:
     """One pass over the images of each target; each is committed when it is done."""
     report = progress or (lambda *_: None)
-    total = sum(min(len(catalog), config.target_images or len(catalog)) for catalog in targets.values())
+    total = sum(map(len, targets.values()))
     done = 0
 
     def tick(images: int) -> None:
@@ -223,7 +231,7 @@ def _fit(
         statistics, bad = fit_target(config, network, catalog, bases, name, tick)
         mean, rest = project_mean(reference.bases, statistics)
         path, marker_path = target_paths(folder, keys[name])
-        withdraw(marker_path)
+        storage.withdraw(marker_path)
         sha256 = storage.write_arrays(
             path, {"sketch": statistics.sketch, "constant": statistics.constant, "mean": mean, "rest": rest}
         )

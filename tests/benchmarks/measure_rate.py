@@ -41,6 +41,7 @@ from finegpr.measuring.bench import (
     weights_of,
 )
 from finegpr.measuring.config import MeasureConfig
+from finegpr.measuring.freshness import Pending
 from finegpr.measuring.meter import Meter
 
 NUM_FILES = 160
@@ -151,7 +152,7 @@ def ray_rate(
     before = bare.rate(seconds / 2)
     images = max(16, round(before / CORES * SHARD_SECONDS))
     number = CORES * (2 + round(seconds / SHARD_SECONDS))
-    shards = {index: (np.arange(images) + index * images) % NUM_FILES for index in range(number)}
+    shards = {index: Pending(rows=(np.arange(images) + index * images) % NUM_FILES) for index in range(number)}
     times = folder / "times"
     times.mkdir()
     cluster.executors.ray_data.ShardMeter = timed_shard_meter(network, times)  # type: ignore[misc]

@@ -78,7 +78,9 @@ def test_an_actor_that_is_called_twice_at_once_writes_what_the_serial_form_write
     catalog, root = tmp_path / "catalog.parquet", tmp_path / "images"
     actor = NarrowShardMeter(config.model_dump_json(), tmp_path / "actor", catalog, root, 2)
     with ThreadPoolExecutor(2) as pool:
-        batches = [{"index": np.array([index]), "rows": rows[None]} for index, rows in shards.items()]
+        batches = [
+            {"index": np.array([index]), "rows": rows[None], "positions": [[]]} for index, rows in shards.items()
+        ]
         assert [counted["images"].tolist() for counted in pool.map(actor, batches)] == [[6]] * 4
     for path in (tmp_path / "serial").glob("shard-*"):
         assert (tmp_path / "actor" / path.name).read_bytes() == path.read_bytes(), path.name

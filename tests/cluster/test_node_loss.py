@@ -14,7 +14,8 @@ from cluster.executors import ray_data as module
 from cluster.executors.ray_data import ShardMeter, measure_pending
 from finegpr.catalog import Catalog
 from finegpr.measuring.config import MeasureConfig
-from finegpr.measuring.measure import measure, pending_shards, prepare
+from finegpr.measuring.freshness import pending_shards
+from finegpr.measuring.measure import measure, prepare
 from finegpr.render.minigpr import MiniGPRConfig, render_minigpr
 from finegpr.storage import read_table
 

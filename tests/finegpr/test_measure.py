@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
@@ -15,7 +16,8 @@ from finegpr.catalog import Catalog
 from finegpr.errors import InputError, StateError
 from finegpr.measuring import measure as module
 from finegpr.measuring.config import MeasureConfig
-from finegpr.measuring.measure import measure, measure_shard, pending_shards, plan_shards, prepare
+from finegpr.measuring.freshness import pending_shards
+from finegpr.measuring.measure import measure, measure_shard, plan_shards, prepare
 from finegpr.measuring.meter import Meter
 from finegpr.measuring.networks import VGG19, load_weights
 from finegpr.measuring.reference import fit_reference
@@ -180,13 +182,13 @@ def test_the_record_is_complete(world: Path, finished: Path) -> None:
 
 
 def shard_bytes(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
 
 
 def test_the_order_of_shards_does_not_matter(world: Path, finished: Path, tmp_path: Path) -> None:
     source = source_of(world)
     shards = prepare(CONFIG, source, targets_of(world), tmp_path, cells=source.cells(["weather", "light"]))
-    assert pending_shards(tmp_path, source) == [0, 1, 2]
+    assert list(pending_shards(tmp_path, source)) == [0, 1, 2]
     for index in (2, 0, 1):
         measure_shard(Meter(CONFIG, tmp_path, source), index, shards[index], tmp_path)
     assert shard_bytes(tmp_path) == shard_bytes(finished)
@@ -199,9 +201,9 @@ def test_finished_shards_are_not_measured_again(copy: Path, monkeypatch: pytest.
     (folder / "shard-00002.parquet").unlink()
     measured_again = []
 
-    def counted(meter: Meter, index: int, rows: np.ndarray, folder: Path) -> None:
+    def counted(meter: Meter, index: int, rows: np.ndarray, folder: Path, *, positions: np.ndarray | None) -> None:
         measured_again.append(index)
-        measure_shard(meter, index, rows, folder)
+        measure_shard(meter, index, rows, folder, positions=positions)
 
     monkeypatch.setattr(module, "measure_shard", counted)
     told: list[tuple[int, int]] = []
@@ -257,7 +259,7 @@ def test_sixty_random_flips_are_named(copy: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["shard-00001.json", "shard-00000.parquet", "plan.json", "plan.safetensors", "reference.json"]
+    "name", ["shard-00001.json", "shard-00000.parquet", "shards.json", "plan.safetensors", "reference.json"]
 )
 def test_a_missing_piece_is_named(copy: Path, name: str) -> None:
     (copy / "measured" / name).unlink()
@@ -309,11 +311,99 @@ def test_bad_images_are_quarantined_and_repaired_ones_measured(copy: Path, tmp_p
     assert measured.num_target == {"market": 10}
     assert np.isfinite(measured.sketch).all()
     assert (measured.terms["market"] > 0).all()
-    assert pending_shards(folder, source) == []
+    assert not pending_shards(folder, source)
 
     draw(copy / "source" / "05.jpg", 5, 0.9)
-    assert pending_shards(folder, source) == [0]
+    assert list(pending_shards(folder, source)) == [0]
     assert len(measure(CONFIG, source, targets, folder, cells=cells).row) == 24
+
+
+@pytest.fixture
+def measured_again(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The catalog rows of all images that are measured from now on."""
+    rows_measured: list[int] = []
+
+    class Counted(Meter):
+        def measure(self, rows: np.ndarray) -> pa.Table:
+            rows_measured.extend(rows.tolist())
+            return super().measure(rows)
+
+    monkeypatch.setattr(module, "Meter", Counted)
+    return rows_measured
+
+
+def test_a_repainted_image_is_measured_anew_and_only_its_batch(
+    copy: Path, tmp_path: Path, measured_again: list[int]
+) -> None:
+    folder = copy / "measured"
+    before = shard_bytes(folder)
+    draw(copy / "source" / "13.jpg", 999, 0.2)
+    got = run(copy, folder)
+    assert measured_again == [10, 11, 12, 13], "the first batch of the second shard"
+    after = shard_bytes(folder)
+    assert {name for name in before if before[name] != after[name]} == {"shard-00001.parquet", "shard-00001.json"}
+    fresh = run(copy, tmp_path / "fresh")
+    for target in ("market", "duke"):
+        # To the last bit. The coordinates are not: the basis stays that of the images as they were.
+        np.testing.assert_array_equal(got.terms[target], fresh.terms[target])
+    measured_again.clear()
+    run(copy, folder)
+    assert measured_again == []
+
+
+def test_touched_copied_and_moved_images_are_not_measured_again(
+    copy: Path, tmp_path: Path, measured_again: list[int]
+) -> None:
+    folder = copy / "measured"
+    before = shard_bytes(folder)
+    run(copy, folder)
+    for path in (copy / "source").iterdir():
+        path.touch()
+    run(copy, folder)
+    shutil.rmtree(folder / "contents")  # a measurement that was copied without what it remembers
+    for place in (shutil.copytree(copy, tmp_path / "copied"), copy.rename(tmp_path / "moved")):
+        run(place, place / "measured")
+        run(place, place / "measured")
+        assert shard_bytes(place / "measured") == before
+    assert measured_again == []
+
+
+def test_other_images_under_the_same_names_are_measured_as_if_for_the_first_time(
+    copy: Path, tmp_path: Path, measured_again: list[int]
+) -> None:
+    folder = copy / "measured"
+    for path in (copy / "source").iterdir():
+        draw(path, 500 + int(path.stem), 0.9)
+    run(copy, folder)
+    run(copy, tmp_path / "fresh")
+    assert shard_bytes(folder) == shard_bytes(tmp_path / "fresh")
+    assert len(measured_again) == 48
+
+
+def test_a_repainted_photo_of_a_target_has_everything_measured_anew(
+    copy: Path, tmp_path: Path, measured_again: list[int]
+) -> None:
+    draw(copy / "duke" / "3.jpg", 777, 0.9)
+    got = run(copy, copy / "measured")
+    assert len(measured_again) == 24
+    np.testing.assert_array_equal(got.terms["duke"], run(copy, tmp_path / "fresh").terms["duke"])
+
+
+def test_a_crash_between_a_change_and_its_measuring_forgets_nothing(
+    copy: Path, measured_again: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw(copy / "source" / "03.jpg", 31, 0.5)
+    draw(copy / "source" / "21.jpg", 32, 0.5)
+
+    def lost(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "measure_shard", lost)
+        with pytest.raises(KeyboardInterrupt):
+            run(copy, copy / "measured")
+    run(copy, copy / "measured")
+    assert measured_again == [0, 1, 2, 3, 20, 21, 22, 23]
 
 
 @pytest.mark.parametrize("side", ["source", "market"])

@@ -13,7 +13,8 @@ from finegpr import object_stores as remote
 from finegpr.catalog import Catalog, read_world
 from finegpr.errors import ConfigError, InputError, UnreachableError
 from finegpr.measuring.config import MeasureConfig
-from finegpr.measuring.measure import measure, pending_shards, prepare
+from finegpr.measuring.freshness import pending_shards
+from finegpr.measuring.measure import measure, prepare
 from finegpr.measuring.results import Measurements
 from finegpr.object_stores import RemotePath, locate
 from finegpr.pixels.decode import BadImage, decode, load
@@ -241,9 +242,10 @@ def test_measurements_are_the_same(store: Any, disk: Path, tmp_path: Path) -> No
     for shard in (tmp_path / "here").glob("shard-*.parquet"):
         assert shard.read_bytes() == (tmp_path / "there" / shard.name).read_bytes()
 
-    # The repaired file has another size and time of change: only its shard is measured again.
+    # An object that was put there again holds the same; a repaired one does not.
     prepare(SMALL, source, targets, tmp_path / "there", cells=cells)
-    assert pending_shards(tmp_path / "there", source) == []
+    store.put(f"measured/source/{path}", broken.read_bytes())
+    assert pending_shards(tmp_path / "there", source) == {}
     store.put(f"measured/source/{path}", whole)
     assert len(pending_shards(tmp_path / "there", source)) == 1
     again = measure(SMALL, source, targets, tmp_path / "there", cells=cells)

@@ -1,0 +1,175 @@
+"""Other pixels under the same file names: what was made of the old ones is made anew, or refused by name."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image, ImageOps
+
+from cluster import cli
+from finegpr.catalog import Catalog
+
+MEASURE = ["weights=random", "height=32", "width=32", "basis_images=80", "batch_size=4"]
+Aost = Callable[..., tuple[int, str]]
+
+
+def invert(path: Path) -> None:
+    ImageOps.invert(Image.open(path)).save(path)
+
+
+@pytest.fixture
+def aost(capsys: pytest.CaptureFixture[str]) -> Aost:
+    """Runs a command line; gives the exit code and what is said."""
+
+    def run(line: str, *more: str) -> tuple[int, str]:
+        code = cli.run([*line.split(), *more])
+        return code, capsys.readouterr().err
+
+    return run
+
+
+@pytest.fixture
+def here(folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user's folders ``source`` and ``target``, and the catalogs of them, in the working directory."""
+    for name, layout in (("source", "finegpr"), ("target", "market1501")):
+        shutil.copytree(folders / name, tmp_path / name)
+        Catalog.index(tmp_path / name, layout=layout).write(tmp_path / f"{name}.parquet")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+MEASURED = "measure source.parquet --targets target.parquet --output m --serial --set"
+SEARCH = "search source.parquet --measurements m --output s --set budget.images=8 evaluations=5 objective=mmd_rbf"
+SELECT = "select source.parquet --measurements m --selector importance --images 8 --output manifest.parquet"
+TRAIN = (
+    "train source.parquet --output model --set model=small weights=random height=64 width=32 loss=softmax steps=1 "
+    "batch_size=4"
+)
+
+
+def test_a_repainted_image_is_measured_anew_before_anything_is_chosen_by_it(aost: Aost, here: Path) -> None:
+    assert aost(MEASURED, *MEASURE)[0] == 0
+    assert aost(SEARCH)[0] == 0
+    path = Catalog.read(here / "source.parquet").file_paths()[7]
+    assert isinstance(path, Path)
+    invert(path)
+    for line in (SEARCH.replace("--output s", "--output other"), SELECT):
+        code, told = aost(line)
+        assert code == 3, told
+        assert "1 image (" in told
+        assert path.name in told
+        assert "run the `aost measure` command of it again" in told
+    code, told = aost(MEASURED, *MEASURE)
+    assert code == 0, told
+    assert aost(SELECT)[0] == 0
+    code, told = aost(SEARCH)
+    assert code == 2
+    assert "measurements:" in told, "the journal is of the old image"
+
+
+def test_images_of_another_place_under_the_same_names_are_another_input(aost: Aost, here: Path) -> None:
+    assert aost(MEASURED, *MEASURE)[0] == 0
+    for name, layout in (("source", "finegpr"), ("target", "market1501")):
+        other = shutil.copytree(here / name, here / f"other_{name}")
+        for path in other.rglob("*.jpg"):
+            invert(path)
+        Catalog.index(other, layout=layout).write(here / f"{name}.parquet")
+        code, told = aost(MEASURED, *MEASURE)
+        assert code == 2, told
+        assert f"/{name} -> ..." in told
+        assert f"/{other.name})" in told
+        Catalog.index(here / name, layout=layout).write(here / f"{name}.parquet")
+    assert aost(MEASURED, *MEASURE)[0] == 0
+
+
+def test_moved_and_copied_folders_are_the_same_input_and_it_is_said(aost: Aost, here: Path) -> None:
+    assert aost(MEASURED, *MEASURE)[0] == 0
+    before = {path.name: path.read_bytes() for path in (here / "m").glob("shard-*")}
+    shutil.copytree(here / "source", here / "copied")
+    (here / "target").rename(here / "moved")
+    Catalog.index(here / "copied", layout="finegpr").write(here / "source.parquet")
+    Catalog.index(here / "moved", layout="market1501").write(here / "target.parquet")
+    code, told = aost(MEASURED, *MEASURE)
+    assert code == 0, told
+    assert f"the images of the source are now in {here / 'copied'}, before in {here / 'source'}" in told
+    assert f"now in {here / 'moved'}" in told
+    assert {path.name: path.read_bytes() for path in (here / "m").glob("shard-*")} == before
+    assert aost(SEARCH)[0] == 0
+
+
+def test_measurements_of_another_catalog_of_as_many_images_are_refused(aost: Aost, here: Path) -> None:
+    assert aost(MEASURED, *MEASURE)[0] == 0
+    catalog = Catalog.read(here / "source.parquet")
+    catalog.take(range(len(catalog) - 1, -1, -1)).write(here / "source.parquet")
+    for line in (SEARCH, SELECT, "sweep source.parquet --measurements m --output w --serial"):
+        code, told = aost(line)
+        assert code == 3, told
+        assert "the measurements are of another catalog" in told
+
+
+def test_without_the_images_here_a_search_goes_by_what_was_measured(aost: Aost, here: Path) -> None:
+    assert aost(MEASURED, *MEASURE)[0] == 0
+    shutil.rmtree(here / "source")
+    code, told = aost(SEARCH)
+    assert code == 0, told
+    assert "is not here, so its images are taken to be as they were measured" in told
+
+
+def test_a_training_of_repainted_images_is_another_one(aost: Aost, here: Path) -> None:
+    assert aost(TRAIN)[0] == 0
+    model = (here / "model/model.safetensors").read_bytes()
+    paths = [Path(str(path)) for path in Catalog.read(here / "source.parquet").file_paths()]
+    for path in paths:
+        path.touch()
+    assert aost(TRAIN)[0] == 0
+    for path in paths:
+        invert(path)
+    code, told = aost(TRAIN)
+    assert code == 2
+    assert "images:" in told
+    assert (here / "model/model.safetensors").read_bytes() == model
+    assert aost(TRAIN.replace("--set", "--fresh --set"))[0] == 0
+    assert (here / "model/model.safetensors").read_bytes() != model
+
+
+def test_a_run_measures_what_changed_and_never_goes_by_old_photos(aost: Aost, here: Path) -> None:
+    config = {
+        "name": "changed",
+        "source": {"root": "source", "layout": "finegpr"},
+        "target": {"root": "target", "layout": "market1501"},
+        "measure": {"weights": "random", "height": 32, "width": 32, "basis_images": 80, "batch_size": 4},
+        "budget": {"images": 8},
+        "arms": ["random", "mmd_rbf"],
+        "search": {"evaluations": 5},
+        "seeds": [0],
+        "train": {"model": "small", "weights": "random", "height": 64, "width": 32, "loss": "softmax", "steps": 1}
+        | {"batch_size": 4},
+    }
+    (here / "config.yaml").write_text(yaml.safe_dump(config))
+    line = "run config.yaml --serial --output r"
+    assert aost(line)[0] == 0
+    told = aost(line)[1]
+    assert "measure: done before, skipped" in told
+    assert "train/random/seed0: done before, skipped" in told
+
+    invert(next(path for path in sorted((here / "source").rglob("*.jpg"))))
+    code, told = aost(line)
+    assert "measure: 1 image (" in told
+    assert "changed since, goes on" in told
+    assert code == 2
+    assert "search/mmd_rbf was begun with other settings" in told
+
+    for path in (here / "target/bounding_box_train").iterdir():
+        invert(path)
+    code, told = aost(line + " --fork")
+    assert code == 0, told
+    assert "inputs.photos" in told, told
+    assert "measure: done before" not in told
+
+    for path in (here / "target/query").iterdir():
+        invert(path)
+    code, told = aost("run config.yaml --serial --output r-2")
+    assert code == 2
+    assert "inputs.scored on" in told
