@@ -180,8 +180,8 @@ class Catalog:
     def read(cls, path: Path, *, root: str | AnyPath | None = None) -> "Catalog":
         """Read what ``write`` wrote; ``root`` says where the images are now, if they were moved.
 
-        Raises InputError when the file is missing or none of ours, StateError when it is damaged, of another format, or
-        names a path outside its root.
+        Raises InputError when the file is missing or none of ours, or says how its store is reached (see ``locate``),
+        StateError when it is damaged, of another format, or names a path outside its root.
         """
         require_catalog(path, key=_METADATA)
         table = storage.read_table(path)
@@ -201,7 +201,7 @@ class Catalog:
         rejected = facts["rejected"]
         return cls(
             frame=pd.DataFrame(frame),
-            root=locate(facts["root"] if root is None else root),
+            root=_stored_root(path, facts["root"]) if root is None else locate(root),
             title=facts["title"],
             layout=facts["layout"],
             attributes=attributes,
@@ -378,6 +378,13 @@ def _from_arrow(path: Path, table: pa.Table, name: str, dtype: pd.CategoricalDty
             )
         codes.append(np.append(place, -1)[used])
     return pd.Categorical.from_codes(np.concatenate(codes), dtype=dtype)
+
+
+def _stored_root(path: Path, root: str) -> AnyPath:
+    try:
+        return locate(root)
+    except ConfigError as error:
+        raise InputError(f"{path}: {error}") from None
 
 
 def _read_facts(path: Path, metadata: dict[bytes, bytes]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from finegpr.storage import (
     canonical_hash,
     first_free,
     locked,
+    path_part,
     read_json,
     read_marker,
     write_json,
@@ -36,7 +37,7 @@ FORMATS = {"world": 1, "index": 1, "measure": 2, "search": 3, "check": 1, "selec
 
 def run_root(config: RunConfig, output: Path | None) -> Path:
     """The run folder: ``output`` where it is given, else the config's own, else by its name under ``runs``."""
-    return output or from_home(config.output or f"runs/{config.name}")
+    return output or from_home(config.output or f"runs/{path_part(config.name)}")
 
 
 @dataclass(kw_only=True)
@@ -76,12 +77,16 @@ class RunFolder:
     fresh: bool = False
     opened: list[Stage] = field(default_factory=list)
 
-    def open(self, name: str, *, inputs: Mapping[str, Any], config: Mapping[str, Any], journal: bool = False) -> Stage:
+    def open(
+        self, name: str, *of: str, inputs: Mapping[str, Any], config: Mapping[str, Any], journal: bool = False
+    ) -> Stage:
         """The stage ``name``, planned and, when it has been finished before, done.
 
+        ``of`` are the arm, the objective and so on that it is of, whatever these are called.
         Raises ConfigError, with a field diff, when a journalled stage was begun under another config, and
         StateError for a damaged marker.
         """
+        name = "/".join((name, *map(path_part, of)))
         plan = {"stage": name, "format": FORMATS[name.split("/")[0]], "inputs": dict(inputs), "config": dict(config)}
         key = canonical_hash(plan)
         folder = self.root / name if journal else self.root / name / key[:12]
@@ -107,13 +112,13 @@ class RunFolder:
 
     @contextmanager
     def stage(
-        self, name: str, *, inputs: Mapping[str, Any], config: Mapping[str, Any], journal: bool = False
+        self, name: str, *of: str, inputs: Mapping[str, Any], config: Mapping[str, Any], journal: bool = False
     ) -> Iterator[tuple[Stage, dict[str, Any]]]:
         """``open`` a stage and finish it when the body ends without error.
 
         Yields the stage and a dictionary for the marker's fields. A body finds ``stage.done`` and then only reads.
         """
-        stage = self.open(name, inputs=inputs, config=config, journal=journal)
+        stage = self.open(name, *of, inputs=inputs, config=config, journal=journal)
         fields: dict[str, Any] = {}
         started = time.monotonic()
         yield stage, fields

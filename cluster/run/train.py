@@ -45,7 +45,9 @@ def _plan(run: Run, indexed: Indexed, manifests: Sequence[Manifest]) -> tuple[Tr
     for manifest in manifests:
         arm, seed = manifest.arm.name, config.sub_seed(manifest.seed)
         stage = run.folder.open(
-            f"train/{arm}/seed{manifest.seed}",
+            "train",
+            arm,
+            f"seed{manifest.seed}",
             inputs={"manifest": manifest.fingerprint, TARGET: indexed.target.fingerprint, "weights": weights.sha256},
             # Batch statistics are those of each worker, so their number moves a model.
             config={
