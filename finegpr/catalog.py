@@ -133,10 +133,11 @@ class Catalog:
         return self.frame["identity"].to_numpy(dtype=np.int64)
 
     @classmethod
-    def index(cls, root: str | AnyPath, *, layout: str, **options: Any) -> "Catalog":
+    def index(cls, root: str | AnyPath, *, layout: str, title: str | None = None, **options: Any) -> "Catalog":
         """List the images below ``root``, sorted by path (bytewise), by one of LAYOUTS and that layout's options.
 
-        ``root`` is a folder, or a URL that pyarrow.fs opens, such as ``s3://bucket/prefix``. Raises ConfigError for an
+        ``root`` is a folder, or a URL that pyarrow.fs opens, such as ``s3://bucket/prefix``; ``title`` is what outputs
+        call the images, by default what the renderer, the layout or the folder does. Raises ConfigError for an
         unknown layout or option, InputError for a folder that is missing, empty, of another layout, or has too many
         misfits (see ``check_rejected``).
         """
@@ -151,7 +152,7 @@ class Catalog:
         return cls(
             frame=listing.frame,
             root=root,
-            title=world["title"] if world else listing.title or root.resolve().name,
+            title=title or (world["title"] if world else listing.title or root.resolve().name),
             layout=layout,
             attributes=listing.attributes,
             rejected=listing.rejected,

@@ -1,5 +1,7 @@
 """The stages ``world`` and ``index``: the image folders, the catalogs of them, and the space over these."""
 
+from dataclasses import replace
+
 from cluster.progress import progress, say
 from cluster.run.arms import known_truth, searched_space
 from cluster.run.checks import check_data
@@ -59,6 +61,8 @@ def index(run: Run, folders: Folders) -> Indexed:
                 raise StateError(f"{path} is missing; {write_anew(path)}")
         source = Catalog.read(catalog_path(stage.folder, SOURCE), root=folders.source.root)
         target = Catalog.read(catalog_path(stage.folder, TARGET), root=folders.target.root)
+    if found:  # what they are called is no part of what was done
+        source, target = (replace(each, title=found[name].title) for name, each in ((SOURCE, source), (TARGET, target)))
     config = run.config
     truth = known_truth(config, source, target)
     for catalog in (source, target):

@@ -115,6 +115,11 @@ def first(values: Sequence[object], *, limit: int = 10) -> str:
     return ", ".join(texts) + (", ..." if len(values) > limit else "")
 
 
+def title_of(root: AnyPath, name: str, *, fits: bool) -> str:
+    """What a folder in the layout of the data set ``name`` is called: so where its counts are the published ones."""
+    return name if fits else f"{root.resolve().name} in {name}'s layout"
+
+
 def check_rejected(listing: Listing, *, root: object, layout: str) -> None:
     """Refuse a listing without images or with too many rejected files.
 

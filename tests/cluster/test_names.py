@@ -64,6 +64,10 @@ def test_a_run_writes_nothing_outside_its_folder_and_no_name_is_obeyed(
     assert (work / result["report"]).samefile(root / "report.html")
     assert cli.run(["compare", str(root)]) == 0
     assert is_harmless(capfd.readouterr().err)
+    # Another title is shown, and nothing is done again for it.
+    assert cli.run(["run", str(config), "--serial", "--set", *SMALL, "source.title=Our renders"]) == 0
+    assert "index: done before" in capfd.readouterr().err
+    assert json.loads((root / "report.json").read_text())["source"]["title"] == "Our renders"
 
 
 def test_names_of_files_and_folders_are_not_obeyed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -179,7 +179,7 @@ def test_odd_names_are_treated_alike(store: Any, tmp_path: Path, layout: str) ->
     store.put(f"odd-{layout}/0001/", b"")
     here = _outcome(root, layout)
     assert _outcome(address, layout) == here.replace(str(root), address)
-    assert "video.xyz" in here
+    assert ("a..b.jpg" if layout == "market1501" else "video.xyz") in here
     assert here.splitlines()[-1] != "0"
 
 
