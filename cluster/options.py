@@ -113,6 +113,10 @@ class Index(Verb):
     Links to files inside the folder are followed, links to folders are not: a folder of which it cannot be told how
     many images it stands for is refused. In layout market1501 images lie in the part folders themselves.
 
+    Images are files called .avif, .bmp, .gif, .jfif, .jif, .jpe, .jpeg, .jpg, .png, .tif, .tiff or .webp (in finegpr
+    and market1501 .jpeg, .jpg or .png). Their bytes are read as what they are, whatever the name says; a HEIC or a JPEG
+    2000 is left out when it is measured, and named as such.
+
     Credentials and endpoint of a store come from the usual AWS_... variables; what is written stays on disks that all
     workers see.
     """

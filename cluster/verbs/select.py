@@ -52,15 +52,15 @@ def _require_values(verb: options.Select, catalog: Catalog, subset: Subset) -> N
     """Raises InputError where no image has a value of the subset: it was chosen of other images."""
     for name, chosen in subset.values.items():
         if name not in catalog.frame.columns[len(LABELS) :]:
-            has = ", ".join(each.name for each in catalog.attributes) or "none"
+            known = ", ".join(each.name for each in catalog.attributes) or "none"
             raise InputError(
-                f"{verb.subset} is of another catalog: {verb.catalog} has no attribute {name!r}, but {has}"
+                f"{verb.subset} is of another catalog: {verb.catalog} has no attribute {name!r}, but {known}"
             )
-        has = catalog.frame[name].cat.remove_unused_categories().cat.categories
+        has = catalog.frame[name].cat.remove_unused_categories().cat.categories.tolist()
         if strange := sorted(chosen.difference(has)):
             raise InputError(
                 f"{verb.subset} is of another catalog: no image of {verb.catalog} has {name} {first(strange)}, but "
-                f"{first(list(has))}; give the catalog that it was searched in, or a subset of this one"
+                f"{first(has)}; give the catalog that it was searched in, or a subset of this one"
             )
 
 

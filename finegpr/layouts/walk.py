@@ -8,7 +8,10 @@ from pathlib import Path
 from finegpr.errors import InputError
 from finegpr.object_stores import AnyPath, RemotePath
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"})
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".avif"}
+)
+NO_IMAGE = "not the name of an image file"
 # Files that live beside images on purpose. Any other suffix is a candidate that is listed as rejected.
 COMPANION_SUFFIXES = frozenset(
     {".csv", ".tsv", ".json", ".jsonl", ".txt", ".md", ".parquet", ".npz", ".npy", ".mat", ".xml", ".yaml", ".yml"}
@@ -142,7 +145,7 @@ def _walk_local(root: Path, below: str, skip: Collection[str], *, one_level: boo
             elif suffix in COMPANION_SUFFIXES:
                 num_ignored += 1
             else:
-                rejected.append((prefix + name, "not the name of an image file"))
+                rejected.append((prefix + name, NO_IMAGE))
         # Short names in short lists: what is left for the sort of all is to find it nearly in order.
         names.sort()
         images += [prefix + name for name in names] if prefix else names
@@ -199,7 +202,7 @@ def _walk_remote(root: RemotePath, below: str, skip: Collection[str], *, one_lev
             elif suffix in COMPANION_SUFFIXES:
                 num_ignored += 1
             else:
-                rejected.append((prefix + path, "not the name of an image file"))
+                rejected.append((prefix + path, NO_IMAGE))
     return _files(images, rejected, num_ignored + len(left_out), deeper)
 
 

@@ -18,7 +18,7 @@ from finegpr.errors import ConfigError, InputError
 from finegpr.layouts import LAYOUTS, finegpr, listing, market1501
 from finegpr.layouts.listing import PARTS, check_rejected, unsafe_paths
 from finegpr.layouts.user_table import MISSING
-from finegpr.layouts.walk import Files, walk
+from finegpr.layouts.walk import IMAGE_SUFFIXES, Files, walk
 
 
 def plant(root: Path, *names: str) -> Path:
@@ -203,6 +203,15 @@ def test_paths_called_safe_stay_inside(path):
     resolved = os.path.normpath(f"/root/of/data/{path}")
     if not unsafe_paths(pa.array([path]))[0]:
         assert resolved == "/root/of/data" or resolved.startswith("/root/of/data/")
+
+
+def test_which_suffixes_are_read_is_said(tmp_path):
+    for number, suffix in enumerate(IMAGE_SUFFIXES):
+        plant(tmp_path, f"{number}{suffix}", f"{number}{suffix.upper()}")
+    assert len(walk(tmp_path).images) == 2 * len(IMAGE_SUFFIXES)
+    plant(tmp_path / "others", "a.heic", "b.ppm", "c")
+    with pytest.raises(InputError, match=r"none of the 3 files .* names of images end in \.avif, .*\.jfif, .*\.webp"):
+        Catalog.index(tmp_path / "others", layout="folder")
 
 
 # --- too many misfits
