@@ -158,7 +158,10 @@ def locate(root: str | AnyPath) -> AnyPath:
         return root
     if isinstance(root, Path) or not is_url(root):
         return from_home(root).absolute()
-    parts = urlsplit(root)
+    try:
+        parts = urlsplit(root)
+    except ValueError as error:
+        raise ConfigError(f"{root} is no address ({error}); expected a URL such as s3://bucket/prefix") from None
     if parts.password or "secret" in parts.query:
         raise ConfigError(
             f"the address {parts.scheme}://... holds a password, and would be written down with the results; "
@@ -167,9 +170,11 @@ def locate(root: str | AnyPath) -> AnyPath:
     # Taken apart by nothing: another reader of the address could see other settings in it.
     settings = filter(None, root.partition("?")[2].split("&"))
     if strange := [setting for setting in settings if not _HARMLESS.fullmatch(setting)]:
+        name, _, value = strange[0].partition("=")
         raise ConfigError(
-            f"the address {root.partition('?')[0]} may not set {strange[0].partition('=')[0]}; of a store, an address "
-            f"sets {', '.join(_SETTINGS)}, and your environment all else, such as AWS_ENDPOINT_URL"
+            f"the address {root.partition('?')[0]} may not set {name}{f' to {value!r}' if name in _SETTINGS else ''}; "
+            f"of a store, an address sets {', '.join(_SETTINGS)}, and your environment all else, such as "
+            "AWS_ENDPOINT_URL"
         )
     if parts.scheme.lower() == "file":
         return Path(_open(root, os.getpid())[1])
