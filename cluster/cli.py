@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import json
+import logging
 import os
 import shutil
 import signal
@@ -21,11 +22,19 @@ from cluster.options import Verb
 from cluster.verbs import VERBS
 from finegpr.errors import AostError, ConfigError, did_you_mean
 from finegpr.home import from_home
+from finegpr.visible import visible
 
 EXIT_TERMINATED = 75
 EXIT_INTERRUPTED = 130
 # After SIGTERM a Ray job has three seconds before it is killed; whatever still hangs by then is left behind.
 GRACE_SECONDS = 1.5
+
+
+class _Visible(logging.Formatter):
+    """What is logged, each line of it with its control characters made visible."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(map(visible, super().format(record).splitlines()))
 
 
 class _Terminated(BaseException):
@@ -103,6 +112,8 @@ def main(arguments: list[str] | None = None) -> None:
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code; errors become one line on standard error."""
     _install_signals()
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(_Visible())
     verb = Verb()
     try:
         verb = _parse(arguments)
@@ -133,9 +144,9 @@ def _do(verb: Verb) -> dict[str, Any]:
 
 def _fail(message: str, code: int, verb: Verb) -> int:
     if verb.debug:
-        traceback.print_exc()
+        print("\n".join(map(visible, traceback.format_exc().splitlines())), file=sys.stderr)
     line = " ".join(message.split())
-    print(f"aost: {line}", file=sys.stderr, flush=True)
+    print(f"aost: {visible(line)}", file=sys.stderr, flush=True)
     if verb.json:
         print(json.dumps({"error": line, "exit_code": code}), flush=True)
     return code

@@ -108,6 +108,14 @@ class Index(Verb):
       missing=leave-out               or own-value; by default missing values are an error
       first_identity=0 first_camera=0 numbers count from 0 (by default 0 is read so only where that is clear)
       identity_attributes=people.csv  of finegpr: one row per identity, with gender, hair and so on
+      title="Our renders"             of any: what outputs call it; a published set's name only where its counts fit
+
+    Links to files inside the folder are followed, links to folders are not: a folder of which it cannot be told how
+    many images it stands for is refused. In layout market1501 images lie in the part folders themselves.
+
+    Images are files called .avif, .bmp, .gif, .jfif, .jif, .jpe, .jpeg, .jpg, .png, .tif, .tiff or .webp (in finegpr
+    and market1501 .jpeg, .jpg or .png). Their bytes are read as what they are, whatever the name says; a HEIC or a JPEG
+    2000 is left out when it is measured, and named as such.
 
     Credentials and endpoint of a store come from the usual AWS_... variables; what is written stays on disks that all
     workers see.
@@ -118,7 +126,7 @@ class Index(Verb):
     layout: str = "finegpr"
     """finegpr, market1501, table or folder."""
     set: tuple[str, ...] = ()
-    """Options of the layout, such as identity_attributes=people.csv."""
+    """A title, and options of the layout, such as identity_attributes=people.csv."""
     output: Path = Path("catalog.parquet")
 
 

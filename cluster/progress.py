@@ -11,6 +11,8 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from finegpr.visible import visible
+
 PLAIN_EVERY_SECONDS = 5.0
 
 
@@ -24,18 +26,23 @@ class Tick(Protocol):
 def console() -> Console:
     """The console on standard error, one for bars and lines alike, so that a line is set above the bar.
 
-    NO_COLOR, dumb terminals and pipes are respected.
+    NO_COLOR, dumb terminals and pipes are respected. Nothing in a text is an instruction: neither [red] nor :smile:.
     """
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 def say(text: str) -> None:
-    """One line for the person watching. A closed pipe is not an error."""
+    """One line for the person watching, control characters made visible. A closed pipe is not an error."""
     try:
-        console().print(text, markup=False)
+        console().print(visible(text))
     except BrokenPipeError:
         # Python flushes standard error once more at exit; without this it would print a traceback there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
+def answer(text: str) -> None:
+    """One line on standard output: what was asked for. Control characters are made visible; ``--json`` has them all."""
+    print(visible(text))
 
 
 @contextmanager
@@ -60,17 +67,17 @@ def progress(label: str, unit: str) -> Iterator[Tick]:
 @contextmanager
 def _bar(label: str) -> Iterator[Tick]:
     columns = (
-        TextColumn("  {task.description}"),
+        TextColumn("  {task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     with Progress(*columns, console=console(), transient=True) as bar:
-        task = bar.add_task(label, total=None, note="")
+        task = bar.add_task(visible(label), total=None, note="")
 
         def tick(done: int, total: int, note: str = "") -> None:
-            bar.update(task, completed=done, total=total, note=note)
+            bar.update(task, completed=done, total=total, note=visible(note))
 
         yield tick

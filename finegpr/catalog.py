@@ -133,10 +133,11 @@ class Catalog:
         return self.frame["identity"].to_numpy(dtype=np.int64)
 
     @classmethod
-    def index(cls, root: str | AnyPath, *, layout: str, **options: Any) -> "Catalog":
+    def index(cls, root: str | AnyPath, *, layout: str, title: str | None = None, **options: Any) -> "Catalog":
         """List the images below ``root``, sorted by path (bytewise), by one of LAYOUTS and that layout's options.
 
-        ``root`` is a folder, or a URL that pyarrow.fs opens, such as ``s3://bucket/prefix``. Raises ConfigError for an
+        ``root`` is a folder, or a URL that pyarrow.fs opens, such as ``s3://bucket/prefix``; ``title`` is what outputs
+        call the images, by default what the renderer, the layout or the folder does. Raises ConfigError for an
         unknown layout or option, InputError for a folder that is missing, empty, of another layout, or has too many
         misfits (see ``check_rejected``).
         """
@@ -151,7 +152,7 @@ class Catalog:
         return cls(
             frame=listing.frame,
             root=root,
-            title=world["title"] if world else listing.title or root.resolve().name,
+            title=title or (world["title"] if world else listing.title or root.resolve().name),
             layout=layout,
             attributes=listing.attributes,
             rejected=listing.rejected,
@@ -180,8 +181,8 @@ class Catalog:
     def read(cls, path: Path, *, root: str | AnyPath | None = None) -> "Catalog":
         """Read what ``write`` wrote; ``root`` says where the images are now, if they were moved.
 
-        Raises InputError when the file is missing or none of ours, StateError when it is damaged, of another format, or
-        names a path outside its root.
+        Raises InputError when the file is missing or none of ours, or says how its store is reached (see ``locate``),
+        StateError when it is damaged, of another format, or names a path outside its root.
         """
         require_catalog(path, key=_METADATA)
         table = storage.read_table(path)
@@ -201,7 +202,7 @@ class Catalog:
         rejected = facts["rejected"]
         return cls(
             frame=pd.DataFrame(frame),
-            root=locate(facts["root"] if root is None else root),
+            root=_stored_root(path, facts["root"]) if root is None else locate(root),
             title=facts["title"],
             layout=facts["layout"],
             attributes=attributes,
@@ -378,6 +379,13 @@ def _from_arrow(path: Path, table: pa.Table, name: str, dtype: pd.CategoricalDty
             )
         codes.append(np.append(place, -1)[used])
     return pd.Categorical.from_codes(np.concatenate(codes), dtype=dtype)
+
+
+def _stored_root(path: Path, root: str) -> AnyPath:
+    try:
+        return locate(root)
+    except ConfigError as error:
+        raise InputError(f"{path}: {error}") from None
 
 
 def _read_facts(path: Path, metadata: dict[bytes, bytes]) -> dict[str, Any]:

@@ -18,6 +18,9 @@ from finegpr.home import from_home
 
 # What pyarrow.fs opens is given as a URL; one letter before the colon is a drive.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+# What an address may say of how its store is opened; all else could send the credentials to a host of its choice.
+_SETTINGS = ("region", "project_id", "user")
+_HARMLESS = re.compile(rf"({'|'.join(_SETTINGS)})=[A-Za-z0-9_-]*")
 # pyarrow's own S3 client tries again every 0.2 s for 6 s; this is the backoff around that, and around other stores.
 PAUSES_SECONDS = (0.5, 2.0)
 # As the AWS client names what passes by itself; anything else (a wrong key, no such bucket) is the user's to mend.
@@ -161,17 +164,30 @@ def is_url(path: str | AnyPath) -> bool:
 def locate(root: str | AnyPath) -> AnyPath:
     """A URL as a RemotePath; a local path, or its ``file://`` URL, as an absolute Path, ``~`` being home.
 
-    Connects to nothing. Raises ConfigError for a URL that holds a password.
+    Connects to nothing. Raises ConfigError for a URL that holds a password, and for one that says where or how its
+    store is reached (``endpoint_override``): addresses are stored in catalogs, which come from anywhere.
     """
     if isinstance(root, RemotePath):
         return root
     if isinstance(root, Path) or not is_url(root):
         return from_home(root).absolute()
-    parts = urlsplit(root)
+    try:
+        parts = urlsplit(root)
+    except ValueError as error:
+        raise ConfigError(f"{root} is no address ({error}); expected a URL such as s3://bucket/prefix") from None
     if parts.password or "secret" in parts.query:
         raise ConfigError(
             f"the address {parts.scheme}://... holds a password, and would be written down with the results; "
             "give it in the environment, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
+    # Taken apart by nothing: another reader of the address could see other settings in it.
+    settings = filter(None, root.partition("?")[2].split("&"))
+    if strange := [setting for setting in settings if not _HARMLESS.fullmatch(setting)]:
+        name, _, value = strange[0].partition("=")
+        raise ConfigError(
+            f"the address {root.partition('?')[0]} may not set {name}{f' to {value!r}' if name in _SETTINGS else ''}; "
+            f"of a store, an address sets {', '.join(_SETTINGS)}, and your environment all else, such as "
+            "AWS_ENDPOINT_URL"
         )
     if parts.scheme.lower() == "file":
         return Path(_open(root, os.getpid())[1])

@@ -10,6 +10,7 @@ import json
 import math
 import operator
 import os
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -37,6 +38,10 @@ _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BOOL": "?"} | {
 }
 # How Parquet's footer (Thrift, compact protocol) writes that key and announces a value of 64 bytes.
 _DIGEST_FIELD = DIGEST_KEY + b"\x18\x40"
+# Most file systems take 255 bytes, of which something is left for what is put to a name.
+_MAX_NAME_BYTES = 200
+# Control characters and separators; and a % that would be read as the beginning of an escape.
+_NOT_OF_A_NAME = re.compile(r"[\x00-\x1f\x7f-\x9f/\\\u2028-\u202e\u2066-\u2069\ud800-\udfff]|%(?=~|[0-9A-Fa-f]{2})")
 
 
 def sha256(data: bytes | str) -> str:
@@ -74,6 +79,26 @@ def first_free(path: Path, *, start: int = 1, suffix: str = "") -> Path:
     """The first of ``<path>-1<suffix>``, ``<path>-2<suffix>`` and so on, from ``start``, that does not exist."""
     places = (path.with_name(f"{path.name}-{number}{suffix}") for number in itertools.count(start))
     return next(place for place in places if not place.exists())
+
+
+def path_part(name: str) -> str:
+    """The name of a file or folder for a ``name`` that somebody chose: no other name has the same, and none leads out.
+
+    What is no part of a path is percent-encoded, as are names of dots alone; ``urllib.parse.unquote`` reads it back. A
+    name of no letter, or of more than 200 bytes, ends in its SHA-256 after ``%~``. All others stay as they are.
+    """
+    part = _NOT_OF_A_NAME.sub(_percent, name)
+    if name and not name.strip("."):
+        part = "%2E" * len(name)
+    if part and len(part.encode()) <= _MAX_NAME_BYTES:
+        return part
+    digest = sha256(name.encode("utf-8", "surrogatepass"))[:32]
+    kept = part.encode()[: _MAX_NAME_BYTES - 2 - len(digest)].decode(errors="ignore")
+    return f"{kept}%~{digest}"
+
+
+def _percent(found: re.Match[str]) -> str:
+    return "".join(f"%{byte:02X}" for byte in found[0].encode("utf-8", "surrogatepass"))
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from finegpr.errors import AostError, InputError
 from finegpr.home import from_home
 from finegpr.storage import file_sha256, write_arrays
+from finegpr.visible import visible
 
 VGG = "vgg19"
 
@@ -148,5 +149,5 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1:])
     except AostError as error:
-        print(error, file=sys.stderr)
+        print(visible(str(error)), file=sys.stderr)
         sys.exit(error.exit_code)

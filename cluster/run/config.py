@@ -19,6 +19,7 @@ from finegpr.measuring.config import MeasureConfig
 from finegpr.reid.config import TrainConfig
 from finegpr.render.minigpr import MiniGPRConfig
 from finegpr.render.minimarket import MiniMarketConfig
+from finegpr.storage import path_part
 from search.adaptive.sampler import AdaptiveConfig
 from search.analysis.fairness import FairnessConfig
 from search.analysis.true_ranking import CheckConfig
@@ -157,7 +158,7 @@ class RunConfig(Config):
 
     def root(self, output: Path | None) -> Path:
         """The run folder: ``output`` where it is given, else the config's own, else by its name under ``runs``."""
-        return output or from_home(self.output or f"runs/{self.name}")
+        return output or from_home(self.output or f"runs/{path_part(self.name)}")
 
     def seeded(self) -> "RunConfig":
         """The same run with the seeds of its parts resolved: those of the world, the measuring and the search."""

@@ -9,10 +9,14 @@ from finegpr.errors import ConfigError
 
 
 class DataConfig(Config):
-    """An image folder, or the address of one (``s3://bucket/prefix``), its layout, and that layout's options."""
+    """An image folder, or the address of one (``s3://bucket/prefix``), its layout, and that layout's options.
+
+    ``title`` is what outputs call it, by default what its renderer, its layout or its folder does.
+    """
 
     root: str
     layout: str
+    title: str | None = Field(default=None, min_length=1)
     options: dict[str, JsonValue] = Field(default_factory=dict)
 
 
@@ -21,8 +25,10 @@ def index_data(data: DataConfig) -> Catalog:
 
     Raises ConfigError for options that its layout does not take.
     """
+    if "title" in data.options:
+        raise ConfigError("title is no option of a layout; say it beside root and layout")
     try:
-        catalog = Catalog.index(data.root, layout=data.layout, **data.options)
+        catalog = Catalog.index(data.root, layout=data.layout, title=data.title, **data.options)
     except TypeError as error:
         raise ConfigError(f"options {data.options} do not fit layout {data.layout}: {error}") from None
     for note in catalog.notes:

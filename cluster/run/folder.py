@@ -20,6 +20,7 @@ from finegpr.storage import (
     canonical_hash,
     first_free,
     locked,
+    path_part,
     read_json,
     read_marker,
     withdraw,
@@ -74,7 +75,7 @@ class RunFolder:
     def open(
         self,
         name: str,
-        *,
+        *of: str,
         inputs: Mapping[str, Any],
         config: Mapping[str, Any],
         journal: bool = False,
@@ -82,10 +83,11 @@ class RunFolder:
     ) -> Stage:
         """The stage ``name``, planned and, when it has been finished before, done.
 
-        ``changes`` says of a finished stage's folder what became of its files since, by which it goes on. Raises
-        ConfigError, with a field diff, when a journalled stage was begun under another config, and StateError for a
-        damaged marker.
+        ``of`` are the arm, the objective and so on that it is of, whatever these are called. ``changes`` says of a
+        finished stage's folder what became of its files since, by which it goes on. Raises ConfigError, with a field
+        diff, when a journalled stage was begun under another config, and StateError for a damaged marker.
         """
+        name = "/".join((name, *map(path_part, of)))
         plan = {"stage": name, "format": FORMATS[name.split("/")[0]], "inputs": dict(inputs), "config": dict(config)}
         key = canonical_hash(plan)
         folder = self.root / name if journal else self.root / name / key[:12]
@@ -117,7 +119,7 @@ class RunFolder:
     def stage(
         self,
         name: str,
-        *,
+        *of: str,
         inputs: Mapping[str, Any],
         config: Mapping[str, Any],
         journal: bool = False,
@@ -127,7 +129,7 @@ class RunFolder:
 
         Yields the stage and a dictionary for the marker's fields. A body finds ``stage.done`` and then only reads.
         """
-        stage = self.open(name, inputs=inputs, config=config, journal=journal, changes=changes)
+        stage = self.open(name, *of, inputs=inputs, config=config, journal=journal, changes=changes)
         fields: dict[str, Any] = {}
         started = time.monotonic()
         yield stage, fields

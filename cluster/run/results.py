@@ -6,6 +6,7 @@ from rich.table import Table
 
 from cluster.progress import console, say
 from finegpr.errors import InputError
+from finegpr.visible import visible
 from search.analysis.compare import ArmSummary
 from search.report.data import ReportData
 
@@ -17,7 +18,7 @@ def print_results(arms: tuple[ArmSummary, ...]) -> None:
     if not arms:
         say("the target has no query and gallery, so no arm was scored")
         return
-    table = Table(title=f"{arms[0].target}: mAP and rank-1 in percent")
+    table = Table(title=visible(f"{arms[0].target}: mAP and rank-1 in percent"))
     for heading in ("arm", "mAP", "rank-1", "mAP - random", "95 % interval", "seeds"):
         table.add_column(heading, justify="left" if heading == "arm" else "right")
     rank = {summary.arm: summary for summary in arms if summary.metric == "rank-1"}
@@ -30,7 +31,7 @@ def print_results(arms: tuple[ArmSummary, ...]) -> None:
                 else ""
             )
             table.add_row(
-                summary.arm,
+                visible(summary.arm),
                 _percent(summary),
                 _percent(rank[summary.arm]),
                 f"{100 * difference.mean:+.1f}" if difference is not None else "",

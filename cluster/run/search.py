@@ -34,7 +34,7 @@ def search(run: Run, indexed: Indexed, measured: Measured, name: str) -> Found:
         settings["space"] = run.config.space.model_dump(mode="json")
     if run.config.rounds is not None:
         settings["rounds"] = run.config.rounds.model_dump(mode="json")
-    stage = run.folder.open(f"search/{name}", inputs={"measure": measured.fingerprint}, config=settings, journal=True)
+    stage = run.folder.open("search", name, inputs={"measure": measured.fingerprint}, config=settings, journal=True)
     work = MeasuredSearch(config=config, space=indexed.space, measured=measured, folder=stage.folder, settings=settings)
     started = time.monotonic()
     # A finished search replays its journal: the same asks and tells, without a score computed again.

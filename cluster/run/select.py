@@ -35,7 +35,7 @@ def select(run: Run, indexed: Indexed, measured: Measured, chosen: Mapping[str, 
             settings["scale"] = measured.weighing.scale
         if config.space.identity_attributes:
             inputs["identity_attributes"] = list(config.space.identity_attributes)
-        with run.folder.stage(f"select/{name}", inputs=inputs, config=settings) as (stage, fields):
+        with run.folder.stage("select", name, inputs=inputs, config=settings) as (stage, fields):
             for seed in config.seeds:
                 path = stage.folder / f"seed{seed}.parquet"
                 if not stage.done:

@@ -54,7 +54,7 @@ def _search(run: Run, indexed: Indexed, config: RunTrainingConfig) -> tuple[Sear
     search = run.config.search.model_copy(update={"objective": TRAINING, "evaluations": config.evaluations})
     settings = {**search.model_dump(mode="json"), **_settings(run, config)}
     inputs = _inputs(indexed, config)
-    with run.folder.stage(f"search/{TRAINING}", inputs=inputs, config=settings, journal=True) as (stage, fields):
+    with run.folder.stage("search", TRAINING, inputs=inputs, config=settings, journal=True) as (stage, fields):
         with progress("searching by training", "subsets") as tick:
             shown = Shown(tick, config.evaluations, unit=config.score)
             with _objective(run, indexed, config, shown.batch, idle=stage.done) as objective:
@@ -79,7 +79,7 @@ def _check(
     assert config is not None
     settings = {**config.model_dump(mode="json"), **_settings(run, training)}
     inputs = {**_inputs(indexed, training), "search": found.result.subset.key, "measure": measured.fingerprint}
-    with run.folder.stage(f"check/{name}", inputs=inputs, config=settings) as (stage, fields):
+    with run.folder.stage("check", name, inputs=inputs, config=settings) as (stage, fields):
         path = stage.folder / TRUE_RANKING
         if not stage.done:
             with (

@@ -46,7 +46,9 @@ def _plan(run: Run, indexed: Indexed, manifests: Sequence[Manifest]) -> tuple[Tr
     for manifest in manifests:
         arm, seed = manifest.arm.name, config.sub_seed(manifest.seed)
         stage = run.folder.open(
-            f"train/{arm}/seed{manifest.seed}",
+            "train",
+            arm,
+            f"seed{manifest.seed}",
             inputs={
                 "manifest": manifest.fingerprint,
                 "images": indexed.images_key(SOURCE, Catalog.read(manifest.path, root=indexed.source.root)),

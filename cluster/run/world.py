@@ -63,6 +63,8 @@ def index(run: Run, folders: Folders) -> Indexed:
                 raise StateError(f"{path} is missing; {write_anew(path)}")
         source = _read(catalog_path(stage.folder, SOURCE), folders.source)
         target = _read(catalog_path(stage.folder, TARGET), folders.target)
+    if found:  # what they are called is no part of what was done
+        source, target = (replace(each, title=found[name].title) for name, each in ((SOURCE, source), (TARGET, target)))
     config = run.config
     truth = known_truth(config, source, target)
     for catalog in (source, target):

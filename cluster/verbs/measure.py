@@ -136,6 +136,8 @@ def _tell(measured: Measurements, folder: Path, scale: Scale) -> dict[str, Any]:
     basis, off_basis = basis_hash(folder), measured.off_basis_summary()
     say(f"  basis of the sketches {basis[:12]}; share of the images off it, {LISTED}:")
     _say_rows(off_basis)
+    for row in measured.quarantine.head(3).itertuples():
+        say(f"  left out of {row.of}: {row.path}: {row.reason}")
     say(f"{measured.weights}: {len(measured.row)} images measured, {len(measured.quarantine)} quarantined")
     return {
         "measurements": str(folder),

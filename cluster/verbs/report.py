@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from cluster import options
 from cluster.inputs import read_subset
 from cluster.outputs import replacing
-from cluster.progress import say
+from cluster.progress import answer, say
 from finegpr.catalog import Catalog
 from finegpr.errors import InputError
 from finegpr.home import from_home
@@ -25,19 +25,25 @@ def diff(verb: options.Diff) -> dict[str, Any]:
     old, new = read_subset(verb.old), read_subset(verb.new)
     named = [each for each in attributes if each.name in {*old.values, *new.values}]
     said = in_words(old, new, named)
-    say(f"{describe(new, named)}\n  {said}") if verb.json else print(said)
+    if verb.json:
+        say(describe(new, named))
+        say(f"  {said}")
+    else:
+        answer(said)
     return {"diff": said, "old": describe(old, named), "new": describe(new, named)}
 
 
 def export(verb: options.Export) -> dict[str, Any]:
+    from search.export.address import without_password
     from search.export.optuna import export as to_optuna
 
     base = SQLITE if verb.storage.startswith(SQLITE) else ""
     path = verb.storage.removeprefix(base)
     storage = f"{base}{from_home(path)}" if path.startswith("~") else verb.storage
     num_trials = to_optuna(verb.journal, storage, verb.study)
-    say(f"{num_trials} trials -> study {verb.study} in {storage}")
-    return {"study": verb.study, "storage": storage, "num_trials": num_trials}
+    shown = without_password(storage)
+    say(f"{num_trials} trials -> study {verb.study} in {shown}")
+    return {"study": verb.study, "storage": shown, "num_trials": num_trials}
 
 
 def compare(verb: options.Compare) -> dict[str, Any]:
@@ -56,7 +62,7 @@ def report(verb: options.Report) -> dict[str, Any]:
 
     path, data = verb.folder / REPORT, read_report_data(verb.folder)
     write_report(data, path)
-    say(f"report: {path}") if verb.json else print(path)
+    say(f"report: {path}") if verb.json else answer(str(path))
     if verb.png is None:
         return {"report": str(path)}
     return {"report": str(path), "pictures": [str(each) for each in _write_pictures(data, verb.png, json=verb.json)]}
@@ -75,6 +81,6 @@ def _write_pictures(data: "ReportData", folder: Path, *, json: bool) -> list[Pat
         except InputError as error:
             say(f"no {name}: {error}")
             continue
-        say(f"picture: {path}") if json else print(path)
+        say(f"picture: {path}") if json else answer(str(path))
         written.append(path)
     return written

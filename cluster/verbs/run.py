@@ -9,7 +9,7 @@ from typing import Any
 
 from cluster import options
 from cluster.executors.make import make_executor
-from cluster.progress import say
+from cluster.progress import answer, say
 from cluster.run.config import run_config
 from cluster.run.folder import RunFolder, fork
 from cluster.run.pipeline import run_all
@@ -50,7 +50,7 @@ def _main_job(
     )
     made, report = run_all(job)
     # The last line a person sees is where to look; with --json that line belongs to the machine.
-    say(f"report: {report}") if verb.json else print(report)
+    say(f"report: {report}") if verb.json else answer(str(report))
     return outcome(job, made, report)
 
 

@@ -8,7 +8,8 @@ from cluster.outputs import replacing
 from cluster.progress import say
 from finegpr.arrays import Ints
 from finegpr.catalog import Catalog
-from finegpr.errors import ConfigError
+from finegpr.errors import ConfigError, InputError
+from finegpr.layouts.listing import LABELS, first
 from finegpr.subset import Subset
 from finegpr.weighing import Weighing
 
@@ -29,9 +30,10 @@ def _drawn(verb: options.Select, catalog: Catalog) -> Ints:
 
     if verb.target is not None:
         raise ConfigError("--target is for a --selector; a subset is drawn from without it")
+    subset = read_subset(verb.subset) if verb.subset else Subset({})
+    _require_values(verb, catalog, subset)
     if verb.measurements is not None:
         catalog = read_measured(verb.measurements, catalog)[1]
-    subset = read_subset(verb.subset) if verb.subset else Subset({})
     of_people = [each.name for each in catalog.identity_attributes if each.name in subset.values]
     names = {each.name for each in catalog.image_attributes if each.name != "scene"}
     sampler = Sampler(
@@ -43,6 +45,22 @@ def _drawn(verb: options.Select, catalog: Catalog) -> Ints:
         groups=catalog.cells(of_people) if of_people else None,
     )
     return sampler.draw(subset, seed=verb.seed)
+
+
+def _require_values(verb: options.Select, catalog: Catalog, subset: Subset) -> None:
+    """Raises InputError where no image has a value of the subset: it was chosen of other images."""
+    for name, chosen in subset.values.items():
+        if name not in catalog.frame.columns[len(LABELS) :]:
+            known = ", ".join(each.name for each in catalog.attributes) or "none"
+            raise InputError(
+                f"{verb.subset} is of another catalog: {verb.catalog} has no attribute {name!r}, but {known}"
+            )
+        has = catalog.frame[name].cat.remove_unused_categories().cat.categories.tolist()
+        if strange := sorted(chosen.difference(has)):
+            raise InputError(
+                f"{verb.subset} is of another catalog: no image of {verb.catalog} has {name} {first(strange)}, but "
+                f"{first(has)}; give the catalog that it was searched in, or a subset of this one"
+            )
 
 
 def _selected(verb: options.Select, catalog: Catalog) -> Ints:

@@ -41,7 +41,8 @@ def render(verb: options.Render) -> dict[str, Any]:
 
 
 def index(verb: options.Index) -> dict[str, Any]:
-    settings = {"root": verb.root, "layout": verb.layout, "options": override({}, verb.set)}
+    given = override({}, verb.set)
+    settings = {"root": verb.root, "layout": verb.layout, "title": given.pop("title", None), "options": given}
     catalog = index_data(validate(DataConfig, settings, "--set"))
     with replacing(verb.output):
         catalog.write(verb.output)

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from finegpr.attributes import IDENTITY_ATTRIBUTES, ILLUMINATION, SCENE, VIEWPOINT, WEATHER, Attribute
 from finegpr.errors import InputError
-from finegpr.layouts.listing import Listing, build_frame, first, rejections
+from finegpr.layouts.listing import Listing, build_frame, first, rejections, title_of
 from finegpr.layouts.names import Integers, read_numbers
 from finegpr.layouts.user_table import UserTable, nearest, read_user_table
 from finegpr.layouts.walk import walk
@@ -24,6 +24,8 @@ _NAME = (
     r"_c(?P<viewpoint>[0-9]{2})_w(?P<weather>[0-9]{2})_l(?P<illumination>[0-9]{2})_p(?P<scene>[0-9]{2})"
     r"\.(?i:jpg|jpeg|png)"
 )
+# Images of the whole set, and of its flat subset.
+_PUBLISHED = (2_028_600, 4_600)
 _CODED = (VIEWPOINT, WEATHER, ILLUMINATION, SCENE)
 # Repeated labels are looked for in an array of all possible ones while that has at most so many bytes for every row.
 _FLAGS_PER_ROW = 32
@@ -72,7 +74,7 @@ def index(root: AnyPath, *, identity_attributes: str | Path | None = None) -> Li
         attributes=tuple(values),
         rejected=rejections(rejected),
         num_ignored=files.num_ignored,
-        title="FineGPR",
+        title=title_of(root, "FineGPR", fits=len(paths) in _PUBLISHED),
         example=EXAMPLE,
         notes=() if table is None else table.notes,
     )

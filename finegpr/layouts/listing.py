@@ -14,6 +14,7 @@ from finegpr.arrays import Bools
 from finegpr.attributes import Attribute
 from finegpr.errors import InputError
 from finegpr.layouts.names import as_bytes
+from finegpr.layouts.walk import IMAGE_SUFFIXES, NO_IMAGE
 from finegpr.object_stores import AnyPath
 
 PARTS = ("train", "query", "gallery", "validation_query", "validation_gallery")
@@ -115,6 +116,11 @@ def first(values: Sequence[object], *, limit: int = 10) -> str:
     return ", ".join(texts) + (", ..." if len(values) > limit else "")
 
 
+def title_of(root: AnyPath, name: str, *, fits: bool) -> str:
+    """What a folder in the layout of the data set ``name`` is called: so where its counts are the published ones."""
+    return name if fits else f"{root.resolve().name} in {name}'s layout"
+
+
 def check_rejected(listing: Listing, *, root: object, layout: str) -> None:
     """Refuse a listing without images or with too many rejected files.
 
@@ -122,13 +128,16 @@ def check_rejected(listing: Listing, *, root: object, layout: str) -> None:
     the first reasons and an accepted example.
     """
     num_rejected, num_images = len(listing.rejected), len(listing.frame)
+    suffixes = ""
+    if (listing.rejected["reason"] == NO_IMAGE).any():
+        suffixes = f"; names of images end in {', '.join(sorted(IMAGE_SUFFIXES))}"
     if num_images == 0 and num_rejected == 0:
         raise InputError(f"{root} holds no images; layout {layout} expects files such as {listing.example}")
     if num_images == 0:
         got = listing.rejected.iloc[0]
         raise InputError(
             f"none of the {num_rejected} files in {root} fits layout {layout}: got {got['path']!r} ({got['reason']}), "
-            f"expected names such as {listing.example!r}; choose another layout or folder"
+            f"expected names such as {listing.example!r}{suffixes}; choose another layout or folder"
         )
     num_files = num_images + num_rejected
     limit = min(max(MAX_REJECTED, MAX_REJECTED_SHARE_OF_MANY * num_files), MAX_REJECTED_SHARE * num_files)
@@ -136,5 +145,5 @@ def check_rejected(listing: Listing, *, root: object, layout: str) -> None:
         reasons = [f"{row.path}: {row.reason}" for row in listing.rejected.head(3).itertuples()]
         raise InputError(
             f"{num_rejected} of {num_files} files in {root} do not fit layout {layout}, at most {int(limit)} may; "
-            f"the first: {'; '.join(reasons)}; expected names such as {listing.example!r}"
+            f"the first: {'; '.join(reasons)}; expected names such as {listing.example!r}{suffixes}"
         )

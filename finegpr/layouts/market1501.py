@@ -1,5 +1,6 @@
 """Market-1501: ``bounding_box_train/0002_c1s1_000451_03.jpg`` (identity, camera, sequence, frame, box)."""
 
+from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
@@ -10,9 +11,9 @@ import pyarrow.compute as pc
 
 from finegpr.arrays import Ints
 from finegpr.errors import InputError
-from finegpr.layouts.listing import PART_TYPE, PARTS, Listing, build_frame, first, rejections
+from finegpr.layouts.listing import PART_TYPE, PARTS, Listing, build_frame, first, rejections, title_of
 from finegpr.layouts.walk import require_folder, walk
-from finegpr.object_stores import AnyPath
+from finegpr.object_stores import AnyPath, RemotePath
 
 EXAMPLE = "bounding_box_train/0002_c1s1_000451_03.jpg"
 FOLDERS = {
@@ -21,6 +22,13 @@ FOLDERS = {
     "bounding_box_test": "gallery",
     "validation_query": "validation_query",
     "validation_gallery": "validation_gallery",
+}
+# Beside them lie crops drawn by hand.
+OTHERS = ("gt_bbox", "gt_query")
+# Images per part, as published; of Market-1501's gallery also without junk, and without distractors too.
+_PUBLISHED: dict[str, dict[str, tuple[int, ...]]] = {
+    "Market-1501": {"train": (12_936,), "query": (3_368,), "gallery": (19_732, 15_913, 13_115)},
+    "DukeMTMC-reID": {"train": (16_522,), "query": (2_228,), "gallery": (17_661,)},
 }
 # Identities of these must differ, except junk (-1) and distractors (0).
 _DISJOINT = (("train",), ("query", "gallery"), ("validation_query", "validation_gallery"))
@@ -34,15 +42,22 @@ _NAME = (
 def index(root: AnyPath) -> Listing:
     """List the Market-1501 folders that are there; ``validation_query`` and ``validation_gallery`` are optional too.
 
-    Identity -1 is junk and 0 a distractor, both in galleries only. Raises InputError when no folder is there, or when
-    an identity is in more than one of training, test and validation.
+    Images lie in these folders themselves; folders in them are not read, and said. Identity -1 is junk and 0 a
+    distractor, both in galleries only. Raises InputError when no folder is there, or when an identity is in more than
+    one of training, test and validation.
     """
     require_folder(root)
-    present = [folder for folder in FOLDERS if (root / folder).is_dir()]
+    present = [folder for folder in FOLDERS if _is_there(root / folder)]
     if not present:
         got = first(sorted(entry.name for entry in root.iterdir())) or "nothing"
         raise InputError(f"{root} has none of the folders {', '.join(FOLDERS)} of layout market1501, got {got}")
-    listed = {folder: walk(root, below=folder) for folder in sorted(present)}
+    listed = {folder: walk(root, below=folder, one_level=True) for folder in sorted(present)}
+    for folder, files in listed.items():
+        if files.deeper and not files.images:
+            raise InputError(
+                f"{root / folder} holds no images itself, only folders ({first(files.deeper, limit=3)}); "
+                "layout market1501 reads images that lie in it"
+            )
     names = [name for files in listed.values() for name in files.images]
     part = np.repeat([PARTS.index(FOLDERS[folder]) for folder in listed], [len(f.images) for f in listed.values()])
     rejected = [row for files in listed.values() for row in files.rejected]
@@ -75,9 +90,37 @@ def index(root: AnyPath) -> Listing:
         ),
         rejected=rejections(rejected),
         num_ignored=sum(files.num_ignored for files in listed.values()),
-        title="Market-1501",
+        title=_title(root, part),
         example=EXAMPLE,
+        notes=_not_read(root, [folder for files in listed.values() for folder in files.deeper]),
     )
+
+
+def _is_there(folder: AnyPath) -> bool:
+    """Whether anything is there by this name, which ``walk`` will refuse when it is no folder."""
+    return folder.is_dir() if isinstance(folder, RemotePath) else folder.exists() or folder.is_symlink()
+
+
+def _title(root: AnyPath, part: npt.NDArray[np.int8]) -> str:
+    counts = dict(zip(PARTS, np.bincount(part, minlength=len(PARTS)).tolist(), strict=True))
+    for name, published in _PUBLISHED.items():
+        if len(part) and all(counts[each] in (0, *published.get(each, ())) for each in PARTS):
+            return name
+    return title_of(root, "Market-1501", fits=False)
+
+
+def _not_read(root: AnyPath, deeper: Sequence[str]) -> tuple[str, ...]:
+    notes = []
+    if deeper:
+        notes.append(f"{root}: not read, as images of layout market1501 lie in its own folders: {first(deeper)}")
+    others = sorted(
+        entry.name
+        for entry in root.iterdir()
+        if entry.name not in (*FOLDERS, *OTHERS) and not entry.name.startswith(".") and entry.is_dir()
+    )
+    if others:
+        notes.append(f"{root}: not read, as these are no folders of layout market1501: {first(others)}")
+    return tuple(notes)
 
 
 def _refuse_leakage(root: AnyPath, identity: Ints, part: npt.NDArray[np.int8]) -> None:

@@ -39,6 +39,7 @@ from finegpr.object_stores import AnyPath
 from finegpr.perceptual import content_vector, style_vector
 from finegpr.pixels.decode import decode, load, resize
 from finegpr.pixels.prefetch import Decoder
+from finegpr.visible import visible
 from finegpr.weighing import CONTENT_LAYER, NUM_TERMS
 from finegpr.weights import VGG, find_weights
 
@@ -366,5 +367,5 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1:])
     except AostError as error:
-        print(error, file=sys.stderr)
+        print(visible(str(error)), file=sys.stderr)
         sys.exit(error.exit_code)

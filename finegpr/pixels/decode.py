@@ -16,8 +16,8 @@ from PIL import Image
 from finegpr.arrays import Singles
 from finegpr.errors import InputError
 from finegpr.object_stores import AnyPath, RemotePath
+from finegpr.pixels.formats import HEAD_BYTES, READ, too_much_text, why_unread
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 MAX_PIXELS = 25_000_000
 MIN_SIDE = 4
 # A remote file is read whole: as many bytes as the largest picture has, uncompressed, in 16 bits and four channels.
@@ -49,9 +49,9 @@ class BadImage(Exception):  # noqa: N818 (the noun of the quarantine, not a fail
 def decode(path: AnyPath) -> NDArray[np.uint8]:
     """Read an image file as RGB, uint8 (H, W, 3), upright.
 
-    Raises BadImage: missing, not a file, no permission, unidentified, too large (above 25 million pixels, judged from
-    the header before decoding), too small (a side below 4), multi-frame, unsupported mode, truncated. Raises InputError
-    when a remote store does not answer.
+    Raises BadImage: missing, not a file, no permission, unidentified or the name of a format that is not read, too
+    large (above 25 million pixels, judged from the header before decoding), too small (a side below 4), multi-frame,
+    unsupported mode, truncated. Raises InputError when a remote store does not answer.
     A flipped byte inside JPEG data cannot be seen and is not reported.
     """
     return np.array(_picture(path))
@@ -62,13 +62,13 @@ def _picture(path: AnyPath) -> Image.Image:
     if isinstance(file, Path) and not file.is_file():  # keeps a FIFO or a device, which could block, from being opened
         raise BadImage("not a file" if file.exists() else "missing")
     try:
-        opened = Image.open(file, formats=FORMATS)
+        opened = Image.open(file, formats=READ)
     except PermissionError:
         raise BadImage("no permission") from None
     except Image.DecompressionBombError:
         raise BadImage("too large") from None
-    except Exception:  # decoders raise anything at all on hostile bytes
-        raise BadImage("unidentified") from None
+    except Exception as error:  # decoders raise anything at all on hostile bytes
+        raise BadImage(why_unread(_head(file), error)) from None
     with opened as image:
         if image.width * image.height > MAX_PIXELS:
             raise BadImage("too large")
@@ -81,8 +81,15 @@ def _picture(path: AnyPath) -> Image.Image:
             return _rgb(image)
         except BadImage:
             raise
-        except Exception:  # as above: OSError, SyntaxError, zlib.error, struct.error, ...
-            raise BadImage("truncated") from None
+        except Exception as error:  # as above: OSError, SyntaxError, zlib.error, struct.error, ...
+            raise BadImage(too_much_text(error) or "truncated") from None
+
+
+def _head(file: Path | io.BytesIO) -> bytes:
+    if isinstance(file, io.BytesIO):
+        return file.getvalue()[:HEAD_BYTES]
+    with file.open("rb") as stream:
+        return stream.read(HEAD_BYTES)
 
 
 def _fetch(path: RemotePath) -> io.BytesIO:

@@ -1,6 +1,7 @@
 """Trials as a study in a store of Optuna's. The only module that imports optuna; see ``search.export.optuna``."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from finegpr.errors import InputError
 from finegpr.storage import writing
+from search.export.address import tells_password, without_password
 from search.trial import Trial
 
 URL = "://"
@@ -30,7 +32,9 @@ def write(
     opened = _database(storage) if backend is None else optuna.storages.JournalStorage(backend)
     if study_name in [study.study_name for study in opened.get_all_studies()]:
         num = len(optuna.load_study(study_name=study_name, storage=opened).get_trials(deepcopy=False))
-        raise InputError(f"{storage} has a study {study_name!r} of {num} trials already; give another name")
+        raise InputError(
+            f"{without_password(storage)} has a study {study_name!r} of {num} trials already; give another name"
+        )
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
@@ -75,6 +79,10 @@ class _WholeStudy(JournalFileBackend):
     """
 
     def __init__(self, path: str) -> None:
+        if Path(path).is_dir():
+            raise _no_studies(path, "it is a folder")
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:.*@", path):
+            raise _no_studies(path, "an address of a database has :// in it")
         with writing(Path(path)):
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             super().__init__(path)
@@ -106,11 +114,14 @@ def _database(url: str) -> optuna.storages.RDBStorage:
     try:
         return optuna.storages.RDBStorage(url)
     except (ImportError, SQLAlchemyError) as error:
-        raise _no_studies(url, str(error).splitlines()[0]) from None
+        reason = str(error).splitlines()[0]
+        raise _no_studies(url, type(error).__name__ if tells_password(reason, url) else reason) from None
+    except ValueError:  # its text is a piece of the address, perhaps of the password
+        raise _no_studies(url, "host and port cannot be told from it; a password has @ as %40") from None
 
 
 def _no_studies(storage: str, reason: str) -> InputError:
     return InputError(
-        f"{storage} holds no Optuna studies ({reason}); expected an Optuna journal file, a new file, or a URL such as "
-        "sqlite:///studies.db"
+        f"{without_password(storage)} holds no Optuna studies ({reason}); expected an Optuna journal file, a new file, "
+        "or a URL such as sqlite:///studies.db"
     )

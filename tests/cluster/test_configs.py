@@ -15,6 +15,7 @@ from cluster.run.config import MeasureVerbConfig, RunConfig, run_config
 from cluster.settings import override, parse, validate
 from cluster.verbs import VERBS
 from cluster.verbs.search import search_config
+from finegpr.layouts.walk import IMAGE_SUFFIXES
 from finegpr.measuring.retarget import RetargetConfig
 from search.sweep import SweepConfig
 
@@ -107,6 +108,11 @@ def _require_settings(verb: options.Verb) -> None:
             train_config({"recipe": verb.recipe, **override({}, verb.set)}, "--set")
         case options.Run() | options.Demo():
             run_config(override(loaded("demo.yaml"), verb.set), "demo.yaml")
+
+
+def test_the_suffixes_that_are_read_are_in_the_help() -> None:
+    words = re.findall(r" (\.[a-z]+)\b", options.Index.__doc__ or "")
+    assert IMAGE_SUFFIXES.issubset(words)
 
 
 TRAINED = ("training.train.recipe=quick", "training.seconds_per_image=0.001")

@@ -85,3 +85,13 @@ def test_differences_name_the_path() -> None:
 
 def test_a_plan_whose_number_is_written_otherwise_is_the_same() -> None:
     assert differences({"config": {"a": 1, "b": [0.5, 2]}}, {"config": {"a": 1.0, "b": [0.5, 2.0]}}) == []
+
+
+def test_whatever_it_is_of_a_stage_lies_in_the_run_folder(tmp_path: Path) -> None:
+    root = tmp_path / "run"
+    for journal in (False, True):
+        for name in ("../../x", "/x", "..", "ordinary name"):
+            stage = RunFolder(root=root).open("select", name, "seed0", inputs={}, config={}, journal=journal)
+            assert stage.folder.resolve().is_relative_to(root / "select")
+            assert (stage.folder / PLAN).exists()
+    assert (root / "select" / "ordinary name" / "seed0" / PLAN).exists()

@@ -126,3 +126,39 @@ def test_a_catalog_that_is_cut_off_is_damaged(
     cut.write_bytes(whole[:-100])
     assert cli.run(["select", str(cut), "--images", "5"]) == 4
     assert "cut off" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("subset", "said"),
+    [
+        ('{"weather": ["foggy", "moonlit"]}', "no image of {} has weather moonlit, but "),
+        ('{"scene": ["urban1", "urban9"]}', "no image of {} has scene urban9, but urban1"),
+        ('{"weather": {"foggy": 1, "moonlit": 2}}', "no image of {} has weather moonlit, but "),
+        ('{"weather": ["foggy"], "gender": ["male"], "sky": ["blue"]}', "{} has no attribute 'sky', but viewpoint, "),
+        ('{"gender": ["male", "other"]}', "no image of {} has gender other, but "),
+    ],
+)
+def test_a_subset_of_another_catalog_is_refused(
+    subset: str, said: str, people: Catalog, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = np.flatnonzero(people.frame["scene"].to_numpy() == "urban1")
+    people.take(rows).write(tmp_path / "source.parquet")
+    (tmp_path / "subset.json").write_text(subset)
+    select = ["select", str(tmp_path / "source.parquet"), "--images", "2", "--output", str(tmp_path / "m.parquet")]
+    assert cli.run([*select, "--subset", str(tmp_path / "subset.json")]) == 3
+    line = capsys.readouterr().err
+    assert f"{tmp_path}/subset.json is of another catalog: " + said.format(tmp_path / "source.parquet") in line
+    assert not (tmp_path / "m.parquet").exists()
+    assert cli.run(select) == 0
+
+
+def test_a_catalog_is_called_as_it_is_told(folders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = str(tmp_path / "c.parquet")
+    index = ["index", str(folders / "source"), "--output", output, "--set"]
+    assert cli.run([*index, "title=Renders of May"]) == 0
+    assert "Renders of May: 72 images" in capsys.readouterr().err
+    assert Catalog.read(Path(output)).title == "Renders of May"
+    assert cli.run([*index, "title="]) == 0  # none
+    assert Catalog.read(Path(output)).title == "MiniGPR"
+    assert cli.run([*index, "title=''"]) == 2
+    assert "title: String should have at least 1 character" in capsys.readouterr().err

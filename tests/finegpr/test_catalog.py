@@ -266,14 +266,18 @@ def test_index_names_unknown_layouts_and_options(tmp_path):
         Catalog.index(tmp_path, layout="table")
 
 
-def test_the_title_comes_from_the_world_the_layout_or_the_folder(tmp_path):
+def test_the_title_is_given_or_comes_from_the_world_the_layout_or_the_folder(tmp_path, monkeypatch):
     root = tmp_path / "photos"
     root.mkdir()
     (root / "0001_c01_w01_l01_p01.jpg").touch()
-    assert Catalog.index(root, layout="finegpr").title == "FineGPR"
+    assert Catalog.index(root, layout="finegpr").title == "photos in FineGPR's layout"
+    with monkeypatch.context() as patch:
+        patch.setattr("finegpr.layouts.finegpr._PUBLISHED", (1,))
+        assert Catalog.index(root, layout="finegpr").title == "FineGPR"
     assert Catalog.index(root, layout="folder").title == "photos"
     storage.write_json(root / "world.json", {"title": "MiniGPR"})
     assert Catalog.index(root, layout="finegpr").title == "MiniGPR"
+    assert Catalog.index(root, layout="finegpr", title="Mine").title == "Mine"
     storage.write_json(root / "world.json", {"name": "MiniGPR"})
     with pytest.raises(InputError, match=r"world\.json should hold"):
         Catalog.index(root, layout="finegpr")

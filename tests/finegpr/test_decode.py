@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from finegpr.errors import InputError
 from finegpr.pixels.decode import BadImage, check_quarantine, decode, load, resize
@@ -37,7 +37,7 @@ def png(width: int, height: int, data: bytes = b"") -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
 
 
-@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.bmp", "a.tif"])
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.bmp", "a.tif", "a.avif"])
 def test_the_content_decides_the_format(tmp_path: Path, name: str) -> None:
     photo().save(tmp_path / name, quality=95)
     renamed = (tmp_path / name).rename(tmp_path / "renamed.txt")
@@ -56,6 +56,62 @@ def test_what_is_no_image_is_unidentified(tmp_path: Path, content: bytes, expect
     assert reason(tmp_path / "a.jpg") == expected
 
 
+@pytest.mark.parametrize(
+    ("head", "expected"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC, which is not read; save it as JPEG or PNG"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heix", "HEIC, which is not read"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1avif", "unidentified"),  # it is read, and broken
+        (b"\0\0\0\x18ftypmp42\0\0\0\0isommp42", "a video, which is not read"),
+        (b"\0\0\0\x18ftypcrx \0\0\0\0", "a raw photo (CR3), which is not read"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000, which is not read"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL, which is not read"),
+        (b"P6\n40 96\n255\n", "PPM, which is not read"),
+        (b"%PDF-1.7", "PDF, which is not read"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0",
+            "a pointer of Git LFS; fetch the image with `git ",
+        ),
+        (b"\0\0\0\x18ftyp", "a video"),
+        (b"\xff\xd8\xff\xe0\0\x10JFIF", "unidentified"),
+    ],
+)
+def test_a_format_that_is_not_read_is_named_whatever_the_file_is_called(
+    tmp_path: Path, head: bytes, expected: str
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(head + bytes(300))
+    assert reason(tmp_path / "a.jpg").startswith(expected)
+
+
+def test_formats_of_pillow_that_are_not_read_are_named(tmp_path: Path) -> None:
+    for name in ("JPEG2000", "PPM", "DDS", "ICO", "QOI"):
+        photo().save(tmp_path / "a.jpg", format=name)
+        assert reason(tmp_path / "a.jpg").endswith(", which is not read; save it as JPEG or PNG"), name
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_text_and_colour_profiles_of_a_png_may_be_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    texts = PngImagePlugin.PngInfo()
+    for number in range(3):
+        texts.add_itxt(f"scene{number}", "x" * 3_000_000, zip=True)
+    texts.add_text("settings", "y" * 3_000_000, zip=True)
+    photo().save(tmp_path / "a.png", pnginfo=texts, icc_profile=bytes(3_000_000))
+    if place == "after":  # the pixels come first, then the texts
+        data = (tmp_path / "a.png").read_bytes()
+        chunks, at = [], 8
+        while at < len(data):
+            end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+            chunks.append(data[at:end])
+            at = end
+        chunks.sort(key=lambda chunk: [b"IHDR", b"IDAT"].index(chunk[4:8]) if chunk[4:8] in (b"IHDR", b"IDAT") else 2)
+        (tmp_path / "a.png").write_bytes(data[:8] + b"".join(chunks))
+    np.testing.assert_array_equal(decode(tmp_path / "a.png"), np.asarray(photo()))
+    monkeypatch.setattr(PngImagePlugin, "MAX_TEXT_CHUNK", 2**20)
+    assert reason(tmp_path / "a.png") == "more than 64 MB of text or colour profile; save it without"
+
+
 def test_missing_files_folders_and_pipes_do_not_hang(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     assert reason(tmp_path / "none.jpg") == "missing"
@@ -63,7 +119,7 @@ def test_missing_files_folders_and_pipes_do_not_hang(tmp_path: Path) -> None:
     assert reason(tmp_path / "pipe.jpg") == "not a file"
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "avif"])
 def test_every_truncation_is_noticed(tmp_path: Path, suffix: str) -> None:
     photo().save(tmp_path / f"a.{suffix}")
     data = (tmp_path / f"a.{suffix}").read_bytes()
@@ -93,7 +149,7 @@ def test_slivers_are_too_small_but_long_images_are_not(tmp_path: Path) -> None:
 
 def test_animations_are_refused_and_mpo_gives_its_first_picture(tmp_path: Path) -> None:
     frames = [photo(), photo().transpose(Image.Transpose.FLIP_TOP_BOTTOM)]
-    for name in ("a.gif", "a.png", "a.webp", "a.tif"):
+    for name in ("a.gif", "a.png", "a.webp", "a.tif", "a.avif"):
         frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
         assert reason(tmp_path / name) == "multi-frame"
     frames[0].save(tmp_path / "a.mpo", save_all=True, append_images=frames[1:], quality=95)

@@ -1,6 +1,7 @@
 import inspect
 import os
 import re
+import shutil
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -17,7 +18,7 @@ from finegpr.errors import ConfigError, InputError
 from finegpr.layouts import LAYOUTS, finegpr, listing, market1501
 from finegpr.layouts.listing import PARTS, check_rejected, unsafe_paths
 from finegpr.layouts.user_table import MISSING
-from finegpr.layouts.walk import Files, walk
+from finegpr.layouts.walk import IMAGE_SUFFIXES, Files, walk
 
 
 def plant(root: Path, *names: str) -> Path:
@@ -93,8 +94,6 @@ def test_links_loops_and_strange_names(tmp_path):
     plant(tmp_path, "outside/secret.jpg")
     for link, to in {
         "real/loop": "..",
-        "up": "../..",
-        "outside": "../outside",
         "secret.jpg": "../outside/secret.jpg",
         "inside.jpg": "real/a.jpg",
         "broken.jpg": "nothing",
@@ -106,8 +105,6 @@ def test_links_loops_and_strange_names(tmp_path):
     files = walk(root)
     assert files.images == ["c.jpg", "inside.jpg", "real/a.jpg"]
     assert dict(files.rejected) == {
-        "up": "link leaves the root",
-        "outside": "link leaves the root",
         "secret.jpg": "link leaves the root",
         "broken.jpg": "broken link",
         "self.jpg": "broken link",
@@ -123,19 +120,38 @@ def test_a_root_that_is_itself_a_link_is_fine(tmp_path):
     assert Catalog.index(tmp_path / "link", layout="folder").frame["path"].tolist() == ["a.jpg"]
 
 
-def test_a_folder_that_cannot_be_read_is_rejected(tmp_path, monkeypatch):
-    plant(tmp_path, "a/x.jpg", "b/y.jpg")
+def test_a_folder_that_cannot_be_read_is_no_single_file(tmp_path, monkeypatch):
+    plant(tmp_path, "a/x.jpg", *(f"b/{row}.jpg" for row in range(100)), "lost+found/z.jpg")
     scandir = os.scandir
 
     def refuse(path):
-        if Path(path).name == "a":
+        if Path(path).name in ("a", "lost+found"):
             raise PermissionError(13, "Permission denied")
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    files = walk(tmp_path)
-    assert files.images == ["b/y.jpg"]
-    assert files.rejected == [("a", "folder cannot be read: Permission denied")]
+    with pytest.raises(InputError, match=r"1 folders stand for an unknown number of images: a \(cannot be read: Perm"):
+        Catalog.index(tmp_path, layout="folder")
+    (tmp_path / "a").rename(tmp_path / ".a")
+    assert len(walk(tmp_path).images) == 100
+
+
+@pytest.mark.parametrize("link", ["../outside", "..", "../gone", ".hidden", "masks/0001"])
+def test_a_link_to_a_folder_that_is_not_listed_is_no_single_file(tmp_path, link):
+    root = plant(tmp_path / "root", *many(100), ".hidden/a.jpg", "masks/0001/a.jpg")
+    plant(tmp_path, "outside/a.jpg")
+    (root / "0001" / "inside").symlink_to("../0002")
+    assert len(Catalog.index(root, layout="finegpr")) == 100
+    (root / "9999").symlink_to(link)
+    with pytest.raises(InputError, match=r"1 folders stand for an unknown number of images: 9999 \(.*link"):
+        Catalog.index(root, layout="finegpr")
+
+
+def test_a_folder_with_a_strange_name_is_no_single_file(tmp_path):
+    plant(tmp_path, "a.jpg", "b.jpg")
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff")).mkdir()
+    with pytest.raises(InputError, match=r"unknown number of images: \\xff \(name is not valid UTF-8\)"):
+        walk(tmp_path)
 
 
 def test_names_that_are_unsafe_elsewhere_are_rejected(tmp_path):
@@ -187,6 +203,15 @@ def test_paths_called_safe_stay_inside(path):
     resolved = os.path.normpath(f"/root/of/data/{path}")
     if not unsafe_paths(pa.array([path]))[0]:
         assert resolved == "/root/of/data" or resolved.startswith("/root/of/data/")
+
+
+def test_which_suffixes_are_read_is_said(tmp_path):
+    for number, suffix in enumerate(IMAGE_SUFFIXES):
+        plant(tmp_path, f"{number}{suffix}", f"{number}{suffix.upper()}")
+    assert len(walk(tmp_path).images) == 2 * len(IMAGE_SUFFIXES)
+    plant(tmp_path / "others", "a.heic", "b.ppm", "c")
+    with pytest.raises(InputError, match=r"none of the 3 files .* names of images end in \.avif, .*\.jfif, .*\.webp"):
+        Catalog.index(tmp_path / "others", layout="folder")
 
 
 # --- too many misfits
@@ -393,7 +418,7 @@ def test_market_parts_cameras_and_junk(tmp_path):
     got = {row.path: (row.identity, row.camera, row.part) for row in frame.itertuples()}
     assert got == expected
     assert frame["path"].tolist() == sorted(expected)
-    assert (catalog.title, catalog.attributes, catalog.num_ignored) == ("Market-1501", (), 1)
+    assert (catalog.attributes, catalog.num_ignored, catalog.notes) == ((), 1, ())
     assert tuple(frame["part"].cat.categories) == PARTS
 
 
@@ -436,6 +461,62 @@ def test_market_names_are_read_as_written(identity, camera, sequence, frame, suf
     text = f"/{identity:04}_c{camera}s{sequence}_{frame:06}_01{suffix}"
     match = pa.compute.extract_regex(pa.array([text]), market1501._NAME)[0].as_py()
     assert match == {"identity": f"{identity:04}", "camera": str(camera)}
+
+
+@pytest.mark.parametrize(
+    ("num", "title"),
+    [
+        ((12_936, 3_368, 19_732), "Market-1501"),
+        ((12_936, 3_368, 15_913), "Market-1501"),
+        ((12_936, 0, 0), "Market-1501"),
+        ((16_522, 2_228, 17_661), "DukeMTMC-reID"),
+        ((12_936, 2_228, 19_732), "root in Market-1501's layout"),
+        ((12_935, 3_368, 19_732), "root in Market-1501's layout"),
+        ((1, 1, 1), "root in Market-1501's layout"),
+    ],
+)
+def test_a_market_folder_is_called_by_its_counts(tmp_path, monkeypatch, num, title):
+    root = tmp_path / "root"
+    folders = ("bounding_box_train", "query", "bounding_box_test")
+    for folder in folders:
+        (root / folder).mkdir(parents=True)
+
+    def listed(_, *, below, one_level):
+        row = folders.index(below)
+        names = [f"{below}/{1 + row:04}_c1s1_{image:06}_00.jpg" for image in range(num[row])]
+        return Files(images=names, rejected=[], num_ignored=0, deeper=() if one_level else ("all",))
+
+    monkeypatch.setattr(market1501, "walk", listed)
+    assert Catalog.index(root, layout="market1501").title == title
+    assert Catalog.index(root, layout="market1501", title="Mine").title == "Mine"
+
+
+def test_market_images_lie_in_the_part_folders_themselves(tmp_path):
+    plant(tmp_path, TRAIN, "query/0003_c2s1_000451_00.jpg", "gt_bbox/a.jpg", "querys/b.jpg")
+    once = Catalog.index(tmp_path, layout="market1501")
+    shutil.copytree(tmp_path / "bounding_box_train", tmp_path / "bounding_box_train/backup")
+    (tmp_path / "query/again").symlink_to("../bounding_box_train")
+    twice = Catalog.index(tmp_path, layout="market1501")
+    pd.testing.assert_frame_equal(once.frame, twice.frame)
+    assert len(twice.rejected) == 0
+    assert "bounding_box_train/backup, query/again" in twice.notes[0]
+    assert [note.rpartition(": ")[2] for note in once.notes] == ["querys"]
+    plant(tmp_path / "nested", "bounding_box_train/0002/0002_c1s1_000451_03.jpg")
+    with pytest.raises(InputError, match=r"bounding_box_train holds no images itself, only folders \(.*0002\)"):
+        Catalog.index(tmp_path / "nested", layout="market1501")
+
+
+@pytest.mark.parametrize("to", ["elsewhere", "../elsewhere", "bounding_box_train", "gone"])
+def test_a_part_that_is_a_link_or_no_folder_is_refused(tmp_path, to):
+    root = plant(tmp_path / "root", TRAIN, "elsewhere/0003_c2s1_000451_00.jpg")
+    plant(tmp_path, "elsewhere/0003_c2s1_000451_00.jpg")
+    (root / "query").symlink_to(to)
+    with pytest.raises(InputError, match=r"query is a link, and links to folders are not followed"):
+        Catalog.index(root, layout="market1501")
+    (root / "query").unlink()
+    (root / "query").touch()
+    with pytest.raises(InputError, match=r"query is not a folder"):
+        Catalog.index(root, layout="market1501")
 
 
 # --- tables
@@ -601,3 +682,23 @@ def test_folder_lists_any_tree(tmp_path):
     assert catalog.frame["identity"].tolist() == [1, 2]
     assert np.array_equal(catalog.frame["camera"], [0, 0])
     assert (catalog.attributes, catalog.title) == ((), tmp_path.name)
+
+
+@pytest.mark.parametrize("below", ["", "Market/", "a/b/"])
+def test_a_market_folder_is_no_pile_of_photos(tmp_path, below):
+    plant(tmp_path, f"{below}bounding_box_train/a.jpg", "photo.jpg")
+    assert len(Catalog.index(tmp_path, layout="folder")) == 2
+    plant(tmp_path, f"{below}Query/b.jpg")
+    with pytest.raises(
+        InputError, match=rf"{below.rstrip('/')} is in the layout of Market-1501 \(Query, bounding_box_tr"
+    ):
+        Catalog.index(tmp_path, layout="folder")
+    assert Catalog.index(tmp_path / below / "bounding_box_train", layout="folder").notes == ()
+
+
+def test_parts_of_other_names_are_said(tmp_path):
+    plant(tmp_path, "set/train/a.jpg", "set/test/b.jpg", "set/cam1/c.jpg")
+    catalog = Catalog.index(tmp_path, layout="folder")
+    assert catalog.notes == (
+        f"{tmp_path}/set: all of test, train are photos to imitate; give one of them to leave the others",
+    )

@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from finegpr import object_stores as remote
 from finegpr.catalog import Catalog, read_world
 from finegpr.errors import ConfigError, InputError, UnreachableError
+from finegpr.layouts.listing import build_frame, rejections
 from finegpr.measuring.config import MeasureConfig
 from finegpr.measuring.freshness import pending_shards
 from finegpr.measuring.measure import measure, prepare
@@ -94,6 +96,7 @@ def test_addresses_and_paths(tmp_path: Path) -> None:
         ("s3://bucket/a b", "Cannot parse URI"),
         ("foo://bucket/a", "Unrecognized filesystem type"),
         ("file://elsewhere/a", "Unsupported hostname"),
+        ("s3://[bucket/a", "Invalid IPv6 URL"),
     ],
 )
 def test_an_address_that_is_none_is_one_line(address: str, message: str) -> None:
@@ -107,6 +110,30 @@ def test_a_password_in_an_address_is_refused_and_not_repeated(address: str) -> N
     with pytest.raises(ConfigError, match="AWS_SECRET_ACCESS_KEY") as caught:
         Catalog.index(address, layout="folder")
     assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["endpoint_override=evil.example", "region=a&endpoint%5Foverride=x.y", "scheme=http", "region=evil.example/"],
+)
+@pytest.mark.parametrize("address", ["s3://worlds/a?{}", "gs://worlds/a?{}", "abfs://box@account/a?{}"])
+def test_no_address_chooses_where_credentials_are_sent(address: str, setting: str, tmp_path: Path) -> None:
+    message = f"may not set {setting.split('&')[-1].split('=')[0]}[; ].*AWS_ENDPOINT_URL"
+    with pytest.raises(ConfigError, match=message):
+        Catalog.index(address.format(setting), layout="folder")
+    # A catalog that another program has written.
+    listed = Catalog(
+        frame=build_frame(pa.array(["a.jpg"]), identity=np.array([1])),
+        root=RemotePath(address.format(setting)),
+        title="theirs",
+        layout="folder",
+        attributes=(),
+        rejected=rejections(),
+    )
+    listed.write(tmp_path / "theirs.parquet")
+    with pytest.raises(InputError, match=rf"theirs\.parquet: the address .* {message}"):
+        Catalog.read(tmp_path / "theirs.parquet")
+    assert Catalog.read(tmp_path / "theirs.parquet", root="s3://mine/a?region=eu-west-1").root.name == "a"
 
 
 # --- catalogs
@@ -154,7 +181,7 @@ def test_odd_names_are_treated_alike(store: Any, tmp_path: Path, layout: str) ->
     store.put(f"odd-{layout}/0001/", b"")
     here = _outcome(root, layout)
     assert _outcome(address, layout) == here.replace(str(root), address)
-    assert "video.xyz" in here
+    assert ("a..b.jpg" if layout == "market1501" else "video.xyz") in here
     assert here.splitlines()[-1] != "0"
 
 

@@ -3,6 +3,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +12,7 @@ import pytest
 
 from finegpr import storage
 from finegpr.errors import BusyError, InputError, StateError, WriteError
+from finegpr.storage import path_part
 
 
 @pytest.fixture
@@ -242,3 +244,25 @@ def test_the_first_free_name_is_beside_it_and_fills_a_gap(tmp_path):
         (tmp_path / f"run-{number}").mkdir()
     assert storage.first_free(tmp_path / "run") == tmp_path / "run-3"
     assert storage.first_free(tmp_path / "run", start=4) == tmp_path / "run-5"
+
+
+# --- names that somebody chose
+
+
+def test_ordinary_names_are_parts_of_a_path_as_they_are() -> None:
+    for name in ("random", "wrong_weather", "Größe 天気", "a.b", ".hidden", "50%", "100% up", "~me", "x" * 200, "a:b"):
+        assert path_part(name) == name
+
+
+def test_no_name_leads_out_of_a_folder_and_no_two_share_one(tmp_path: Path) -> None:
+    names = ["", ".", "..", "...", "/", "/../../x", "a/b", "a%2Fb", "a%2fb", "a%252Fb", "%", "%~", "..\\x"]
+    names += ["a\0", "a\n"]
+    names += ["\x1b[31m", "wrong_\u202ex", "\udcff", "ü" * 150, "ü" * 151, "x" * 300, "x" * 299 + "/", "." * 300]
+    names += [path_part("x" * 300), path_part("")]
+    for name in names:
+        part = path_part(name)
+        assert (tmp_path / part).parent == tmp_path
+        (tmp_path / part / "file").parent.mkdir()  # refused where another name has it
+        assert (tmp_path / part).resolve().parent == tmp_path.resolve()
+    assert len(list(tmp_path.iterdir())) == len(names)
+    assert unquote(path_part("/../../x")) == "/../../x"

@@ -12,6 +12,7 @@ import pytest
 from finegpr.arrays import Floats
 from finegpr.errors import ConfigError, InputError, StateError
 from finegpr.subset import Subset
+from search.export.address import without_password
 from search.export.optuna import export
 from search.journal import JOURNAL
 from search.loop import search
@@ -193,3 +194,48 @@ def test_without_optuna_the_extra_is_named(
     monkeypatch.delattr("search.export.optuna_study", raising=False)
     with pytest.raises(ConfigError, match=r"pip install 'aost-on-ray\[optuna\]'"):
         export(history[0], str(tmp_path / "optuna.log"), "one")
+
+
+SECRET = "hush%20hush"
+ADDRESSES = [
+    f"nosuch://me:{SECRET}@127.0.0.1/x",
+    f"nosuch://me@host:{SECRET}@127.0.0.1:1/x",
+    f"nosuch://me:a@{SECRET}:b@127.0.0.1/x",
+    f"nosuch://me:a/b?c={SECRET}@127.0.0.1/x",
+    f"nosuch://127.0.0.1/x?user=me&password={SECRET}",
+    f"nosuch:///?odbc_connect=UID%3Dme%3BPWD%3D{SECRET}",
+    f"sqlite+pysqlcipher://:{SECRET}@/x.db",
+    f"nosuch:/me:{SECRET}@127.0.0.1/x",
+    f"nosuch://me:{SECRET}@127.0.0.1:port/x",
+]
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_no_password_of_a_database_is_shown(address: str, history: tuple[Path, tuple[Trial, ...]]) -> None:
+    assert "hush" not in without_password(address)
+    with pytest.raises(InputError, match=r"\*\*\*.* holds no Optuna studies") as caught:
+        export(history[0], address, "demo")
+    assert "hush" not in str(caught.value)
+
+
+def test_an_error_of_the_driver_that_repeats_a_password_is_not_shown(
+    history: tuple[Path, tuple[Trial, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sqlalchemy.exc import OperationalError
+
+    def fail(_: str) -> None:
+        raise OperationalError("connect", {}, Exception("me:hush hush refused"))
+
+    monkeypatch.setattr("optuna.storages.RDBStorage", fail)
+    with pytest.raises(InputError, match=r"\(OperationalError\)"):
+        export(history[0], ADDRESSES[0], "demo")
+
+
+@pytest.mark.parametrize("storage", ["sqlite:///a:b@c/x.db", "studies.log", "a@b:c.log", "postgresql://me@host:5432/x"])
+def test_what_holds_no_password_is_shown_as_it_is(storage: str) -> None:
+    assert without_password(storage) == storage
+
+
+def test_a_folder_is_no_store(history: tuple[Path, tuple[Trial, ...]], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="it is a folder"):
+        export(history[0], str(tmp_path), "demo")
