@@ -3,9 +3,11 @@
 import os
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from finegpr.errors import InputError
+from finegpr.faults import patiently
 from finegpr.object_stores import AnyPath, RemotePath
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"})
@@ -61,8 +63,7 @@ def _walk_local(root: Path, below: str, skip: Collection[str]) -> Files:
         names: list[str] = []  # of this folder's images
         below_here: list[str] = []
         try:
-            with os.scandir(root / folder) as scan:
-                entries = list(scan)
+            entries = patiently(partial(_entries, root / folder), root / folder)
         except OSError as error:
             rejected.append((folder, f"folder cannot be read: {error.strerror}"))
             continue
@@ -113,6 +114,11 @@ def _walk_local(root: Path, below: str, skip: Collection[str]) -> Files:
         below_here.sort(reverse=True)
         folders += [prefix + name for name in below_here]
     return _files(images, rejected, num_ignored)
+
+
+def _entries(folder: Path) -> "list[os.DirEntry[str]]":
+    with os.scandir(folder) as scan:
+        return list(scan)
 
 
 def _walk_remote(root: RemotePath, below: str, skip: Collection[str]) -> Files:

@@ -22,7 +22,7 @@ from finegpr.measuring.files import FORMAT, PLAN, PLAN_MARKER, read_record, shar
 from finegpr.measuring.meter import Meter
 from finegpr.measuring.reference import Reference, fit_reference, priorities
 from finegpr.measuring.results import Measurements, read_measurements
-from finegpr.object_stores import AnyPath
+from finegpr.object_stores import AnyPath, stamp
 
 
 def plan_shards(
@@ -120,17 +120,14 @@ def is_finished(folder: Path, index: int, inputs: str, catalog: Catalog) -> bool
         return False
     marker = read_record(marker_path)
     return marker["inputs"] == inputs and all(
-        _stamp(catalog.root / bad) == stamp for bad, _, stamp in marker["quarantine"]
+        _stamp(catalog.root / bad) == before for bad, _, before in marker["quarantine"]
     )
 
 
 def _stamp(path: AnyPath) -> list[int] | None:
     """Size and modification time, or None for a missing file."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return [status.st_size, status.st_mtime_ns]
+    found = stamp(path)
+    return None if found is None else list(found)
 
 
 def measure_shard(meter: Meter, index: int, rows: Ints, folder: Path) -> None:

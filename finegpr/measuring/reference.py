@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from finegpr.measuring.networks import VGG19, LoadedWeights, load_weights
 from finegpr.measuring.sketch import Basis, fit_basis
 from finegpr.object_stores import AnyPath
 from finegpr.pixels.allocator import give_back_freed_blocks, keep_freed_blocks
-from finegpr.pixels.decode import check_quarantine
+from finegpr.pixels.decode import check_quarantine, find_bad
 from finegpr.pixels.prefetch import Decoder
 from finegpr.pixels.transfer import on_device
 from finegpr.weighing import NUM_STYLE_TERMS, NUM_TERMS
@@ -97,7 +97,8 @@ def fit_reference(
 ) -> Reference:
     """Fit the sketch basis on a sample of the source, then pass once over every target; written to ``folder``.
 
-    Returns at once when the folder holds the reference of the same inputs; ``weights`` are those of the config unless
+    Returns at once when the folder holds the reference of the same inputs, unless a photo of a target that could not be
+    decoded then can be now; ``weights`` are those of the config unless
     given. Raises InputError for an empty source or target, for no target, and for too many unreadable images.
     """
     if not targets:
@@ -108,8 +109,12 @@ def fit_reference(
     fingerprints = [[name, catalog.fingerprint] for name, catalog in targets.items()]
     inputs = storage.canonical_hash([FORMAT, settings, source.fingerprint, fingerprints])
     marker_path = folder / REFERENCE_MARKER
-    if marker_path.exists() and read_record(marker_path)["inputs"] == inputs and (folder / REFERENCE).exists():
-        return load_reference(folder)
+    if marker_path.exists() and (folder / REFERENCE).exists():
+        record = read_record(marker_path)
+        if record["inputs"] == inputs and not any_mended(
+            targets[name].root / path for path, _, name in record["quarantine"]
+        ):
+            return load_reference(folder)
 
     network = build_network(config, weights or load_weights(found))
     bases = _fit_bases(config, network, source)
@@ -131,6 +136,12 @@ def fit_reference(
     give_back_freed_blocks()
     _write(folder, bases, statistics, facts)
     return load_reference(folder)
+
+
+def any_mended(quarantined: Iterable[AnyPath]) -> bool:
+    """Whether an image that could not be decoded can be now: nothing is bad for ever."""
+    paths = list(quarantined)
+    return len(find_bad(paths)) < len(paths)
 
 
 def require_images(catalogs: Mapping[str, Catalog]) -> None:

@@ -33,6 +33,7 @@ from finegpr.measuring.networks import LoadedWeights, load_weights
 from finegpr.measuring.reference import (
     Reference,
     TargetStatistics,
+    any_mended,
     build_network,
     fit_target,
     load_reference,
@@ -92,7 +93,7 @@ def retarget(
         name: storage.canonical_hash([FORMAT, fitted["basis"], settings, name, catalog.fingerprint])
         for name, catalog in targets.items()
     }
-    pending = [name for name, key in keys.items() if not _is_finished(folder, key)]
+    pending = [name for name, key in keys.items() if not _is_finished(folder, key, targets[name])]
     _fit(measuring, weights, reference, {name: targets[name] for name in pending}, folder, keys, progress)
     counts = {name: read_record(target_paths(folder, key)[1])["num_images"] for name, key in keys.items()}
     marker = {
@@ -190,9 +191,12 @@ def project_mean(bases: tuple[Basis, ...], target: TargetStatistics) -> tuple[Fl
     return np.concatenate(coordinates), np.array(rest)
 
 
-def _is_finished(folder: Path, key: str) -> bool:
+def _is_finished(folder: Path, key: str, target: Catalog) -> bool:
     path, marker_path = target_paths(folder, key)
-    return path.exists() and marker_path.exists() and read_record(marker_path)["inputs"] == key
+    if not (path.exists() and marker_path.exists()):
+        return False
+    record = read_record(marker_path)
+    return record["inputs"] == key and not any_mended(target.root / bad for bad, _ in record["quarantine"])
 
 
 def _fit(
