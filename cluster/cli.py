@@ -21,6 +21,7 @@ import tyro
 from cluster.options import Verb
 from cluster.verbs import VERBS
 from finegpr.errors import AostError, ConfigError, did_you_mean
+from finegpr.faults import of_machine
 from finegpr.home import from_home
 from finegpr.visible import visible
 
@@ -124,8 +125,6 @@ def run(arguments: list[str]) -> int:
         return 0
     except AostError as error:
         return _fail(str(error), error.exit_code, verb)
-    except MemoryError:
-        return _fail("out of memory; use a smaller batch_size, or fewer workers", 6, verb)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -133,6 +132,10 @@ def run(arguments: list[str]) -> int:
         return _fail("interrupted; finished work is saved, the same command resumes", EXIT_INTERRUPTED, verb)
     except _Terminated:
         return _fail("terminated; finished work is saved, the same command resumes", EXIT_TERMINATED, verb)
+    except Exception as error:
+        if (fault := of_machine(error)) is None:
+            raise
+        return _fail(str(fault), fault.exit_code, verb)
 
 
 def _do(verb: Verb) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from finegpr.measuring.freshness import require_unchanged
 from finegpr.measuring.known_bad import without_bad
 from finegpr.measuring.results import Measurements, measured_folder, read_measurements
 from finegpr.mixture import choice_from_json
+from finegpr.storage import read_text
 from finegpr.subset import Subset
 
 SAID_AFTER_SECONDS = 2.0
@@ -24,7 +25,7 @@ def read_subset(path: Path) -> Subset:
         advice = f"give {inside}" if inside.is_file() else written_by
         raise InputError(f"{path} is a folder, expected the file of a subset; {advice}")
     try:
-        return choice_from_json(path.read_text(encoding="utf-8"))
+        return choice_from_json(read_text(path))
     except FileNotFoundError:
         raise InputError(f"no subset {path}; {written_by}") from None
     except OSError as error:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from finegpr.config import Config
 from finegpr.errors import AostError, ConfigError, did_you_mean
+from finegpr.faults import patiently
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 40
@@ -93,10 +94,10 @@ def load_mapping(path: Path) -> dict[str, Any]:
         advice = f"did you mean {inside}?" if inside.is_file() else "give a YAML file; README shows one"
         raise ConfigError(f"config {path} is a folder; {advice}")
     try:
-        size = path.stat().st_size
+        size = patiently(path.stat, path).st_size
         if size > MAX_BYTES:
             raise ConfigError(f"{path} has {size} bytes; a config has at most {MAX_BYTES}")
-        text = path.read_text(encoding="utf-8")
+        text = patiently(lambda: path.read_text(encoding="utf-8"), path)
     except OSError as error:
         raise ConfigError(f"cannot read config {path}: {error.strerror}; README shows what one holds") from None
     except UnicodeDecodeError:

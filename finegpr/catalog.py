@@ -19,6 +19,7 @@ from finegpr import storage
 from finegpr.arrays import Bools, Codes, Ints
 from finegpr.attributes import Attribute, by_name
 from finegpr.errors import ConfigError, InputError, StateError
+from finegpr.faults import patiently
 from finegpr.foreign import require_catalog
 from finegpr.layouts import LAYOUTS
 from finegpr.layouts.listing import (
@@ -346,7 +347,7 @@ def read_world(root: AnyPath) -> dict[str, Any] | None:
     path = root / WORLD
     if not path.is_file():
         return None
-    text = path.read_bytes()
+    text = patiently(path.read_bytes, path)
     try:
         world = json.loads(text)
     except (ValueError, RecursionError):

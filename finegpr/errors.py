@@ -47,6 +47,10 @@ class InputError(AostError, ValueError):
     exit_code = 3
 
 
+class UnreadableError(InputError):
+    """A file of the user cannot be opened: permission, a name too long. What it holds is not known."""
+
+
 class StateError(AostError):
     """A file that we wrote ourselves is damaged, or does not belong to this run."""
 
@@ -72,6 +76,6 @@ class RefusedError(AostError):
 
 
 class UnreachableError(AostError):
-    """A store of images does not answer, or not in time; finished work is saved, the same command resumes."""
+    """A store, a disk or the machine does not answer, or not in time; finished work is saved, same command resumes."""
 
     exit_code = 75

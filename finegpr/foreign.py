@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from finegpr.errors import InputError, StateError
+from finegpr.faults import patiently
 from finegpr.storage import DIGEST_KEY
 
 _PARQUET = b"PAR1"
@@ -24,11 +25,7 @@ def require_catalog(path: Path, *, key: bytes) -> None:
     if path.is_dir():
         raise InputError(f"{path} is a folder, expected a catalog; of a folder of images, {written_by.split(',')[0]}")
     try:
-        with path.open("rb") as stream:
-            head = stream.read(4)
-            size = stream.seek(0, os.SEEK_END)
-            stream.seek(max(0, size - _FOOTER_BYTES))
-            tail = stream.read()
+        head, size, tail = patiently(lambda: _ends(path), path)
     except FileNotFoundError:
         raise InputError(f"no catalog {path}; {written_by}") from None
     except OSError as error:
@@ -44,3 +41,12 @@ def require_catalog(path: Path, *, key: bytes) -> None:
     else:
         what = "empty" if size == 0 else "no Parquet file"
         raise InputError(f"{path} is {what}, expected a catalog; {written_by}")
+
+
+def _ends(path: Path) -> tuple[bytes, int, bytes]:
+    """The first bytes of a file, its size, and its end."""
+    with path.open("rb") as stream:
+        head = stream.read(4)
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(max(0, size - _FOOTER_BYTES))
+        return head, size, stream.read()

@@ -13,7 +13,8 @@ from urllib.parse import quote, unquote, urlsplit
 import pyarrow as pa
 from pyarrow import fs
 
-from finegpr.errors import ConfigError, InputError, UnreachableError
+from finegpr.errors import ConfigError, UnreachableError, UnreadableError
+from finegpr.faults import is_absent, is_of_file, patiently, unreadable
 from finegpr.home import from_home
 
 # What pyarrow.fs opens is given as a URL; one letter before the colon is a drive.
@@ -47,7 +48,7 @@ class RemotePath:
     for them (``AWS_ACCESS_KEY_ID``, ``AWS_REGION``, ``AWS_ENDPOINT_URL``, ``~/.aws`` ...).
 
     What is not there raises FileNotFoundError; anything else that fails is tried three times, then an
-    UnreachableError where it may pass by itself, an InputError where it will not.
+    UnreachableError where it may pass by itself, an UnreadableError where it will not.
     """
 
     root: str
@@ -143,7 +144,8 @@ class RemotePath:
                 raise
             except OSError as error:
                 if pause is None:
-                    kind = UnreachableError if _PASSING.search(str(error)) else InputError
+                    of_machine = error.errno is not None and not is_of_file(error)
+                    kind = UnreachableError if of_machine or _PASSING.search(str(error)) else UnreadableError
                     raise kind(
                         f"cannot read {self}: {_first_line(error)}; check address, credentials and network, and run "
                         "the same command again"
@@ -154,6 +156,21 @@ class RemotePath:
 
 AnyPath = Path | RemotePath
 """Where images are: on a disk that this machine sees, or in a store."""
+
+
+def stamp(path: AnyPath) -> tuple[int, int] | None:
+    """Size in bytes and time of change in nanoseconds of a file, None where there is none.
+
+    Raises UnreadableError without permission, and what ``patiently`` does.
+    """
+    look: Callable[[], Stat | os.stat_result] = path.stat
+    try:
+        status = patiently(look, path)
+    except OSError as error:
+        if is_absent(error):
+            return None
+        raise unreadable(path, error) from None
+    return status.st_size, status.st_mtime_ns
 
 
 def is_url(path: str | AnyPath) -> bool:

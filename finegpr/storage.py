@@ -4,6 +4,7 @@ Every file of a run goes through here, so that a kill at any moment leaves the o
 of one, and a flipped byte is found by name when the file is read.
 """
 
+import errno
 import hashlib
 import itertools
 import json
@@ -16,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import filelock
 import numpy as np
@@ -25,7 +26,8 @@ import pyarrow.parquet as pq
 from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save as save_safetensors
 
-from finegpr.errors import BusyError, InputError, StateError, WriteError, write_anew
+from finegpr.errors import AostError, BusyError, InputError, StateError, write_anew
+from finegpr.faults import is_absent, patiently, unreadable, unwritable
 
 MARKER = "done.json"
 LOCK = ".lock"
@@ -51,8 +53,12 @@ def sha256(data: bytes | str) -> str:
 
 def file_sha256(path: Path) -> str:
     """Hex SHA-256 of a file's bytes, read in pieces."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+    def digest() -> str:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+
+    return patiently(digest, path)
 
 
 def canonical_hash(value: object) -> str:
@@ -107,8 +113,7 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise WriteError(f"cannot write {path}: {reason}; free space or choose another --output") from error
+        raise unwritable(path, error) from error
 
 
 def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
@@ -125,6 +130,20 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def reserve(stream: BinaryIO, num_bytes: int) -> None:
+    """Take up ``num_bytes`` on the disk for a file that is being written, so that a full disk is known at once.
+
+    Where a file system cannot, nothing happens. Raises OSError for want of space.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        os.posix_fallocate(stream.fileno(), 0, num_bytes)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
+            raise
+
+
 def write_bytes(path: Path, data: bytes | bytearray) -> None:
     """Atomically write bytes."""
     write_atomic(path, lambda temporary: _write_all(temporary, data))
@@ -139,14 +158,26 @@ def write_json(path: Path, value: object) -> None:
     write_bytes(path, (json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n").encode())
 
 
+def read_text(path: Path) -> str:
+    """The UTF-8 text of a file. Raises OSError for what is wrong with it, and what ``patiently`` raises."""
+    return patiently(lambda: path.read_text(encoding="utf-8"), path)
+
+
 def read_json(path: Path) -> Any:
     """Read JSON that we wrote. Raises StateError naming file, line and column."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant, parse_float=_finite)
+        return json.loads(read_text(path), parse_constant=_refuse_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:  # ValueError: bad JSON, bad UTF-8, or a number out of range
         raise StateError(f"{path} is damaged ({error}); {write_anew(path)}") from None
     except OSError as error:
-        raise StateError(f"cannot read {path}: {error.strerror}; {write_anew(path)}") from None
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: OSError) -> AostError:
+    """A file of ours that is lost, or lies there and cannot be read: then nothing is known against it."""
+    if is_absent(error):
+        return StateError(f"cannot read {path}: {error.strerror}; {write_anew(path)}")
+    return unreadable(path, error)
 
 
 def _refuse_constant(name: str) -> float:
@@ -169,7 +200,7 @@ def read_sealed(path: Path) -> dict[str, Any]:
     """Read what ``write_sealed`` wrote, without the seal. Raises StateError that names the file."""
     value = read_json(path)
     seal = value.pop(_SEAL, None) if isinstance(value, dict) else None
-    text = path.read_text(encoding="utf-8")
+    text = read_text(path)
     if not isinstance(seal, str) or sha256(text.replace(_seal(seal), _seal(_NO_DIGEST.decode()))) != seal:
         raise StateError(f"{path} is damaged (its SHA-256 is another); {write_anew(path)}")
     return dict(value)
@@ -200,11 +231,11 @@ def read_table(path: Path, *, schema: pa.Schema | None = None, columns: list[str
     ``columns`` limits what is returned. Raises StateError that names the file.
     """
     try:
-        data = path.read_bytes()
+        data = patiently(path.read_bytes, path)
     except FileNotFoundError:
         raise StateError(f"{path} is missing; {write_anew(path)}") from None
     except OSError as error:
-        raise StateError(f"cannot read {path}: {error.strerror}; {write_anew(path)}") from None
+        raise _unreadable(path, error) from None
     place = data.rfind(_DIGEST_FIELD) + len(_DIGEST_FIELD)
     blanked = hashlib.sha256(data[:place] + _NO_DIGEST + data[place + len(_NO_DIGEST) :])
     if blanked.hexdigest().encode() != data[place : place + len(_NO_DIGEST)]:
@@ -240,9 +271,9 @@ def read_arrays(path: Path, *, expected_sha256: str | None = None) -> dict[str, 
     Raises InputError when it is not one or holds other numbers, StateError when its hash is not the expected.
     """
     try:
-        data = path.read_bytes()
+        data = patiently(path.read_bytes, path)
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
+        raise unreadable(path, error) from None
     if expected_sha256 is not None and (got := sha256(data)) != expected_sha256:
         raise StateError(f"{path} has sha256 {got[:16]}, expected {expected_sha256[:16]}; {write_anew(path)}")
     if data.startswith(b"version https://git-lfs"):
@@ -313,7 +344,7 @@ def locked(folder: Path) -> Iterator[None]:
 def _holder(folder: Path) -> dict[str, Any]:
     try:
         who = read_json(folder / f"{LOCK}.json")
-    except StateError:
+    except AostError:
         return {}
     return who if isinstance(who, dict) else {}
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from finegpr.errors import StateError
+from finegpr.faults import patiently
 from finegpr.storage import changed_fields, sha256, write_bytes, writing
 from search.trial import Trial
 
@@ -56,7 +57,7 @@ class Journal:
         self.generations.append(tuple(trials))
 
     def _read(self, config: object) -> None:
-        data = self.path.read_bytes()
+        data = patiently(self.path.read_bytes, self.path)
         lines = data.splitlines(keepends=True)
         self._check_header(lines[0] if lines else b"", config)
         self._digest = _chain("", lines[0])

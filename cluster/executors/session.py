@@ -19,6 +19,7 @@ from pydantic import Field
 from cluster.progress import say
 from finegpr.config import Config
 from finegpr.errors import AostError, ConfigError
+from finegpr.faults import of_machine
 
 SESSION = "aost-"
 ANSWER_SECONDS = 10.0
@@ -211,21 +212,29 @@ def unwrapped_errors(what: str) -> Iterator[None]:
     except Exception as error:  # those of Ray Train have no other common base
         if (ours := _ours(error)) is not None:
             raise ours from None
+        if (fault := next(filter(None, map(of_machine, _below(error))), None)) is not None:
+            raise fault from None
         raise AostError(f"{what} failed in Ray: {str(error).strip().splitlines()[-1]}") from error
 
 
 def _ours(error: BaseException) -> AostError | None:
     """The AostError at the bottom of what Ray raised: its causes, and the failures of Ray Train's workers."""
-    waiting: list[Any] = [error]
-    for each in waiting:
+    for each in _below(error):
         if isinstance(each, AostError):
             # Ray's own copy of an error carries the worker's traceback in its text.
             last = str(each).strip().splitlines()[-1]
             kinds = [kind for kind in AostError.__subclasses__() if isinstance(each, kind)]
             return (kinds or [AostError])[0](last.rpartition("Error: ")[2])
+    return None
+
+
+def _below(error: BaseException) -> list[Any]:
+    """An error and all that it came from, the outermost first."""
+    waiting: list[Any] = [error]
+    for each in waiting:
         below = [getattr(each, "cause", None), each.__cause__, *getattr(each, "worker_failures", {}).values()]
         waiting += [found for found in below if isinstance(found, BaseException) and found not in waiting]
-    return None
+    return waiting
 
 
 def announce(ray: Any) -> None:

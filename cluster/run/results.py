@@ -6,6 +6,7 @@ from rich.table import Table
 
 from cluster.progress import console, say
 from finegpr.errors import InputError
+from finegpr.storage import read_text
 from finegpr.visible import visible
 from search.analysis.compare import ArmSummary
 from search.report.data import ReportData
@@ -49,7 +50,7 @@ def read_report_data(root: Path) -> ReportData:
     """The report data of a finished run. Raises InputError for a folder without, StateError for damaged ones."""
     path = root / REPORT_DATA
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except FileNotFoundError:
         raise InputError(
             f"no {path}; expected the folder of a finished run, which `aost run` or `aost demo` writes"

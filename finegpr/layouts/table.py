@@ -14,6 +14,7 @@ import pyarrow as pa
 from finegpr.arrays import Bools, Ints
 from finegpr.attributes import Attribute
 from finegpr.errors import ConfigError, InputError
+from finegpr.faults import is_absent, patiently, unreadable
 from finegpr.layouts.listing import GALLERIES, PART_TYPE, PARTS, Listing, build_frame, first, rejections, unsafe_paths
 from finegpr.layouts.table_attributes import Kinds, read_attribute
 from finegpr.layouts.table_ids import cameras, identities
@@ -149,14 +150,16 @@ def _regular_files(root: AnyPath, below: str) -> dict[str, str]:
         return {}
     files = {}
     try:
-        with os.scandir(folder) as scan:
-            for entry in scan:
-                if entry.is_symlink() and not os.path.realpath(entry.path).startswith(inside):
-                    files[entry.name] = "link leaves the root"
-                elif os.path.isfile(entry.path):  # noqa: PTH113 - entry.is_file raises for a link to itself
-                    files[entry.name] = ""
-    except OSError:
-        return {}
+        entries = patiently(lambda: list(os.scandir(folder)), folder)
+    except OSError as error:
+        if is_absent(error):
+            return {}
+        raise unreadable(folder, error) from None
+    for entry in entries:
+        if entry.is_symlink() and not os.path.realpath(entry.path).startswith(inside):
+            files[entry.name] = "link leaves the root"
+        elif os.path.isfile(entry.path):  # noqa: PTH113 - entry.is_file raises for a link to itself
+            files[entry.name] = ""
     return files
 
 

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from finegpr.arrays import Bools, Ints
 from finegpr.errors import InputError, did_you_mean
+from finegpr.faults import patiently
 from finegpr.home import from_home
 from finegpr.layouts.listing import first
 from finegpr.layouts.table_text import read_csv
@@ -120,7 +121,7 @@ def read_user_table(given: str | AnyPath, *, root: AnyPath, only: Collection[str
     path = _find(given, root)
     notes: list[str] = []
     try:
-        content = path.read_bytes()
+        content = patiently(path.read_bytes, path)
         if path.name.lower().endswith(".parquet") or content.startswith(b"PAR1"):
             data = _read_parquet(content, only)
         else:

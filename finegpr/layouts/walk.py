@@ -3,9 +3,11 @@
 import os
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from finegpr.errors import InputError
+from finegpr.faults import patiently
 from finegpr.object_stores import AnyPath, RemotePath
 
 IMAGE_SUFFIXES = frozenset(
@@ -82,8 +84,7 @@ def _walk_local(root: Path, below: str, skip: Collection[str], *, one_level: boo
         names: list[str] = []  # of this folder's images
         below_here: list[str] = []
         try:
-            with os.scandir(root / folder) as scan:
-                entries = list(scan)
+            entries = patiently(partial(_entries, root / folder), root / folder)
         except OSError as error:
             lost.append((folder or ".", f"cannot be read: {error.strerror}"))
             continue
@@ -159,6 +160,11 @@ def _walk_local(root: Path, below: str, skip: Collection[str], *, one_level: boo
             "names of those that are not wanted with a dot"
         )
     return _files(images, rejected, num_ignored, deeper)
+
+
+def _entries(folder: Path) -> "list[os.DirEntry[str]]":
+    with os.scandir(folder) as scan:
+        return list(scan)
 
 
 def _is_listed(folder: str, below: str, skip: Collection[str]) -> bool:

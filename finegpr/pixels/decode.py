@@ -1,12 +1,15 @@
-"""Image files to RGB pixels by fixed rules, and the quarantine of those that cannot be read.
+"""Image files to RGB pixels by fixed rules, and the quarantine of those that cannot be decoded.
 
+Reading comes first: what keeps a file from being read is no property of the image, and ends the run.
 The content of a file decides, never its name. Rules: alpha over white; palette and CMYK to RGB by Pillow; 16-bit gray
 divided by 257; EXIF orientation applied; only the first picture of an MPO; animations, float and 32-bit images refused.
 """
 
 import io
+import stat
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +18,14 @@ from PIL import Image
 
 from finegpr.arrays import Singles
 from finegpr.errors import InputError
+from finegpr.faults import is_absent, out_of_memory, patiently, unreadable
 from finegpr.object_stores import AnyPath, RemotePath
 from finegpr.pixels.formats import HEAD_BYTES, READ, too_much_text, why_unread
 
 MAX_PIXELS = 25_000_000
 MIN_SIDE = 4
-# A remote file is read whole: as many bytes as the largest picture has, uncompressed, in 16 bits and four channels.
-MAX_REMOTE_BYTES = 8 * MAX_PIXELS
+# A file is read whole: as many bytes as the largest picture has, uncompressed, in 16 bits and four channels.
+MAX_BYTES = 8 * MAX_PIXELS
 
 # Below, such images are refused by their header. Set once: threads that decode would undo each other's filters.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -49,28 +53,57 @@ class BadImage(Exception):  # noqa: N818 (the noun of the quarantine, not a fail
 def decode(path: AnyPath) -> NDArray[np.uint8]:
     """Read an image file as RGB, uint8 (H, W, 3), upright.
 
-    Raises BadImage: missing, not a file, no permission, unidentified or the name of a format that is not read, too
-    large (above 25 million pixels, judged from the header before decoding), too small (a side below 4), multi-frame,
-    unsupported mode, truncated. Raises InputError when a remote store does not answer.
+    Raises BadImage: missing, not a file, unidentified or the name of a format that is not read, too large (above 25
+    million pixels, judged from the header before decoding, or 200 MB), too small (a side below 4), multi-frame,
+    unsupported mode, truncated. Raises what ``read`` does for a file that is there and cannot be read, and WriteError
+    for want of memory.
     A flipped byte inside JPEG data cannot be seen and is not reported.
     """
-    return np.array(_picture(path))
+    with _named(path):
+        return np.array(_picture(read(path)))
 
 
-def _picture(path: AnyPath) -> Image.Image:
-    file = _fetch(path) if isinstance(path, RemotePath) else path
-    if isinstance(file, Path) and not file.is_file():  # keeps a FIFO or a device, which could block, from being opened
-        raise BadImage("not a file" if file.exists() else "missing")
+def read(path: AnyPath) -> bytes:
+    """The bytes of an image file. Raises BadImage: missing, not a file, too large.
+
+    Nothing else is a property of the image: raises UnreadableError for a file or folder without permission and a name
+    that is too long, UnreachableError, after some attempts, where the disk, the store or the machine fails, and
+    WriteError for want of memory.
+    """
     try:
-        opened = Image.open(file, formats=READ)
-    except PermissionError:
-        raise BadImage("no permission") from None
+        data = path.read_bytes(MAX_BYTES + 1) if isinstance(path, RemotePath) else patiently(lambda: _bytes(path), path)
+    except OSError as error:
+        if is_absent(error):
+            raise BadImage("missing") from None
+        raise unreadable(path, error) from None
+    except ValueError:  # a NUL in its name
+        raise BadImage("missing") from None
+    if len(data) > MAX_BYTES:
+        raise BadImage("too large")
+    return data
+
+
+def _bytes(path: Path) -> bytes:
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):  # keeps a FIFO or a device, which could block, from being opened
+        raise BadImage("not a file")
+    if status.st_size > MAX_BYTES:
+        raise BadImage("too large")
+    return path.read_bytes()
+
+
+def _picture(data: bytes) -> Image.Image:
+    """The picture in the bytes of a file. Raises BadImage for what its decoder says of it, else MemoryError."""
+    try:
+        opened = Image.open(io.BytesIO(data), formats=READ)
     except Image.DecompressionBombError:
         raise BadImage("too large") from None
     except Exception as error:  # decoders raise anything at all on hostile bytes
-        raise BadImage(why_unread(_head(file), error)) from None
+        _require_memory(error, MAX_BYTES)  # WebP takes the room for its pixels here
+        raise BadImage(why_unread(data[:HEAD_BYTES], error)) from None
     with opened as image:
-        if image.width * image.height > MAX_PIXELS:
+        num_pixels = image.width * image.height
+        if num_pixels > MAX_PIXELS:
             raise BadImage("too large")
         if min(image.size) < MIN_SIDE:
             raise BadImage("too small")
@@ -82,24 +115,24 @@ def _picture(path: AnyPath) -> Image.Image:
         except BadImage:
             raise
         except Exception as error:  # as above: OSError, SyntaxError, zlib.error, struct.error, ...
+            _require_memory(error, len(data) + 8 * num_pixels)
             raise BadImage(too_much_text(error) or "truncated") from None
 
 
-def _head(file: Path | io.BytesIO) -> bytes:
-    if isinstance(file, io.BytesIO):
-        return file.getvalue()[:HEAD_BYTES]
-    with file.open("rb") as stream:
-        return stream.read(HEAD_BYTES)
+def _require_memory(error: Exception, num_bytes: int) -> None:
+    """Raises MemoryError where a decoder failed for want of memory. Few of them say so; but then there is no room for
+    ``num_bytes`` either, which the picture may take."""
+    if isinstance(error, MemoryError) or "out of memory" in str(error):
+        raise MemoryError from None
+    np.empty(num_bytes, dtype=np.uint8)  # asked for, not touched
 
 
-def _fetch(path: RemotePath) -> io.BytesIO:
+@contextmanager
+def _named(path: AnyPath) -> Iterator[None]:
     try:
-        data = path.read_bytes(MAX_REMOTE_BYTES + 1)
-    except FileNotFoundError:
-        raise BadImage("missing") from None
-    if len(data) > MAX_REMOTE_BYTES:
-        raise BadImage("too large")
-    return io.BytesIO(data)
+        yield
+    except MemoryError:
+        raise out_of_memory(f"decoding {path}") from None
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -121,6 +154,8 @@ def _rgb(image: Image.Image) -> Image.Image:
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(_ORIENTATION_TAG, 1))
+    except MemoryError:
+        raise
     except Exception:  # damaged metadata around sound pixels: leave the picture as it is stored
         return 1
 
@@ -131,13 +166,17 @@ def resize(pixels: NDArray[np.uint8] | Singles, *, height: int, width: int) -> N
 
 
 def load(paths: Sequence[AnyPath], *, height: int, width: int) -> tuple[NDArray[np.uint8], list[tuple[int, str]]]:
-    """Decode and resize to uint8 (n, 3, height, width); with the (index, reason) of bad images, whose rows are zero."""
+    """Decode and resize to uint8 (n, 3, height, width); with the (index, reason) of bad images, whose rows are zero.
+
+    Raises what ``decode`` does, but for BadImage.
+    """
     images = np.zeros((len(paths), 3, height, width), dtype=np.uint8)
     bad = []
     for index, path in enumerate(paths):
         try:
-            resized = _picture(path).resize((width, height), Image.Resampling.BILINEAR)
-            images[index] = np.asarray(resized).transpose(2, 0, 1)
+            with _named(path):
+                resized = _picture(read(path)).resize((width, height), Image.Resampling.BILINEAR)
+                images[index] = np.asarray(resized).transpose(2, 0, 1)
         except BadImage as error:
             bad.append((index, error.reason))
     return images, bad
@@ -148,7 +187,8 @@ def find_bad(paths: Sequence[AnyPath]) -> list[tuple[int, str]]:
     bad = []
     for index, path in enumerate(paths):
         try:
-            _picture(path)
+            with _named(path):
+                _picture(read(path))
         except BadImage as error:
             bad.append((index, error.reason))
     return bad

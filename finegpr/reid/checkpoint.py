@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from finegpr.errors import InputError, StateError
+from finegpr.faults import patiently
 from finegpr.reid.model import Embedder
 from finegpr.storage import canonical_hash, read_arrays, sha256, write_arrays
 
@@ -32,7 +33,7 @@ def read_checkpoint(path: Path) -> tuple[Arrays, dict[str, Any]]:
     if not path.exists():
         raise InputError(f"no model {path}; `aost train` writes model.safetensors")
     arrays = read_arrays(path)
-    data = path.read_bytes()
+    data = patiently(path.read_bytes, path)
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     try:
         entry = json.loads(header["__metadata__"]["checkpoint"])

@@ -1,5 +1,6 @@
 """Where the pixels of a catalog come from: an image store shared by many trainings, memory, or the files themselves."""
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 from finegpr.arrays import Ints
 from finegpr.catalog import Catalog
 from finegpr.errors import InputError, StateError, write_anew
-from finegpr.object_stores import AnyPath
+from finegpr.faults import is_absent, patiently, unreadable
+from finegpr.object_stores import AnyPath, stamp
 from finegpr.pixels import decode as image_files
 from finegpr.reid.ahead import ahead
 from finegpr.storage import (
@@ -21,6 +23,7 @@ from finegpr.storage import (
     file_sha256,
     read_marker,
     read_table,
+    reserve,
     write_atomic,
     write_marker,
     write_table,
@@ -60,7 +63,9 @@ class ImageStore:
             raise InputError(f"there are no images to decode for {folder}; the catalogs are empty")
         keys = sorted(path_of)
         paths = [path_of[key] for key in keys]
-        inputs = canonical_hash([[key.hex(), *_stamp(path)] for key, path in zip(keys, paths, strict=True)])
+        inputs = canonical_hash(
+            [[key.hex(), *(stamp(path) or (-1, -1))] for key, path in zip(keys, paths, strict=True)]
+        )
         wanted = {"inputs": inputs, "height": height, "width": width}
         marker = read_marker(folder)
         is_same = marker is not None and {name: marker.get(name) for name in wanted} == wanted
@@ -71,13 +76,16 @@ class ImageStore:
 
         def decode(temporary: Path) -> None:
             shape = (len(paths), 3, height, width)
-            pixels = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
-            for begin in range(0, len(paths), _CHUNK):
-                chunk, bad = image_files.load(paths[begin : begin + _CHUNK], height=height, width=width)
-                pixels[begin : begin + _CHUNK] = chunk
-                for index, reason in bad:
-                    reasons[begin + index] = reason
-            pixels.flush()
+            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            # Written, not mapped: on a full disk a mapped page has no place, and the process would be killed.
+            with temporary.open("wb") as stream:
+                np.lib.format.write_array_header_1_0(stream, header)
+                reserve(stream, stream.tell() + math.prod(shape))
+                for begin in range(0, len(paths), _CHUNK):
+                    chunk, bad = image_files.load(paths[begin : begin + _CHUNK], height=height, width=width)
+                    stream.write(chunk.data)
+                    for index, reason in bad:
+                        reasons[begin + index] = reason
 
         write_atomic(folder / _PIXELS, decode)
         write_table(folder / _INDEX, pa.table({"path": keys, "reason": reasons}, schema=_INDEX_SCHEMA))
@@ -93,8 +101,12 @@ class ImageStore:
         index = read_table(folder / _INDEX, schema=_INDEX_SCHEMA)
         shape = (index.num_rows, 3, marker["height"], marker["width"])
         try:
-            pixels: NDArray[np.uint8] = np.load(folder / _PIXELS, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
+            pixels = patiently(lambda: _mapped(folder / _PIXELS), folder / _PIXELS)
+        except OSError as error:
+            if not is_absent(error):
+                raise unreadable(folder / _PIXELS, error) from None
+            raise StateError(f"{folder / _PIXELS} is missing; {write_anew(folder / _PIXELS)}") from None
+        except ValueError as error:
             raise StateError(f"cannot read {folder / _PIXELS} ({error}); {write_anew(folder / _PIXELS)}") from None
         if pixels.shape != shape or pixels.dtype != np.uint8:
             raise StateError(
@@ -105,16 +117,13 @@ class ImageStore:
         return cls(folder=folder, pixels=pixels, reasons=tuple(index["reason"].to_pylist()), row_of=row_of)
 
 
+def _mapped(path: Path) -> NDArray[np.uint8]:
+    pixels: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
+    return pixels
+
+
 def _key(path: AnyPath) -> bytes:
     return os.fsencode(str(path.absolute()))
-
-
-def _stamp(path: AnyPath) -> tuple[int, int]:
-    try:
-        status = path.stat()
-    except OSError:
-        return (-1, -1)
-    return (status.st_size, status.st_mtime_ns)
 
 
 class Pixels(Protocol):

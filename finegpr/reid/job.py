@@ -7,7 +7,8 @@ from math import isfinite, nan
 from pathlib import Path
 
 from finegpr.catalog import Catalog
-from finegpr.errors import AostError, InputError, StateError, write_anew
+from finegpr.errors import AostError, InputError, StateError, UnreadableError, write_anew
+from finegpr.faults import of_machine
 from finegpr.reid.config import TrainConfig
 from finegpr.reid.data import ImageStore
 from finegpr.reid.evaluate import evaluate_checkpoint
@@ -93,7 +94,7 @@ def run_job(job: TrainingJob, *, fit: Fit = fit, report: Callable[[Epoch], None]
 
     A training that diverges is a failed one. One that is scored is one of many: it has also failed when it gets no
     finite score, or raises what has to do with its own images. Raises all else, and what would befall every other one
-    too: an AostError of the config, our state or the disk.
+    too: an AostError of the config, our state, the disk or the machine.
     """
     if (done := job.result()) is not None:
         return done
@@ -112,6 +113,8 @@ def run_job(job: TrainingJob, *, fit: Fit = fit, report: Callable[[Epoch], None]
             report=report,
         )
     except Exception as error:
+        if (fault := of_machine(error)) is not None:
+            raise fault from error
         if (failure := _failure(job, error)) is None:
             raise
         result = JobResult(failure=failure)
@@ -126,7 +129,8 @@ def _failure(job: TrainingJob, error: Exception) -> str | None:
     """What a training that raised ``error`` has failed by; None where the error is not its own."""
     if job.score is None:
         return str(error) if isinstance(error, Diverged) else None
-    if isinstance(error, AostError) and not isinstance(error, Diverged | InputError):
+    is_own = isinstance(error, Diverged | InputError) and not isinstance(error, UnreadableError)
+    if isinstance(error, AostError) and not is_own:
         return None
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from finegpr.errors import InputError, StateError, write_anew
+from finegpr.errors import InputError, StateError, UnreadableError, write_anew
 from finegpr.reid.checkpoint import Arrays, read_checkpoint, write_checkpoint
 from finegpr.storage import read_json, write_json
 
@@ -84,6 +84,8 @@ class StateFolder:
     def _read(self, path: Path) -> tuple[Arrays, dict[str, Any]]:
         try:
             arrays, facts = read_checkpoint(path)
+        except UnreadableError:
+            raise
         except (InputError, StateError) as error:
             raise _DamagedError(f"{path} is damaged ({error})") from None
         plan = facts.get("plan", {})

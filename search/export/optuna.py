@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from finegpr.errors import ConfigError, InputError, StateError
+from finegpr.faults import patiently
 from finegpr.storage import file_sha256
 from search.journal import JOURNAL, Journal
 from search.trial import Trial
@@ -59,8 +60,7 @@ def _read(path: Path) -> tuple[dict[str, Any], list[Trial]]:
     if not path.is_file():
         raise InputError(f"no journal {path}; `aost search` writes {JOURNAL}")
     try:
-        with path.open("rb") as stream:
-            head = stream.read(_HEAD_BYTES)
+        head = patiently(lambda: _head(path), path)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}; expected the {JOURNAL} of a search") from None
     if not any(word in head for word in _WORDS):
@@ -75,6 +75,11 @@ def _read(path: Path) -> tuple[dict[str, Any], list[Trial]]:
     if "scored_by" not in config:
         raise InputError(f"{path} is not the journal of a search: it does not say what scored its subsets")
     return config, [trial for generation in journal.generations for trial in generation]
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        return stream.read(_HEAD_BYTES)
 
 
 def _config(path: Path) -> dict[str, Any]:

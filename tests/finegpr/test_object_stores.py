@@ -288,9 +288,9 @@ def test_images_are_judged_alike(store: Any, disk: Path, bucket: str, monkeypatc
     root = locate(f"{store.address}/bad")
     _, bad = load([root / "empty", root / "page", root / "cut", root / "none"], height=8, width=8)
     assert [reason for _, reason in bad] == ["unidentified", "unidentified", "truncated", "missing"]
-    monkeypatch.setattr("finegpr.pixels.decode.MAX_REMOTE_BYTES", file.stat().st_size)
+    monkeypatch.setattr("finegpr.pixels.decode.MAX_BYTES", file.stat().st_size)
     decode(file)
-    monkeypatch.setattr("finegpr.pixels.decode.MAX_REMOTE_BYTES", file.stat().st_size - 1)
+    monkeypatch.setattr("finegpr.pixels.decode.MAX_BYTES", file.stat().st_size - 1)
     with pytest.raises(BadImage, match="too large"):
         decode(file)
 

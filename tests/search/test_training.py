@@ -1,5 +1,6 @@
 """The objective ``training``. Most trainings here are a stub (``stub_training.py``); one test trains truly."""
 
+import errno
 import json
 import os
 import random
@@ -18,7 +19,7 @@ import pytest
 from pydantic import ValidationError
 
 from finegpr.catalog import Catalog
-from finegpr.errors import ConfigError, InputError, StateError
+from finegpr.errors import ConfigError, InputError, StateError, UnreachableError, UnreadableError, WriteError
 from finegpr.reid.job import run_job
 from finegpr.reid.label_free import MAX_PHOTOS, MIN_PHOTOS
 from finegpr.reid.recipes import recipe
@@ -145,12 +146,25 @@ def test_failed_trainings_are_told_named_and_never_best(tmp_path):
     assert (tmp_path / "serial" / JOURNAL).read_bytes() == (tmp_path / "two" / JOURNAL).read_bytes()
 
 
-def test_what_befalls_every_training_ends_the_search(tmp_path):
-    def fit(*_, **__):
-        raise ConfigError("device cuda was asked for")
+@pytest.mark.parametrize(
+    ("error", "ends", "text"),
+    [
+        (ConfigError("device cuda was asked for"), ConfigError, "cuda"),
+        (UnreadableError("cannot read a.jpg"), UnreadableError, "a.jpg"),
+        (OSError(errno.EIO, "Input/output error", "a.jpg"), UnreachableError, "a.jpg"),
+        (MemoryError(), WriteError, "out of memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), WriteError, "out of memory"),
+    ],
+)
+def test_what_befalls_every_training_ends_the_search(tmp_path, error, ends, text):
+    """A training that is recorded as failed is never tried again, so the machine's faults are none of its own."""
 
-    with pytest.raises(ConfigError, match="cuda"):
+    def fit(*_, **__):
+        raise error
+
+    with pytest.raises(ends, match=text):
         run_search(tmp_path, in_turn(fit))
+    assert not list(tmp_path.rglob("done.json"))
 
 
 def test_all_that_decides_a_result_is_in_its_key(tmp_path):
