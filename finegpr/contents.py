@@ -9,9 +9,9 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,9 @@ from finegpr import storage
 from finegpr.arrays import Bools, Ints
 from finegpr.catalog import Catalog
 from finegpr.errors import StateError
+from finegpr.faults import is_absent, patiently, unreadable
 from finegpr.object_stores import AnyPath, RemotePath
+from finegpr.pixels.decode import BadImage, read
 
 BYTES = 16
 """Of a file's SHA-256 that are kept: two files of two million are alike by chance once in 10^25."""
@@ -140,9 +142,7 @@ def look(
         for done, (row, digest) in enumerate(zip(unread, found, strict=True), start=1):
             digests[row] = np.frombuffer(digest, dtype=np.uint8)
             tick(done, len(unread))
-    young = stamps[:, 1:].max(axis=1, initial=-1) > time.time_ns() - TICK_NS
-    stamps[young] = -1
-    return Contents(root=str(root), paths=paths, stamps=stamps, digests=digests)
+    return Contents(root=str(root), paths=paths, stamps=_known_by_times(stamps), digests=digests)
 
 
 def contents_key(catalog: Catalog, cache: Path, *, tick: Tick = lambda *_: None) -> str:
@@ -156,16 +156,23 @@ def contents_key(catalog: Catalog, cache: Path, *, tick: Tick = lambda *_: None)
 
 
 def look_at_times(root: AnyPath, paths: Sequence[str] | NDArray[Any]) -> Ints:
-    """Size, time of change and of the entry (n, 3) of files, -1 where one is missing or cannot be looked at."""
+    """Size, time of change and of the entry (n, 3) of files, -1 where one is missing.
+
+    Raises UnreadableError and UnreachableError where it cannot be known.
+    """
     if isinstance(root, RemotePath):
         return _of_store(root, list(paths))
     stamps = np.full((len(paths), 3), -1, dtype=np.int64)
     below = f"{root}/"
     for row, path in enumerate(paths):
         try:
-            status = os.stat(below + path)  # noqa: PTH116 - two million Paths take ten times as long
-        except (OSError, ValueError):
+            status = patiently(partial(os.stat, below + path), below + path)  # a Path takes ten times as long
+        except ValueError:  # a NUL in its name
             continue
+        except OSError as error:
+            if is_absent(error):
+                continue
+            raise unreadable(Path(below + path), error) from None
         stamps[row] = status.st_size, status.st_mtime_ns, status.st_ctime_ns
     return stamps
 
@@ -191,11 +198,61 @@ def _of_store(root: RemotePath, paths: list[str]) -> Ints:
     return stamps
 
 
+class Reader:
+    """Reads images that are wanted for their pixels, and remembers what they held: no file is read twice."""
+
+    def __init__(self, root: AnyPath) -> None:
+        self._root = root
+        self._digests: dict[AnyPath, bytes] = {}
+        self._pool = ThreadPoolExecutor(1)
+
+    def begin(self, paths: NDArray[Any]) -> "Future[Ints]":
+        """Look at the times of files that are about to be read: before, on a disk; at the same time, in a store."""
+        looking = self._pool.submit(look_at_times, self._root, paths)
+        if isinstance(self._root, Path):
+            looking.result()
+        return looking
+
+    def __call__(self, path: AnyPath) -> bytes:
+        """``pixels.decode.read``, from any thread."""
+        data = read(path)
+        self._digests[path] = digest_of(data)
+        return data
+
+    def contents(self, paths: NDArray[Any], looked: "Future[Ints]") -> Contents:
+        """What files held that were read after ``begin`` returned ``looked``."""
+        files = [self._root / path for path in paths]
+        digests = b"".join(self._digests.get(file, bytes(BYTES)) for file in files)
+        for file in files:
+            self._digests.pop(file, None)
+        return Contents(
+            root=str(self._root),
+            paths=paths,
+            stamps=_known_by_times(looked.result()),
+            digests=np.frombuffer(digests, dtype=np.uint8).reshape(-1, BYTES),
+        )
+
+    def close(self) -> None:
+        """End its thread."""
+        self._pool.shutdown(cancel_futures=True)
+
+
+def digest_of(data: bytes) -> bytes:
+    """What is kept of the SHA-256 of a file's bytes."""
+    return hashlib.sha256(data).digest()[:BYTES]
+
+
 def _digest(path: AnyPath) -> bytes:
     try:
-        return hashlib.sha256(path.read_bytes()).digest()[:BYTES]
-    except OSError:
+        return digest_of(read(path))
+    except BadImage:
         return bytes(BYTES)
+
+
+def _known_by_times(stamps: Ints) -> Ints:
+    """The stamps (n, 3), -1 for files that are too young."""
+    young = stamps[:, 1:].max(axis=1, initial=-1) > time.time_ns() - TICK_NS
+    return np.where(young[:, None], -1, stamps)
 
 
 def _merged(known: Contents, found: Contents) -> Contents:

@@ -18,7 +18,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, TypedDict, get_args
 
 import numpy as np
 import pandas as pd
@@ -48,6 +48,13 @@ Network = Literal["vgg19", "cheap"]
 CHEAPER = 16 / 3  # by which every layer is narrower: 28 times less arithmetic, about 20 times less time
 NUM_FILES = 160  # enough for 128 content coordinates; more images than that are the same files again
 NUM_TARGET = 16
+
+
+class Size(TypedDict):
+    """Of images, in pixels."""
+
+    height: int
+    width: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -337,7 +344,7 @@ def main(arguments: Sequence[str]) -> None:
     print("\n".join(run(parser.parse_args(arguments))))
 
 
-def _size(config: MeasureConfig) -> dict[str, int]:
+def _size(config: MeasureConfig) -> Size:
     return {"height": config.height, "width": config.width}
 
 

@@ -5,7 +5,6 @@
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import zip_longest
 from pathlib import Path
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from finegpr import storage
 from finegpr.arrays import Ints
 from finegpr.catalog import Catalog, Cells
-from finegpr.contents import Contents, look
+from finegpr.contents import Contents
 from finegpr.errors import InputError, StateError
 from finegpr.measuring.config import MeasureConfig
 from finegpr.measuring.files import FORMAT, PLAN, PLAN_MARKER, shard_contents, shard_paths
@@ -115,10 +114,7 @@ def measure_shard(meter: Meter, index: int, rows: Ints, folder: Path, *, positio
     path, marker_path = shard_paths(folder, index)
     old = None if positions is None else _read_old(folder, index)
     at = np.arange(len(rows)) if positions is None or old is None else positions
-    with ThreadPoolExecutor(1) as pool:
-        paths = meter.catalog.frame["path"].to_numpy()[rows]
-        looking = pool.submit(look, meter.catalog.root, paths[at])
-        table, contents = meter.measure(rows[at]), looking.result()
+    table, contents = meter.look(rows[at])
     if old is not None:
         table, contents = _replaced(old[0], at, table), old[1].replaced(at, contents)
     storage.withdraw(marker_path)
@@ -133,7 +129,7 @@ def measure_shard(meter: Meter, index: int, rows: Ints, folder: Path, *, positio
             "sha256": storage.file_sha256(path),
             "num_images": len(rows),
             "contents": contents.key,
-            "quarantine": [[paths[row], table["reason"][row].as_py()] for row in bad.tolist()],
+            "quarantine": [[contents.paths[row], table["reason"][row].as_py()] for row in bad.tolist()],
         },
     )
 

@@ -1,6 +1,7 @@
 """The measuring itself: images through the network, and its vectors to distances and sketches, batch after batch."""
 
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import closing
 from pathlib import Path
 from threading import Lock
@@ -14,12 +15,12 @@ from torch import Tensor
 
 from finegpr.arrays import Ints
 from finegpr.catalog import Catalog
+from finegpr.contents import Contents, Reader
 from finegpr.errors import StateError
 from finegpr.measuring.config import MeasureConfig
 from finegpr.measuring.files import shard_schema
 from finegpr.measuring.networks import LoadedWeights, load_weights
 from finegpr.measuring.reference import build_network, fit_settings, load_reference
-from finegpr.object_stores import AnyPath
 from finegpr.pixels.allocator import give_back_freed_blocks
 from finegpr.pixels.prefetch import Decoder, Reading
 from finegpr.pixels.transfer import OnHost, on_device
@@ -60,26 +61,34 @@ class Meter:
             name: torch.from_numpy(target.constant).float().to(device)
             for name, target in self.reference.targets.items()
         }
+        self._reader = Reader(catalog.root)
         self._decoder = Decoder(
             height=config.height,
             width=config.width,
             batch_size=config.batch_size,
             device=device,
             threads=decoding_threads,
+            read=self._reader,
         )
-        self._expected: dict[bytes, Reading] = {}
+        self._expected: dict[bytes, tuple[Reading, Future[Ints]]] = {}
         self._turn = Lock()
 
     def expect(self, rows: Ints) -> None:
         """Begin to decode ``rows``, which are measured next."""
-        self._expected[rows.tobytes()] = self._decoder.read(self._paths(rows))
+        self._expected[rows.tobytes()] = self._begin(rows)
 
     def measure(self, rows: Ints) -> pa.Table:
-        """Columns of ``measurements.shard_schema``, in the order of ``rows``; an unreadable image is ok=False.
+        """``look`` without what the images held."""
+        return self.look(rows)[0]
+
+    def look(self, rows: Ints) -> tuple[pa.Table, Contents]:
+        """Columns of ``measurements.shard_schema``, in the order of ``rows``; an unreadable image is ok=False. And what
+        the files held that were read for it.
 
         Several threads may call: the images of one are decoded while the network works for another.
         """
-        reading = self._expected.pop(rows.tobytes(), None) or self._decoder.read(self._paths(rows))
+        begun = self._expected.pop(rows.tobytes(), None)
+        reading, looked = self._begin(rows) if begun is None else begun
         schema = shard_schema(list(self._means), sum(basis.directions.shape[1] for basis in self._bases))
         columns: dict[str, NDArray[Any]] = {
             field.name: np.zeros((len(rows), field.type.list_size), dtype=field.type.value_type.to_pandas_dtype())
@@ -100,15 +109,22 @@ class Meter:
                 for name, values in columns.items()
             },
         }
-        return pa.table([arrays[field.name].cast(field.type) for field in schema], schema=schema)
+        table = pa.table([arrays[field.name].cast(field.type) for field in schema], schema=schema)
+        return table, self._reader.contents(self._names(rows), looked)
 
     def close(self) -> None:
         """End the decoding threads and give the network's memory back."""
         self._decoder.close()
+        self._reader.close()
         give_back_freed_blocks()
 
-    def _paths(self, rows: Ints) -> list[AnyPath]:
-        return [self.catalog.root / path for path in self.catalog.frame["path"].iloc[rows]]
+    def _begin(self, rows: Ints) -> "tuple[Reading, Future[Ints]]":
+        names = self._names(rows)
+        looked = self._reader.begin(names)
+        return self._decoder.read([self.catalog.root / name for name in names]), looked
+
+    def _names(self, rows: Ints) -> NDArray[Any]:
+        return np.asarray(self.catalog.frame["path"].iloc[rows], dtype=object)
 
     @property
     def decoding_threads(self) -> int:

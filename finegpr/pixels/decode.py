@@ -8,7 +8,7 @@ divided by 257; EXIF orientation applied; only the first picture of an MPO; anim
 import io
 import stat
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -165,10 +165,12 @@ def resize(pixels: NDArray[np.uint8] | Singles, *, height: int, width: int) -> N
     return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
 
 
-def load(paths: Sequence[AnyPath], *, height: int, width: int) -> tuple[NDArray[np.uint8], list[tuple[int, str]]]:
+def load(
+    paths: Sequence[AnyPath], *, height: int, width: int, read: Callable[[AnyPath], bytes] = read
+) -> tuple[NDArray[np.uint8], list[tuple[int, str]]]:
     """Decode and resize to uint8 (n, 3, height, width); with the (index, reason) of bad images, whose rows are zero.
 
-    Raises what ``decode`` does, but for BadImage.
+    ``read`` gives a file's bytes, as ``read`` here does. Raises what ``decode`` does, but for BadImage.
     """
     images = np.zeros((len(paths), 3, height, width), dtype=np.uint8)
     bad = []

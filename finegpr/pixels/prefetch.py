@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from finegpr.arrays import Ints
 from finegpr.object_stores import AnyPath
-from finegpr.pixels.decode import load
+from finegpr.pixels.decode import load, read
 
 AHEAD = 2  # batches begun before they are asked for
 
@@ -42,14 +42,23 @@ def decoding_threads(device: torch.device) -> int:
 class Decoder:
     """Threads that decode and resize image files for a network on ``device``; for a GPU, into pinned memory.
 
-    Sizes in pixels. What is read does not depend on the number of ``threads`` (None: ``decoding_threads``).
+    Sizes in pixels. What is read does not depend on the number of ``threads`` (None: ``decoding_threads``). ``read``
+    gives a file's bytes.
     """
 
     def __init__(
-        self, *, height: int, width: int, batch_size: int, device: torch.device, threads: int | None = None
+        self,
+        *,
+        height: int,
+        width: int,
+        batch_size: int,
+        device: torch.device,
+        threads: int | None = None,
+        read: Callable[[AnyPath], bytes] = read,
     ) -> None:
         self.height, self.width, self.batch_size = height, width, batch_size
         self.threads = threads or decoding_threads(device)
+        self.read_file = read
         self.pinned = device.type == "cuda"
         self.pool = ThreadPoolExecutor(self.threads, thread_name_prefix="decode")
 
@@ -120,6 +129,6 @@ class Reading:
         self._begun.append((start, pixels, parts))
 
     def _load(self, paths: Sequence[AnyPath], first: int, out: NDArray[np.uint8]) -> Bad:
-        images, bad = load(paths, height=self._decoder.height, width=self._decoder.width)
+        images, bad = load(paths, height=self._decoder.height, width=self._decoder.width, read=self._decoder.read_file)
         out[first : first + len(paths)] = images.transpose(0, 2, 3, 1)
         return [(first + index, reason) for index, reason in bad]

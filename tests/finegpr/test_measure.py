@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from finegpr.attributes import Attribute
 from finegpr.catalog import Catalog
+from finegpr.contents import Contents
 from finegpr.errors import InputError, StateError
 from finegpr.measuring import measure as module
 from finegpr.measuring.config import MeasureConfig
@@ -324,9 +325,9 @@ def measured_again(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     rows_measured: list[int] = []
 
     class Counted(Meter):
-        def measure(self, rows: np.ndarray) -> pa.Table:
+        def look(self, rows: np.ndarray) -> tuple[pa.Table, Contents]:
             rows_measured.extend(rows.tolist())
-            return super().measure(rows)
+            return super().look(rows)
 
     monkeypatch.setattr(module, "Meter", Counted)
     return rows_measured

@@ -41,14 +41,10 @@ def meter(source: Catalog, tmp_path: Path) -> Iterator[Meter]:
     opened.close()
 
 
-def test_the_table_is_what_the_vectors_say(
-    source: Catalog, tmp_path: Path, meter: Meter, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_table_is_what_the_vectors_say(source: Catalog, meter: Meter, monkeypatch: pytest.MonkeyPatch) -> None:
     """In float64, one image after the other; a bad one among them leaves the rest where they belong."""
-    bad = tmp_path / "bad.jpg"
-    bad.write_bytes(b"")
-    paths = source.file_paths()
-    monkeypatch.setattr(meter, "_paths", lambda rows: [bad if row == 5 else paths[row] for row in rows])
+    paths, read = source.file_paths(), meter._decoder.read_file
+    monkeypatch.setattr(meter._decoder, "read_file", lambda path: b"" if path == paths[5] else read(path))
     table = meter.measure(np.arange(24))
     assert np.flatnonzero(~table["ok"].to_numpy()).tolist() == [5]
     terms = table["terms/b"].combine_chunks().flatten().to_numpy().reshape(24, 6)
