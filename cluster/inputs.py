@@ -1,4 +1,4 @@
-"""What several verbs are given: a subset in a file, one of the measured targets."""
+"""What several verbs are given: a source, a subset in a file, one of the measured targets."""
 
 from pathlib import Path
 
@@ -8,7 +8,16 @@ from finegpr.errors import ConfigError, InputError
 from finegpr.measuring.known_bad import without_bad
 from finegpr.measuring.results import Measurements
 from finegpr.mixture import choice_from_json
+from finegpr.parts import train_part
 from finegpr.subset import Subset
+
+
+def read_source(path: Path) -> Catalog:
+    """A catalog to draw from and train on: where it has parts only the train part, in the same rows; says so."""
+    source, note = train_part(Catalog.read(path))
+    if note is not None:
+        say(note)
+    return source
 
 
 def read_subset(path: Path) -> Subset:

@@ -100,7 +100,7 @@ class Index(Verb):
 
     A layout says how names become labels: finegpr, market1501 (bounding_box_train is measured, query and
     bounding_box_test score), folder (unlabelled photos), or table: any images, and a CSV or Parquet with a path column
-    and one column per attribute. Its options, by --set:
+    and one column per attribute. Nobody may be in both train and query or gallery. Its options, by --set:
 
       table=labels.csv path_column=file identity_column=person camera_column=cam part_column=split
       circular=[camera_angle]         of a table: an attribute whose values lie on a circle
@@ -297,6 +297,7 @@ class Train(Kept):
     Example: aost train manifest.parquet --recipe paper --workers 4 --output model
     Example: aost train manifest.parquet --recipe quick --set steps=400 threads=2
 
+    Of a catalog with query and gallery parts only the train part is trained on, as elsewhere it alone is drawn from.
     The same training in this process or under Ray Train with any number of workers. The recipe paper is a ResNet-50 at
     256x128 for 120 epochs, quick a small net at 64x32 for 300 steps. By --set:
 

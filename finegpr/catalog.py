@@ -31,6 +31,7 @@ from finegpr.layouts.listing import (
     rejections,
     unsafe_paths,
 )
+from finegpr.layouts.people import refuse_shared
 from finegpr.layouts.user_table import nearest
 from finegpr.layouts.walk import require_folder
 from finegpr.object_stores import AnyPath, locate
@@ -138,7 +139,7 @@ class Catalog:
 
         ``root`` is a folder, or a URL that pyarrow.fs opens, such as ``s3://bucket/prefix``. Raises ConfigError for an
         unknown layout or option, InputError for a folder that is missing, empty, of another layout, or has too many
-        misfits (see ``check_rejected``).
+        misfits (see ``check_rejected``), and for a person in more than one of training, test and validation.
         """
         root = locate(root)
         if layout not in LAYOUTS:
@@ -147,6 +148,7 @@ class Catalog:
         require_folder(root)
         listing = _without_unsafe(LAYOUTS[layout](root, **options))
         check_rejected(listing, root=root, layout=layout)
+        refuse_shared(listing.frame, root=root)
         world = read_world(root)
         return cls(
             frame=listing.frame,

@@ -21,6 +21,7 @@ from cluster.run.config import CHECKED, RunConfig
 from finegpr.catalog import Catalog
 from finegpr.device import resolve_device
 from finegpr.errors import ConfigError, InputError, WriteError
+from finegpr.parts import refuse_overlap
 from finegpr.reid.config import TrainConfig
 from finegpr.weights import VGG, find_weights
 from search.objectives import OBJECTIVES, SEES_PEOPLE
@@ -85,14 +86,16 @@ def _needs(config: RunConfig) -> Iterator[tuple[str, float, float, int]]:
         yield "a short training", short.train.threads, short.gpus, short.workers
 
 
-def check_data(config: RunConfig, target: Catalog, space: Space, truth: Truth | None) -> None:
-    """What the images and labels have to allow: photos to imitate, arms, objectives, and what trainings are scored on.
+def check_data(config: RunConfig, source: Catalog, target: Catalog, space: Space, truth: Truth | None) -> None:
+    """What the images and labels have to allow: photos to imitate, arms, objectives, and what trainings are scored on,
+    which none of them may have seen.
 
     Raises the AostError that the run would end with.
     """
     if not len(target.part("train")):
         raise InputError(f"target {target.root} has no training photos; expected some in bounding_box_train")
     _check_arms(config, space, truth)
+    refuse_overlap(source, target)
     _check_exam(target)
     if (short := config.training) is not None:
         from search.objectives.training import scored_on

@@ -79,7 +79,7 @@ def make_report_data(run: Run, made: Made, results: pd.DataFrame, arms: tuple[Ar
     assert main is not None
     choices = tuple(make_choice(run, made, objective) for objective in made.searches)
     return ReportData(
-        source=_dataset(indexed.source),
+        source=_dataset(indexed.source.part("train")),
         target=_dataset(indexed.target),
         budget=config.budget.images,
         baseline=RANDOM,
@@ -208,7 +208,7 @@ def _samples(run: Run, made: Made, main: str) -> tuple[SampleRow, ...]:
     return tuple(
         SampleRow(title=title, images=_thumbnails(catalog, run.config.seed))
         for title, catalog in (
-            (f"Source: {indexed.source.title}", indexed.source),
+            (f"Source: {indexed.source.title}", indexed.source.part("train")),
             (f"Chosen by {main}", manifest),
             (f"Target: {indexed.target.title}", indexed.photos),
         )

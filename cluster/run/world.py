@@ -8,6 +8,7 @@ from cluster.run.data import DataConfig, index_data
 from cluster.run.state import SOURCE, TARGET, Folders, Indexed, Run, catalog_path
 from finegpr.catalog import Catalog
 from finegpr.errors import StateError, write_anew
+from finegpr.parts import train_part
 
 
 def render_world(run: Run) -> Folders:
@@ -67,9 +68,12 @@ def index(run: Run, folders: Folders) -> Indexed:
         identities = f", {people} identities" if people < len(catalog) else ", no identities"
         rejected = f", {len(catalog.rejected)} files left out" if len(catalog.rejected) else ""
         say(f"  {catalog.title}: {len(catalog)} images{identities}{rejected}")
+    source, note = train_part(source)
+    if note is not None:
+        run.note(note)
     space = searched_space(config, source)
     indexed = Indexed(source=source, target=target, space=space, truth=truth, folder=stage.folder, key=stage.key)
-    check_data(config, target, space, truth)
+    check_data(config, source, target, space, truth)
     if EVERYTHING in config.arms:
         run.note(f"Arm {EVERYTHING} takes all images instead of the budget, for as many training steps.")
     return indexed

@@ -22,10 +22,10 @@ import pyarrow as pa
 
 from cluster import options
 from cluster.executors.session import RayConfig, announce, ray_session
+from cluster.inputs import read_source
 from cluster.outputs import begin
 from cluster.progress import Tick, progress, say
 from cluster.settings import override, validate
-from finegpr.catalog import Catalog
 from finegpr.errors import AostError, StateError, write_anew
 from finegpr.measuring.results import read_measurements
 from finegpr.storage import (
@@ -97,7 +97,7 @@ class Chunks:
 
 def sweep(verb: options.Sweep) -> dict[str, Any]:
     """The verb: do all searches that are not done yet, write table and report, and return what ``--json`` prints."""
-    catalog = Catalog.read(verb.catalog)
+    catalog = read_source(verb.catalog)
     measurements = read_measurements(verb.measurements)
     settings = {"targets": list(verb.targets) or sorted(measurements.terms)}
     config, output = validate(SweepConfig, override(settings, verb.set), "--set"), verb.output

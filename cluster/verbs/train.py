@@ -3,6 +3,7 @@
 from typing import Any
 
 from cluster import options
+from cluster.inputs import read_source
 from cluster.outputs import begin, replacing
 from cluster.progress import progress, say
 from cluster.recipes import train_config
@@ -16,7 +17,7 @@ from finegpr.storage import locked
 def train(verb: options.Train) -> dict[str, Any]:
     config = train_config(override({"recipe": verb.recipe}, verb.set), "--set")
     num_steps = config.steps or 0
-    catalog = Catalog.read(verb.manifest)
+    catalog = read_source(verb.manifest).part("train")
     asked = {
         "settings": config.model_dump(mode="json", exclude=set(INDIFFERENT)),
         "seed": verb.seed,

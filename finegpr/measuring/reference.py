@@ -95,7 +95,7 @@ def fit_reference(
     *,
     weights: LoadedWeights | None = None,
 ) -> Reference:
-    """Fit the sketch basis on a sample of the source, then pass once over every target; written to ``folder``.
+    """Fit the sketch basis on a sample of the source's train part, then pass once over every target, into ``folder``.
 
     Returns at once when the folder holds the reference of the same inputs; ``weights`` are those of the config unless
     given. Raises InputError for an empty source or target, for no target, and for too many unreadable images.
@@ -112,7 +112,7 @@ def fit_reference(
         return load_reference(folder)
 
     network = build_network(config, weights or load_weights(found))
-    bases = _fit_bases(config, network, source)
+    bases = _fit_bases(config, network, source.part("train"))
     statistics, quarantine, warnings = {}, [], []
     for name, catalog in targets.items():
         statistics[name], bad = fit_target(config, network, catalog, bases, name)
