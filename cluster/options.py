@@ -108,6 +108,7 @@ class Index(Verb):
       missing=leave-out               or own-value; by default missing values are an error
       first_identity=0 first_camera=0 numbers count from 0 (by default 0 is read so only where that is clear)
       identity_attributes=people.csv  of finegpr: one row per identity, with gender, hair and so on
+      cameras=ignore                  of any target without cameras: matches of a query's own camera count too
 
     Credentials and endpoint of a store come from the usual AWS_... variables; what is written stays on disks that all
     workers see.

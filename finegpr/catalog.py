@@ -53,7 +53,7 @@ def parquet_schema(attributes: Sequence[Attribute]) -> pa.Schema:
     ====================  ==========================  ==========================================================
     path                  string                      relative to the root, with ``/``; never leaves the root
     identity              int64                       -1 junk and 0 distractor (in galleries), persons from 1
-    camera                int64                       0 unknown, cameras from 1
+    camera                int64                       0 unknown, cameras from 1; below 0 ignored, all different
     part                  dictionary<int16, string>   one of PARTS
     one per attribute     dictionary<int16, string>   one of the attribute's values, null unknown
     ====================  ==========================  ==========================================================

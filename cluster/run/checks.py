@@ -11,8 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from cluster.executors.loggers import require_installed
 from cluster.executors.session import require_resources
 from cluster.recipes import TRAINING
@@ -23,6 +21,7 @@ from finegpr.device import resolve_device
 from finegpr.errors import ConfigError, InputError, WriteError
 from finegpr.parts import refuse_overlap
 from finegpr.reid.config import TrainConfig
+from finegpr.reid.queries import count_queries
 from finegpr.weights import VGG, find_weights
 from search.objectives import OBJECTIVES, SEES_PEOPLE
 from search.space import Space
@@ -86,23 +85,24 @@ def _needs(config: RunConfig) -> Iterator[tuple[str, float, float, int]]:
         yield "a short training", short.train.threads, short.gpus, short.workers
 
 
-def check_data(config: RunConfig, source: Catalog, target: Catalog, space: Space, truth: Truth | None) -> None:
+def check_data(config: RunConfig, source: Catalog, target: Catalog, space: Space, truth: Truth | None) -> list[str]:
     """What the images and labels have to allow: photos to imitate, arms, objectives, and what trainings are scored on,
     which none of them may have seen.
 
-    Raises the AostError that the run would end with.
+    Returns what should be known of the scores to come, in lines. Raises the AostError that the run would end with.
     """
     if not len(target.part("train")):
         raise InputError(f"target {target.root} has no training photos; expected some in bounding_box_train")
     _check_arms(config, space, truth)
     refuse_overlap(source, target)
-    _check_exam(target)
+    sides = [("query", "gallery")] if len(target.part("query", "gallery")) else []  # without both it is not scored
     if (short := config.training) is not None:
-        from search.objectives.training import scored_on
+        from search.objectives.training import VALIDATION_PARTS, scored_on
 
         scored_on(short.objective_config, target)
         if short.score == "mAP":
-            _check_sides(target, "validation_query", "validation_gallery")
+            sides.append(VALIDATION_PARTS)
+    return [f"{target.title}: {said}" for query, gallery in sides if (said := _check_sides(target, query, gallery))]
 
 
 def _check_arms(config: RunConfig, space: Space, truth: Truth | None) -> None:
@@ -123,27 +123,15 @@ def _check_arms(config: RunConfig, space: Space, truth: Truth | None) -> None:
             replace(arm, selector=False).require_budget(space)
 
 
-def _check_exam(target: Catalog) -> None:
-    """A target without query and gallery is not scored; one with only one of them is a mistake."""
-    if len(target.part("query")) or len(target.part("gallery")):
-        _check_sides(target, "query", "gallery")
-
-
-def _check_sides(target: Catalog, query: str, gallery: str) -> None:
-    """Raises InputError where no query has a match in the gallery, by the rule of scoring itself."""
-    from finegpr.reid.evaluate import evaluate_ranking
-
+def _check_sides(target: Catalog, query: str, gallery: str) -> str | None:
+    """What should be known of scores by these parts. Raises InputError where there can be none."""
     sides = {name: target.part(name) for name in (query, gallery)}
     for name, side in sides.items():
         if not len(side):
             other = gallery if name == query else query
             raise InputError(f"{target.title} has images in its part {other} and none in {name}; scoring needs both")
-    # People as each camera saw them: what else there is repeats these.
-    (queries, cameras), (people, places) = (
-        side.frame[["identity", "camera"]].drop_duplicates().to_numpy().T for side in sides.values()
-    )
     try:
-        evaluate_ranking(np.zeros((len(queries), len(people)), np.float32), queries, people, cameras, places)
+        return count_queries(sides[query], sides[gallery]).sentence
     except InputError as error:
         raise InputError(f"{target.title} cannot score a training: {error}") from None
 

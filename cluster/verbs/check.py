@@ -25,21 +25,23 @@ def check(verb: options.Check) -> dict[str, Any]:
         return {"output": str(root), "rendered": True}
 
     from cluster.run.arms import known_truth, searched_space
-    from cluster.run.data import index_data
+    from cluster.run.data import index_data, index_target
     from cluster.run.estimates import arm_images, disk_bytes, estimates
     from finegpr.parts import train_part
 
     assert config.source is not None
     assert config.target is not None
-    (source, note), target = train_part(index_data(config.source)), index_data(config.target)
+    (source, note), target = train_part(index_data(config.source)), index_target(config.target)
     if note is not None:
         say(note)
     truth = known_truth(config, source, target)
     space = searched_space(config, source)
-    check_data(config, source, target, space, truth)
+    said = check_data(config, source, target, space, truth)
     num_images, photos, scored = len(source.part("train")), target.part("train"), bool(len(target.part("query")))
     say(f"source {source.title}: {num_images} images in {len(space.cells)} cells, {len(source.rejected)} left out")
     say(f"target {target.title}: {len(photos)} photos, {'labelled' if scored else 'no query and gallery'}")
+    for line in said:
+        say(f"  {line}")
     if not scored:
         say("  without query and gallery the arms are trained and not scored")
     arms = arm_images(config, source)

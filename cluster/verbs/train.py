@@ -63,6 +63,8 @@ def evaluate(verb: options.Evaluate) -> dict[str, Any]:
     )
     with replacing(verb.output):
         evaluation.write(verb.output)
-    metrics = evaluation.metrics
+    metrics, queries = evaluation.metrics, evaluation.queries
     say(f"{target.title} {verb.part}: mAP {metrics['mAP']:.1%}, rank-1 {metrics['rank-1']:.1%} -> {verb.output}")
-    return {"metrics": str(verb.output), **metrics}
+    if queries.sentence is not None:
+        say(f"  {queries.sentence}")
+    return {"metrics": str(verb.output), **metrics, **queries.to_record()}

@@ -6,7 +6,7 @@ from typing import Any
 from cluster import options
 from cluster.outputs import replacing
 from cluster.progress import progress, say
-from cluster.run.data import DataConfig, index_data
+from cluster.run.data import TargetConfig, index_target
 from cluster.settings import override, validate
 from finegpr.errors import ConfigError
 from finegpr.storage import locked, write_bytes
@@ -41,8 +41,10 @@ def render(verb: options.Render) -> dict[str, Any]:
 
 
 def index(verb: options.Index) -> dict[str, Any]:
-    settings = {"root": verb.root, "layout": verb.layout, "options": override({}, verb.set)}
-    catalog = index_data(validate(DataConfig, settings, "--set"))
+    given = override({}, verb.set)
+    of_all = {"cameras": given.pop("cameras")} if "cameras" in given else {}
+    settings = {"root": verb.root, "layout": verb.layout, "options": given, **of_all}
+    catalog = index_target(validate(TargetConfig, settings, "--set"))
     with replacing(verb.output):
         catalog.write(verb.output)
     for row in catalog.rejected.head(10).itertuples():

@@ -23,6 +23,7 @@ from finegpr.reid.data import ImageStore
 from finegpr.reid.job import JobResult, TrainingJob, run_job
 from finegpr.reid.label_free import MIN_PHOTOS, unlabelled_photos
 from finegpr.reid.model import load_weights
+from finegpr.reid.queries import count_queries
 from finegpr.reid.sampler import batches_per_epoch
 from finegpr.storage import MARKER, canonical_hash, read_marker, write_marker
 from finegpr.subset import Subset
@@ -231,10 +232,12 @@ def training_objective(
 
     All images are decoded once, when that fits the training's cache. Raises ConfigError for a target without a labelled
     validation part, or for a label-free score with too few training images: its test part is never looked at; and
-    InputError where images of the source are among its query or gallery images.
+    InputError where images of the source are among its query or gallery images, or no validation query has a match.
     """
     validation = scored_on(config, target)
     refuse_overlap(source, target)
+    if config.score != "label_free":
+        count_queries(*(validation.part(name) for name in VALIDATION_PARTS))
     # Absolute, because a worker process may live in another folder.
     folder = folder.resolve()
     validation.write(folder / VALIDATION)

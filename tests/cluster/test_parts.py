@@ -1,8 +1,11 @@
-"""Where a catalog has query and gallery images, every verb that draws or trains takes the others, and says so."""
+"""Where a catalog has query and gallery images, what draws or trains takes the others, and says which of them count."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -92,3 +95,65 @@ def test_a_run_draws_from_the_train_part_and_never_from_the_test(
     manifests = [Catalog.read(path) for path in (run / "select").rglob("*.parquet")]
     assert sorted(len(manifest) for manifest in manifests) == [12, 12, 36]
     assert all((manifest.frame["part"] == "train").all() for manifest in manifests)
+
+
+def test_which_queries_count_is_said_everywhere(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three of six queries have a match by another camera, one only by its own, and two have none."""
+    root, config, run = tmp_path / "few", tmp_path / "c.yaml", tmp_path / "r"
+    shutil.copytree(folder, root)
+    table = pd.read_csv(folder / "t.csv")
+    gallery = table["part"] == "gallery"
+    table.loc[gallery & table["pid"].isin([8, 9]), "pid"] += 100
+    table.loc[gallery & (table["pid"] == 5), "cam"] = 1
+    table.to_csv(root / "t.csv", index=False)
+    config.write_text(CONFIG.format(root=root, parts=", part_column: part"))
+    said = "mAP of 3 of 6 queries: 2 have no match, 1 only by the same camera"
+    options = ["--layout", "table", "--set", "table=t.csv", "identity_column=pid", "part_column=part"]
+    target, model = ["--target", str(root / "c.parquet")], str(next_model(run))
+    for command in (
+        ["check", str(config), "--serial"],
+        ["run", str(config), "--serial", "--output", str(run)],
+        ["compare", str(run)],
+        ["index", str(root), *options, "camera_column=cam", "--output", str(root / "c.parquet")],
+        ["evaluate", model, *target, "--output", str(tmp_path / "e.json")],
+    ):
+        assert cli.run(command) == 0, capsys.readouterr().err
+        if command[0] != "index":
+            assert said in capsys.readouterr().err, command
+    assert said in (run / "report.html").read_text()
+    for record in (json.loads((run / "results.json").read_text())[0], json.loads((tmp_path / "e.json").read_text())):
+        counts = [record[f"num_{name}"] for name in ("query", "valid", "no_match", "same_camera")]
+        assert counts == [6, 3, 2, 1]
+
+    # Without cameras nothing is scored unless it is said that they are ignored, and what that means.
+    output = ["--output", str(root / "c.parquet")]
+    assert cli.run(["index", str(root), *options, *output]) == 0
+    assert cli.run(["evaluate", model, *target, "--output", str(tmp_path / "e.json")]) == 3
+    assert "has no camera for 4 of 6 query and 8 of 18 gallery" in capsys.readouterr().err
+    assert cli.run(["index", str(root), *options, "cameras=ignore", *output]) == 0
+    assert cli.run(["evaluate", model, *target, "--output", str(tmp_path / "e.json")]) == 0
+    assert "mAP of 4 of 6 queries: 2 have no match; cameras are ignored" in capsys.readouterr().err
+    assert json.loads((tmp_path / "e.json").read_text())["cameras_ignored"] is True
+
+
+def next_model(run: Path) -> Path:
+    """Where a run leaves the model of its first arm."""
+    return run / "train/random/seed0/model/model.safetensors"
+
+
+def test_a_run_without_cameras_ends_before_its_first_stage_or_ignores_them(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, run = tmp_path / "c.yaml", tmp_path / "r"
+    text = CONFIG.format(root=folder, parts=", part_column: part").replace(", camera_column: cam", "")
+    config.write_text(text)
+    for verb in ("check", "run"):
+        assert cli.run([verb, str(config), "--serial", "--output", str(run)]) == 3
+        assert "cannot score a training" in (said := capsys.readouterr().err.splitlines()[-1])
+        assert "no camera for 6 of 6 query and 18 of 18 gallery images" in said
+    assert not (run / "measure").exists()
+    assert cli.run(["run", str(config), "--serial", "--output", str(run), "--set", "target.cameras=ignore"]) == 0
+    assert capsys.readouterr().err.count("cameras are ignored") == 2
+    assert "cameras are ignored" in (run / "report.html").read_text()
