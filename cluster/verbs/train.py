@@ -16,6 +16,7 @@ from finegpr.storage import locked
 
 def train(verb: options.Train) -> dict[str, Any]:
     config = train_config(override({"recipe": verb.recipe}, verb.set), "--set")
+    config.require_shares(verb.workers)
     num_steps = config.steps or 0
     catalog = read_source(verb.manifest).part("train")
     asked = {
