@@ -69,10 +69,9 @@ def evaluate_checkpoint(
 
     ``flip_test`` adds the embedding of the mirrored image before normalising; ``rerank`` applies ``k_reciprocal``;
     ``ap`` as for ``evaluate_ranking``. Pixels come from ``images`` where given, else from the files. Raises InputError
-    for an empty side, too many bad images, a file that is not a checkpoint, and as ``count_queries``, before any work.
+    for an empty side, too many bad images, a file that is not a checkpoint, and as ``count_queries``.
     """
     place = resolve_device(device)
-    count_queries(query, gallery)
     with limited_threads(threads):
         embedder = read_embedder(checkpoint).to(place)
         return evaluate_embedder(
@@ -92,6 +91,7 @@ def evaluate_embedder(
     ap: AveragePrecision = "hits",
 ) -> Evaluation:
     """``evaluate_checkpoint`` of a network that is in memory; it is left in evaluation mode."""
+    count_queries(query, gallery)  # what cannot be scored is known before the work
     query_features, query, bad_query = embed(embedder, query, images=images, batch_size=batch_size, flip=flip_test)
     features, gallery, bad = embed(embedder, gallery, images=images, batch_size=batch_size, flip=flip_test)
     distances = euclidean(query_features, features)
