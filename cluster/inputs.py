@@ -1,4 +1,4 @@
-"""What several verbs are given: a subset in a file, one of the measured targets."""
+"""What several verbs are given: a source, a subset in a file, one of the measured targets."""
 
 import time
 from pathlib import Path
@@ -11,10 +11,19 @@ from finegpr.measuring.freshness import require_unchanged
 from finegpr.measuring.known_bad import without_bad
 from finegpr.measuring.results import Measurements, measured_folder, read_measurements
 from finegpr.mixture import choice_from_json
+from finegpr.parts import train_part
 from finegpr.storage import read_text
 from finegpr.subset import Subset
 
 SAID_AFTER_SECONDS = 2.0
+
+
+def read_source(path: Path) -> Catalog:
+    """A catalog to draw from and train on: where it has parts only the train part, in the same rows; says so."""
+    source, note = train_part(Catalog.read(path))
+    if note is not None:
+        say(note)
+    return source
 
 
 def read_subset(path: Path) -> Subset:

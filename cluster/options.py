@@ -100,7 +100,7 @@ class Index(Verb):
 
     A layout says how names become labels: finegpr, market1501 (bounding_box_train is measured, query and
     bounding_box_test score), folder (unlabelled photos), or table: any images, and a CSV or Parquet with a path column
-    and one column per attribute. Its options, by --set:
+    and one column per attribute. Nobody may be in both train and query or gallery. Its options, by --set:
 
       table=labels.csv path_column=file identity_column=person camera_column=cam part_column=split
       circular=[camera_angle]         of a table: an attribute whose values lie on a circle
@@ -109,6 +109,7 @@ class Index(Verb):
       first_identity=0 first_camera=0 numbers count from 0 (by default 0 is read so only where that is clear)
       identity_attributes=people.csv  of finegpr: one row per identity, with gender, hair and so on
       title="Our renders"             of any: what outputs call it; a published set's name only where its counts fit
+      cameras=ignore                  of any target without cameras: matches of a query's own camera count too
 
     Links to files inside the folder are followed, links to folders are not: a folder of which it cannot be told how
     many images it stands for is refused. In layout market1501 images lie in the part folders themselves.
@@ -305,6 +306,7 @@ class Train(Kept):
     Example: aost train manifest.parquet --recipe paper --workers 4 --output model
     Example: aost train manifest.parquet --recipe quick --set steps=400 threads=2
 
+    Of a catalog with query and gallery parts only the train part is trained on, as elsewhere it alone is drawn from.
     The same training in this process or under Ray Train with any number of workers. The recipe paper is a ResNet-50 at
     256x128 for 120 epochs, quick a small net at 64x32 for 300 steps. By --set:
 

@@ -32,6 +32,7 @@ from finegpr.layouts.listing import (
     rejections,
     unsafe_paths,
 )
+from finegpr.layouts.people import refuse_shared
 from finegpr.layouts.user_table import nearest
 from finegpr.layouts.walk import require_folder
 from finegpr.object_stores import AnyPath, locate
@@ -53,7 +54,7 @@ def parquet_schema(attributes: Sequence[Attribute]) -> pa.Schema:
     ====================  ==========================  ==========================================================
     path                  string                      relative to the root, with ``/``; never leaves the root
     identity              int64                       -1 junk and 0 distractor (in galleries), persons from 1
-    camera                int64                       0 unknown, cameras from 1
+    camera                int64                       0 unknown, cameras from 1; below 0 ignored, all different
     part                  dictionary<int16, string>   one of PARTS
     one per attribute     dictionary<int16, string>   one of the attribute's values, null unknown
     ====================  ==========================  ==========================================================
@@ -140,7 +141,7 @@ class Catalog:
         ``root`` is a folder, or a URL that pyarrow.fs opens, such as ``s3://bucket/prefix``; ``title`` is what outputs
         call the images, by default what the renderer, the layout or the folder does. Raises ConfigError for an
         unknown layout or option, InputError for a folder that is missing, empty, of another layout, or has too many
-        misfits (see ``check_rejected``).
+        misfits (see ``check_rejected``), and for a person in more than one of training, test and validation.
         """
         root = locate(root)
         if layout not in LAYOUTS:
@@ -149,6 +150,7 @@ class Catalog:
         require_folder(root)
         listing = _without_unsafe(LAYOUTS[layout](root, **options))
         check_rejected(listing, root=root, layout=layout)
+        refuse_shared(listing.frame, root=root)
         world = read_world(root)
         return cls(
             frame=listing.frame,

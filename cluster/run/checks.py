@@ -5,7 +5,7 @@ A run would find all of this too, after measuring, searching and the first train
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -16,12 +16,14 @@ import numpy as np
 from cluster.executors.loggers import require_installed
 from cluster.executors.session import require_resources
 from cluster.recipes import TRAINING
-from cluster.run.arms import Truth, make_arm
+from cluster.run.arms import Arm, Truth, make_arm
 from cluster.run.config import CHECKED, RunConfig
 from finegpr.catalog import Catalog
 from finegpr.device import resolve_device
 from finegpr.errors import ConfigError, InputError, WriteError
+from finegpr.parts import refuse_overlap
 from finegpr.reid.config import TrainConfig
+from finegpr.reid.queries import count_queries
 from finegpr.weights import VGG, find_weights
 from search.objectives import OBJECTIVES, SEES_PEOPLE
 from search.space import Space
@@ -85,24 +87,32 @@ def _needs(config: RunConfig) -> Iterator[tuple[str, float, float, int]]:
         yield "a short training", short.train.threads, short.gpus, short.workers
 
 
-def check_data(config: RunConfig, target: Catalog, space: Space, truth: Truth | None) -> None:
-    """What the images and labels have to allow: photos to imitate, arms, objectives, and what trainings are scored on.
+def check_data(config: RunConfig, source: Catalog, target: Catalog, space: Space, truth: Truth | None) -> list[str]:
+    """What the images and labels have to allow: photos to imitate, arms, objectives, and what trainings are scored on,
+    which none of them may have seen.
 
-    Raises the AostError that the run would end with.
+    Returns what should be known of the scores to come, in lines. Raises the AostError that the run would end with.
     """
     if not len(target.part("train")):
         raise InputError(f"target {target.root} has no training photos; expected some in bounding_box_train")
-    _check_arms(config, space, truth)
-    _check_exam(target)
+    arms = _check_arms(config, space, truth)
+    _check_people(config, source, space, arms)
+    refuse_overlap(source, target)
+    sides = [("query", "gallery")] if len(target.part("query", "gallery")) else []  # without both it is not scored
     if (short := config.training) is not None:
-        from search.objectives.training import scored_on
+        from search.objectives.training import VALIDATION_PARTS, scored_on
 
         scored_on(short.objective_config, target)
         if short.score == "mAP":
-            _check_sides(target, "validation_query", "validation_gallery")
+            sides.append(VALIDATION_PARTS)
+    return [
+        f"{target.title}, {query}: {said}" for query, gallery in sides if (said := _check_sides(target, query, gallery))
+    ]
 
 
-def _check_arms(config: RunConfig, space: Space, truth: Truth | None) -> None:
+def _check_arms(config: RunConfig, space: Space, truth: Truth | None) -> list[Arm]:
+    """The arms that no search decides, whose manifests can be drawn."""
+    arms = []
     for name in config.objectives:
         if space.groups is not None and name not in SEES_PEOPLE and OBJECTIVES[name].kernel is None:
             names = ", ".join(space.config.identity_attributes)
@@ -118,29 +128,62 @@ def _check_arms(config: RunConfig, space: Space, truth: Truth | None) -> None:
             space.mask(arm.subset)
             # A selector draws from everything: what everything does not hold, it cannot choose.
             replace(arm, selector=False).require_budget(space)
+        arms.append(arm)
+    return arms
 
 
-def _check_exam(target: Catalog) -> None:
-    """A target without query and gallery is not scored; one with only one of them is a mistake."""
-    if len(target.part("query")) or len(target.part("gallery")):
-        _check_sides(target, "query", "gallery")
+def _check_people(config: RunConfig, source: Catalog, space: Space, arms: Sequence[Arm]) -> None:
+    """A training tells people apart: it needs two of them, and by a triplet loss two images of one of them.
+
+    Images are spread evenly over people, so that there are two of one only where there are more images than people.
+    Raises InputError or ConfigError where a training of an arm that is known, or of all arms, has too few.
+    """
+    images = np.unique(source.identities[source.identities > 0], return_counts=True)[1]
+    if len(images) < 2:
+        raise InputError(
+            f"source {source.title} shows {len(images)} identities and a training needs at least 2; is this the column "
+            "of persons?"
+        )
+    budget = config.budget
+    with_pairs = next((train.loss for train in trainings_of(config) if train.needs_pairs), None)
+    advice = f"loss {with_pairs} needs 2 images of one identity: use loss softmax"
+    if min(budget.images, budget.identities or 2) < 2:
+        raise ConfigError(
+            f"budget is {budget.images} images of {budget.identities or 'all'} identities, and a training needs at "
+            "least 2 identities; raise it"
+        )
+    if with_pairs and budget.images <= (budget.identities or 0):
+        raise ConfigError(
+            f"budget is {budget.images} images of {budget.identities} identities, one of each, and {advice}, or give "
+            "it more images than identities"
+        )
+    for arm in arms:
+        if arm.takes_all:
+            if with_pairs and images.max() < 2:
+                raise InputError(f"arm {arm.name} has one image of each of {len(images)} identities, and {advice}")
+            continue
+        mask = space.mask(arm.subset)[None]
+        people = int(space.sampler.num_identities(space.cell_masks(mask), space.group_masks(mask))[0])
+        if people < 2:
+            raise InputError(
+                f"arm {arm.name} shows {people} identity and a training needs at least 2; give its subset more values"
+            )
+        if with_pairs and not arm.selector and budget.identities is None and budget.images <= people:
+            raise InputError(
+                f"arm {arm.name} trains on {budget.images} images of as many identities, one of each, and {advice}, "
+                f"set budget.identities, or give it more than {people} images"
+            )
 
 
-def _check_sides(target: Catalog, query: str, gallery: str) -> None:
-    """Raises InputError where no query has a match in the gallery, by the rule of scoring itself."""
-    from finegpr.reid.evaluate import evaluate_ranking
-
+def _check_sides(target: Catalog, query: str, gallery: str) -> str | None:
+    """What should be known of scores by these parts. Raises InputError where there can be none."""
     sides = {name: target.part(name) for name in (query, gallery)}
     for name, side in sides.items():
         if not len(side):
             other = gallery if name == query else query
             raise InputError(f"{target.title} has images in its part {other} and none in {name}; scoring needs both")
-    # People as each camera saw them: what else there is repeats these.
-    (queries, cameras), (people, places) = (
-        side.frame[["identity", "camera"]].drop_duplicates().to_numpy().T for side in sides.values()
-    )
     try:
-        evaluate_ranking(np.zeros((len(queries), len(people)), np.float32), queries, people, cameras, places)
+        return count_queries(sides[query], sides[gallery]).sentence
     except InputError as error:
         raise InputError(f"{target.title} cannot score a training: {error}") from None
 

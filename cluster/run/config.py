@@ -10,7 +10,7 @@ from cluster.executors.loggers import Logger
 from cluster.executors.session import RayConfig
 from cluster.executors.training_config import TrainingVerbConfig
 from cluster.recipes import TRAINING, with_recipe, with_recipe_of_training
-from cluster.run.data import DataConfig
+from cluster.run.data import DataConfig, TargetConfig
 from cluster.settings import validate
 from finegpr.config import Config
 from finegpr.errors import ConfigError
@@ -94,7 +94,7 @@ class RunConfig(Config):
     seed: Annotated[int, Field(ge=0)] = 0
     world: WorldConfig | None = None
     source: DataConfig | None = None
-    target: DataConfig | None = None
+    target: TargetConfig | None = None
     measure: MeasureConfig = MeasureConfig()
     adaptive: AdaptiveConfig | None = None
     budget: Budget

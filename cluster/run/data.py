@@ -1,11 +1,14 @@
 """Where the images are: a folder, or the address of one, and how it is listed."""
 
+from typing import Literal
+
 from pydantic import Field, JsonValue
 
 from cluster.progress import say
 from finegpr.catalog import Catalog
 from finegpr.config import Config
 from finegpr.errors import ConfigError
+from finegpr.reid.queries import ignore_cameras
 
 
 class DataConfig(Config):
@@ -18,6 +21,12 @@ class DataConfig(Config):
     layout: str
     title: str | None = Field(default=None, min_length=1)
     options: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class TargetConfig(DataConfig):
+    """A folder to be scored on: with ``cameras`` ignore no match is left out for its camera."""
+
+    cameras: Literal["known", "ignore"] = "known"
 
 
 def index_data(data: DataConfig) -> Catalog:
@@ -34,3 +43,9 @@ def index_data(data: DataConfig) -> Catalog:
     for note in catalog.notes:
         say(f"  {note}")
     return catalog
+
+
+def index_target(data: TargetConfig) -> Catalog:
+    """``index_data``, the cameras ignored where it says so."""
+    catalog = index_data(data)
+    return catalog if data.cameras == "known" else ignore_cameras(catalog)

@@ -74,6 +74,6 @@ def leave_out_bad(run: Run, indexed: Indexed, measured: Measured) -> tuple[Index
         return indexed, measured
     run.note(note[0].upper() + note[1:])
     space = searched_space(run.config, source)
-    check_data(run.config, indexed.target, space, indexed.truth)
+    check_data(run.config, source, indexed.target, space, indexed.truth)
     indexed = replace(indexed, source=source, space=space)
     return indexed, replace(measured, cells=space.cells, identity=indexed.identity)

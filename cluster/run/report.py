@@ -21,6 +21,7 @@ from finegpr.catalog import WORLD, Catalog
 from finegpr.measuring.files import read_record as read_adaptive_record
 from finegpr.pixels.decode import BadImage, decode
 from finegpr.reid.job import METRICS
+from finegpr.reid.queries import Queries
 from finegpr.storage import canonical_hash, read_json, write_bytes, write_json
 from finegpr.weighing import TERMS
 from search.analysis.compare import ArmSummary, jaccard, summarise
@@ -54,18 +55,21 @@ def write_summary(run: Run, made: Made) -> Path:
     write_json(root / RESULTS, results.astype(object).where(results.notna(), None).to_dict(orient="records"))
     write_bytes(root / REPORT_DATA, data.to_json().encode())
     write_report(data, root / REPORT)
-    print_results(arms)
+    print_results(arms, scored=data.scored)
     return root / REPORT
 
 
 def read_results(run: Run, made: Made) -> pd.DataFrame:
-    """One row per arm and seed: every metric as a fraction. Empty when the target has no labels."""
+    """One row per arm and seed: every metric as a fraction, and its queries. Empty when the target has no labels."""
     rows = []
     for each in made.trained:
         label = {"target": made.indexed.target.title, "arm": each.arm, "seed": each.job.seed}
         path = each.job.folder / METRICS
         if path.exists():
-            rows.append({**label, **{k: value for k, value in read_json(path).items() if isinstance(value, float)}})
+            metrics = read_json(path)
+            queries = Queries.from_record(metrics)
+            values = {name: value for name, value in metrics.items() if isinstance(value, float)}
+            rows.append({**label, **values, **({} if queries is None else queries.to_record())})
         elif (marker := each.stage.marker) and "diverged" in marker:
             rows.append({**label, "mAP": float("nan"), "rank-1": float("nan")})
             run.notes.append(f"{each.job.label} is left out: {marker['diverged']}")
@@ -79,7 +83,7 @@ def make_report_data(run: Run, made: Made, results: pd.DataFrame, arms: tuple[Ar
     assert main is not None
     choices = tuple(make_choice(run, made, objective) for objective in made.searches)
     return ReportData(
-        source=_dataset(indexed.source),
+        source=_dataset(indexed.source.part("train")),
         target=_dataset(indexed.target),
         budget=config.budget.images,
         baseline=RANDOM,
@@ -93,8 +97,16 @@ def make_report_data(run: Run, made: Made, results: pd.DataFrame, arms: tuple[Ar
         stages=tuple(_costs(run)),
         provenance=_provenance(run, made),
         notes=tuple(run.notes),
+        scored=_scored(results),
         **explanation(run, made, next(choice for choice in choices if choice.objective == main)),
     )
+
+
+def _scored(results: pd.DataFrame) -> str | None:
+    """Which queries the results are of, unless all: those of the first training, as all have the same."""
+    rows = results.dropna(subset="num_query") if "num_query" in results else results.iloc[:0]
+    queries = Queries.from_record({str(k): v for k, v in rows.iloc[0].dropna().items()}) if len(rows) else None
+    return None if queries is None else queries.sentence
 
 
 def explanation(run: Run, made: Made, choice: Choice) -> dict[str, Any]:
@@ -208,7 +220,7 @@ def _samples(run: Run, made: Made, main: str) -> tuple[SampleRow, ...]:
     return tuple(
         SampleRow(title=title, images=_thumbnails(catalog, run.config.seed))
         for title, catalog in (
-            (f"Source: {indexed.source.title}", indexed.source),
+            (f"Source: {indexed.source.title}", indexed.source.part("train")),
             (f"Chosen by {main}", manifest),
             (f"Target: {indexed.target.title}", indexed.photos),
         )

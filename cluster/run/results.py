@@ -14,8 +14,8 @@ from search.report.data import ReportData
 REPORT, REPORT_DATA, RESULTS = "report.html", "report.json", "results.json"
 
 
-def print_results(arms: tuple[ArmSummary, ...]) -> None:
-    """The comparison as one table."""
+def print_results(arms: tuple[ArmSummary, ...], *, scored: str | None) -> None:
+    """The comparison as one table, and under it which queries are ``scored``, unless all."""
     if not arms:
         say("the target has no query and gallery, so no arm was scored")
         return
@@ -40,6 +40,8 @@ def print_results(arms: tuple[ArmSummary, ...]) -> None:
                 str(len(summary.seeds)),
             )
     console().print(table)
+    if scored is not None:
+        console().print(scored, soft_wrap=True, markup=False)
 
 
 def _percent(summary: ArmSummary) -> str:

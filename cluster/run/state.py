@@ -10,7 +10,7 @@ from cluster.progress import say
 from cluster.recipes import TRAINING
 from cluster.run.arms import Arm, Truth
 from cluster.run.config import RunConfig
-from cluster.run.data import DataConfig
+from cluster.run.data import DataConfig, TargetConfig
 from cluster.run.folder import RunFolder, Stage
 from finegpr.arrays import Ints
 from finegpr.catalog import Catalog
@@ -52,7 +52,7 @@ class Folders:
     """The image folders of source and target; ``world`` is the hash of the stage that rendered them, or None."""
 
     source: DataConfig
-    target: DataConfig
+    target: TargetConfig
     world: str | None
 
 

@@ -7,11 +7,12 @@ from cluster.progress import progress, say
 from cluster.run.arms import known_truth, searched_space
 from cluster.run.checks import check_data
 from cluster.run.config import EVERYTHING
-from cluster.run.data import DataConfig, index_data
+from cluster.run.data import DataConfig, TargetConfig, index_data, index_target
 from cluster.run.state import SOURCE, TARGET, Folders, Indexed, Run, catalog_path
 from finegpr.catalog import Catalog
 from finegpr.errors import StateError, write_anew
 from finegpr.object_stores import locate
+from finegpr.parts import train_part
 
 
 def render_world(run: Run) -> Folders:
@@ -36,7 +37,7 @@ def render_world(run: Run) -> Folders:
             fields["num_images"] = sum(1 for _ in stage.folder.rglob("*.jpg"))
     return Folders(
         source=DataConfig(root=str(folders[0]), layout="finegpr"),
-        target=DataConfig(root=str(folders[1]), layout="market1501"),
+        target=TargetConfig(root=str(folders[1]), layout="market1501"),
         world=stage.key,
     )
 
@@ -73,9 +74,13 @@ def index(run: Run, folders: Folders) -> Indexed:
         identities = f", {people} identities" if people < len(catalog) else ", no identities"
         rejected = f", {len(catalog.rejected)} files left out" if len(catalog.rejected) else ""
         say(f"  {catalog.title}: {len(catalog)} images{identities}{rejected}")
+    source, note = train_part(source)
+    if note is not None:
+        run.note(note)
     space = searched_space(config, source)
     indexed = Indexed(source=source, target=target, space=space, truth=truth, folder=stage.folder, key=stage.key)
-    check_data(config, target, space, truth)
+    for line in check_data(config, source, target, space, truth):
+        say(f"  {line}")
     if EVERYTHING in config.arms:
         run.note(f"Arm {EVERYTHING} takes all images instead of the budget, for as many training steps.")
     return indexed
@@ -90,4 +95,4 @@ def _read(path: Path, data: DataConfig) -> Catalog:
 
 
 def _listed(folders: Folders) -> dict[str, Catalog]:
-    return {SOURCE: index_data(folders.source), TARGET: index_data(folders.target)}
+    return {SOURCE: index_data(folders.source), TARGET: index_target(folders.target)}

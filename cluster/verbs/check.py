@@ -24,18 +24,23 @@ def check(verb: options.Check) -> dict[str, Any]:
         return {"output": str(root), "rendered": True}
 
     from cluster.run.arms import known_truth, searched_space
-    from cluster.run.data import index_data
+    from cluster.run.data import index_data, index_target
     from cluster.run.estimates import arm_images, disk_bytes, estimates
+    from finegpr.parts import train_part
 
     assert config.source is not None
     assert config.target is not None
-    source, target = index_data(config.source), index_data(config.target)
+    (source, note), target = train_part(index_data(config.source)), index_target(config.target)
+    if note is not None:
+        say(note)
     truth = known_truth(config, source, target)
     space = searched_space(config, source)
-    check_data(config, target, space, truth)
-    photos, scored = target.part("train"), bool(len(target.part("query")))
-    say(f"source {source.title}: {len(source)} images in {len(space.cells)} cells, {len(source.rejected)} left out")
+    said = check_data(config, source, target, space, truth)
+    num_images, photos, scored = len(source.part("train")), target.part("train"), bool(len(target.part("query")))
+    say(f"source {source.title}: {num_images} images in {len(space.cells)} cells, {len(source.rejected)} left out")
     say(f"target {target.title}: {len(photos)} photos, {'labelled' if scored else 'no query and gallery'}")
+    for line in said:
+        say(f"  {line}")
     if not scored:
         say("  without query and gallery the arms are trained and not scored")
     arms = arm_images(config, source)
@@ -50,7 +55,7 @@ def check(verb: options.Check) -> dict[str, Any]:
     say(f"output {root}: can be written, and has room. Nothing was run; to run it: aost run {verb.config}")
     return {
         "output": str(root),
-        "source": {"num_images": len(source), "num_cells": len(space.cells), "num_rejected": len(source.rejected)},
+        "source": {"num_images": num_images, "num_cells": len(space.cells), "num_rejected": len(source.rejected)},
         "target": {"num_images": len(target), "num_photos": len(photos), "scored": scored},
         "arms": arms,
         "seeds": list(config.seeds),

@@ -9,6 +9,7 @@ from cluster import options
 from cluster.executors.base import Executor, MeasureJob
 from cluster.executors.make import make_executor
 from cluster.executors.session import RayConfig
+from cluster.inputs import read_source
 from cluster.outputs import ASKED, begin
 from cluster.progress import progress, say
 from cluster.run.config import AdaptiveVerbConfig, MeasureVerbConfig
@@ -35,7 +36,7 @@ def measure(verb: options.Measure) -> dict[str, Any]:
         raise ConfigError(f"{verb.output} holds targets that were added --from-sketches; choose another --output")
     settings = validate(MeasureVerbConfig, override({}, verb.set), "--set")
     config, adaptive = settings.plain, settings.adaptive
-    source = Catalog.read(verb.catalog)
+    source = read_source(verb.catalog)
     targets = _targets(verb)
     names = [attribute.name for attribute in source.image_attributes]
     job = MeasureJob(

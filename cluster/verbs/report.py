@@ -50,7 +50,7 @@ def compare(verb: options.Compare) -> dict[str, Any]:
     from cluster.run.results import print_results, read_report_data
 
     data = read_report_data(verb.folder)
-    print_results(data.results)
+    print_results(data.results, scored=data.scored)
     return {
         "mAP": {each.arm: each.mean.mean for each in data.results if each.metric == "mAP" and each.mean is not None}
     }

@@ -4,7 +4,7 @@ from typing import Any
 
 from cluster import options
 from cluster.executors.training_config import TrainingVerbConfig
-from cluster.inputs import images_key, only_target, read_measured
+from cluster.inputs import images_key, only_target, read_measured, read_source
 from cluster.outputs import begin
 from cluster.progress import say
 from cluster.recipes import TRAINING, with_recipe_of_training
@@ -44,7 +44,7 @@ def search(verb: options.Search) -> dict[str, Any]:
     given = config.training.model_fields_set if config.training is not None else set()
     if not by_training and (unused := sorted({"rungs", "gpu_seconds"} & given)):
         raise ConfigError(f"training.{unused[0]} is for objective=training; the best subsets are trained whole")
-    source = Catalog.read(verb.catalog)
+    source = read_source(verb.catalog)
     with locked(verb.output):
         return _search(verb, config, source)
 

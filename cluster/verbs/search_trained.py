@@ -24,12 +24,13 @@ from cluster.search_by_training import (
 )
 from cluster.search_measured import SUBSET, SearchVerbConfig
 from finegpr.catalog import Catalog
+from finegpr.reid.queries import count_queries
 from finegpr.storage import write_bytes, write_json
 from search.analysis.subset_diff import describe, searched
 from search.analysis.true_ranking import CheckConfig, rank_by_training
 from search.loop import SearchResult
 from search.objectives import CellObjective
-from search.objectives.training import RunAll, TrainingObjective, run_in_turn, training_objective
+from search.objectives.training import VALIDATION_PARTS, RunAll, TrainingObjective, run_in_turn, training_objective
 from search.space import Space
 
 
@@ -109,10 +110,19 @@ def trainings(
 
     if verb.serial:
         say("serial: trainings in this process, without Ray")
-        yield make(run_in_turn)
+        yield _told(make(run_in_turn))
         return
     require_installed(training.loggers)
     with ray_session(RayConfig()) as ray:
         announce(ray)
         with TuneTrainings(ray, training, folder=verb.output, tick=tick) as run:
-            yield make(run)
+            yield _told(make(run))
+
+
+def _told(objective: TrainingObjective) -> TrainingObjective:
+    """Say which queries its scores will be of, unless all."""
+    if objective.unit == "mAP":
+        queries = count_queries(*(objective.validation.part(name) for name in VALIDATION_PARTS))
+        if queries.sentence is not None:
+            say(f"  {objective.validation.title}: {queries.sentence}")
+    return objective

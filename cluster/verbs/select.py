@@ -3,7 +3,7 @@
 from typing import Any
 
 from cluster import options
-from cluster.inputs import only_target, read_measured, read_subset
+from cluster.inputs import only_target, read_measured, read_source, read_subset
 from cluster.outputs import replacing
 from cluster.progress import say
 from finegpr.arrays import Ints
@@ -15,7 +15,7 @@ from finegpr.weighing import Weighing
 
 
 def select(verb: options.Select) -> dict[str, Any]:
-    catalog = Catalog.read(verb.catalog)
+    catalog = read_source(verb.catalog)
     manifest = catalog.take(_drawn(verb, catalog) if verb.selector is None else _selected(verb, catalog))
     with replacing(verb.output):
         manifest.write(verb.output)

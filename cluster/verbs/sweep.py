@@ -22,11 +22,10 @@ import pyarrow as pa
 
 from cluster import options
 from cluster.executors.session import RayConfig, announce, ray_session
-from cluster.inputs import read_measured
+from cluster.inputs import read_measured, read_source
 from cluster.outputs import begin
 from cluster.progress import Tick, progress, say
 from cluster.settings import override, validate
-from finegpr.catalog import Catalog
 from finegpr.errors import AostError, StateError, write_anew
 from finegpr.storage import (
     canonical_hash,
@@ -97,8 +96,7 @@ class Chunks:
 
 def sweep(verb: options.Sweep) -> dict[str, Any]:
     """The verb: do all searches that are not done yet, write table and report, and return what ``--json`` prints."""
-    catalog = Catalog.read(verb.catalog)
-    measurements, catalog = read_measured(verb.measurements, catalog)
+    measurements, catalog = read_measured(verb.measurements, read_source(verb.catalog))
     settings = {"targets": list(verb.targets) or sorted(measurements.terms)}
     config, output = validate(SweepConfig, override(settings, verb.set), "--set"), verb.output
     ground = Ground.of(config, catalog, measurements)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from cluster import options
-from cluster.inputs import images_key
+from cluster.inputs import images_key, read_source
 from cluster.outputs import begin, replacing
 from cluster.progress import progress, say
 from cluster.recipes import train_config
@@ -16,8 +16,9 @@ from finegpr.storage import locked
 
 def train(verb: options.Train) -> dict[str, Any]:
     config = train_config(override({"recipe": verb.recipe}, verb.set), "--set")
+    config.require_shares(verb.workers)
     num_steps = config.steps or 0
-    catalog = Catalog.read(verb.manifest)
+    catalog = read_source(verb.manifest).part("train")
     asked = {
         "settings": config.model_dump(mode="json", exclude=set(INDIFFERENT)),
         "seed": verb.seed,
@@ -64,6 +65,8 @@ def evaluate(verb: options.Evaluate) -> dict[str, Any]:
     )
     with replacing(verb.output):
         evaluation.write(verb.output)
-    metrics = evaluation.metrics
+    metrics, queries = evaluation.metrics, evaluation.queries
     say(f"{target.title} {verb.part}: mAP {metrics['mAP']:.1%}, rank-1 {metrics['rank-1']:.1%} -> {verb.output}")
-    return {"metrics": str(verb.output), **metrics}
+    if queries.sentence is not None:
+        say(f"  {queries.sentence}")
+    return {"metrics": str(verb.output), **metrics, **queries.to_record()}

@@ -6,7 +6,7 @@ from typing import Any
 from cluster import options
 from cluster.outputs import replacing
 from cluster.progress import progress, say
-from cluster.run.data import DataConfig, index_data
+from cluster.run.data import TargetConfig, index_target
 from cluster.settings import override, validate
 from finegpr.errors import ConfigError
 from finegpr.storage import locked, write_bytes
@@ -42,8 +42,9 @@ def render(verb: options.Render) -> dict[str, Any]:
 
 def index(verb: options.Index) -> dict[str, Any]:
     given = override({}, verb.set)
-    settings = {"root": verb.root, "layout": verb.layout, "title": given.pop("title", None), "options": given}
-    catalog = index_data(validate(DataConfig, settings, "--set"))
+    of_all: dict[str, Any] = {name: given.pop(name) for name in ("title", "cameras") if name in given}
+    settings = {"root": verb.root, "layout": verb.layout, "options": given, **of_all}
+    catalog = index_target(validate(TargetConfig, settings, "--set"))
     with replacing(verb.output):
         catalog.write(verb.output)
     for row in catalog.rejected.head(10).itertuples():

@@ -1,7 +1,6 @@
 """Market-1501: ``bounding_box_train/0002_c1s1_000451_03.jpg`` (identity, camera, sequence, frame, box)."""
 
 from collections.abc import Sequence
-from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
@@ -9,7 +8,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from finegpr.arrays import Ints
 from finegpr.errors import InputError
 from finegpr.layouts.listing import PART_TYPE, PARTS, Listing, build_frame, first, rejections, title_of
 from finegpr.layouts.walk import require_folder, walk
@@ -30,8 +28,6 @@ _PUBLISHED: dict[str, dict[str, tuple[int, ...]]] = {
     "Market-1501": {"train": (12_936,), "query": (3_368,), "gallery": (19_732, 15_913, 13_115)},
     "DukeMTMC-reID": {"train": (16_522,), "query": (2_228,), "gallery": (17_661,)},
 }
-# Identities of these must differ, except junk (-1) and distractors (0).
-_DISJOINT = (("train",), ("query", "gallery"), ("validation_query", "validation_gallery"))
 # The frame part is c1s1_000451_03 in Market-1501 and c1_f0046182 in DukeMTMC-reID; some names end in .jpg.jpg.
 _NAME = (
     r"/(?P<identity>-1|[0-9]{4,9})_c(?P<camera>[0-9]{1,3})(?:s[0-9]+_[0-9]+_[0-9]+|_f[0-9]+)"
@@ -43,8 +39,7 @@ def index(root: AnyPath) -> Listing:
     """List the Market-1501 folders that are there; ``validation_query`` and ``validation_gallery`` are optional too.
 
     Images lie in these folders themselves; folders in them are not read, and said. Identity -1 is junk and 0 a
-    distractor, both in galleries only. Raises InputError when no folder is there, or when an identity is in more than
-    one of training, test and validation.
+    distractor, both in galleries only. Raises InputError when no folder is there.
     """
     require_folder(root)
     present = [folder for folder in FOLDERS if _is_there(root / folder)]
@@ -80,7 +75,6 @@ def index(root: AnyPath) -> Listing:
         rejected += [(names[kept[row]], reason) for row in np.flatnonzero(rows & good)]
         good &= ~rows
     identity, camera, part, kept = identity[good], camera[good], part[good], kept[good]
-    _refuse_leakage(root, identity, part)
     return Listing(
         frame=build_frame(
             paths.take(pa.array(kept)),
@@ -121,17 +115,3 @@ def _not_read(root: AnyPath, deeper: Sequence[str]) -> tuple[str, ...]:
     if others:
         notes.append(f"{root}: not read, as these are no folders of layout market1501: {first(others)}")
     return tuple(notes)
-
-
-def _refuse_leakage(root: AnyPath, identity: Ints, part: npt.NDArray[np.int8]) -> None:
-    people = [
-        np.unique(identity[np.isin(part, [PARTS.index(name) for name in group]) & (identity > 0)])
-        for group in _DISJOINT
-    ]
-    for (one, ones), (other, others) in combinations(zip(_DISJOINT, people, strict=True), 2):
-        shared = np.intersect1d(ones, others)
-        if len(shared):
-            raise InputError(
-                f"{root}: {len(shared)} identities are in both {'/'.join(one)} and {'/'.join(other)}: "
-                f"{first(shared.tolist())}; scores would be inflated, keep each identity in one of them"
-            )

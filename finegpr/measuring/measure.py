@@ -32,13 +32,14 @@ def plan_shards(
 ) -> list[Ints]:
     """Which catalog rows to measure, in catalog order, ``images_per_shard`` at a time.
 
-    Rows of unknown cell are left out. With ``images_per_cell`` each cell gives that many, those of ``cell_order``. With
-    ``batches`` these rows are measured instead, batch after batch: such a plan may grow, its first shards stay valid.
+    Rows of unknown cell, and junk, are left out. With ``images_per_cell`` each cell gives that many, as ``cell_order``
+    says. With ``batches`` these rows are measured instead, batch after batch: such a plan may grow, its first shards
+    stay valid.
     Raises InputError when no row has a cell.
     """
     if batches is None:
         everything = config.images_per_cell is None
-        batches = [np.flatnonzero(cells.of_row >= 0) if everything else cell_order(config, catalog, cells)]
+        batches = [_measurable(catalog, cells) if everything else cell_order(config, catalog, cells)]
     if not sum(map(len, batches)):
         raise InputError(f"no image of {catalog.title} has known values of all of {[a.name for a in cells.attributes]}")
     step = config.images_per_shard
@@ -46,12 +47,12 @@ def plan_shards(
 
 
 def cell_order(config: MeasureConfig, catalog: Catalog, cells: Cells) -> Ints:
-    """The rows of known cell, cell by cell, each in the order it is sampled in, up to ``images_per_cell``.
+    """The measurable rows, cell by cell, each in the order it is sampled in, up to ``images_per_cell``.
 
     One image of each identity comes before a second of any, identities and images in a seeded order that depends on
     paths alone.
     """
-    rows = np.flatnonzero(cells.of_row >= 0)
+    rows = _measurable(catalog, cells)
     cell = cells.of_row[rows]
     identity = catalog.identities[rows]
     priority = priorities(catalog, seed=config.seed)[rows]
@@ -62,6 +63,11 @@ def cell_order(config: MeasureConfig, catalog: Catalog, cells: Cells) -> Ints:
     if config.images_per_cell is None:
         return order
     return order[_rank_in_group(cells.of_row[order]) < config.images_per_cell]
+
+
+def _measurable(catalog: Catalog, cells: Cells) -> Ints:
+    """The rows of known cell that may be drawn, or of a distractor."""
+    return np.flatnonzero((cells.of_row >= 0) & (catalog.identities >= 0))
 
 
 def _rank_in_group(*keys: NDArray[Any]) -> Ints:

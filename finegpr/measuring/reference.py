@@ -109,7 +109,7 @@ def fit_reference(
     *,
     weights: LoadedWeights | None = None,
 ) -> Reference:
-    """Fit the sketch basis on a sample of the source, then pass once over every target; written to ``folder``.
+    """Fit the sketch basis on a sample of the source's train part, then pass once over every target, into ``folder``.
 
     Returns at once when the folder holds the reference of the same inputs, the images of the basis but for those that
     changed since (see ``LEAST_UNCHANGED``); ``weights`` are those of the config unless given. Raises InputError for an
@@ -218,7 +218,8 @@ def _sample(catalog: Catalog, size: int | None, *, seed: int) -> Ints:
 
 
 def basis_sample(config: MeasureConfig, source: Catalog) -> Catalog:
-    """The images that the basis of the sketches is fitted on."""
+    """The images of the source's train part that the basis of the sketches is fitted on."""
+    source = source.part("train")
     return source.take(_sample(source, config.basis_images, seed=config.seed))
 
 

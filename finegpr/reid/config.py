@@ -73,6 +73,11 @@ class TrainConfig(Config):
     def require_shares(self, num_processes: int) -> None:
         """Raise ConfigError when a batch cannot be shared by so many processes."""
         per_process = self.batch_size // num_processes
+        if per_process < 2:
+            raise ConfigError(
+                f"batch_size {self.batch_size} shared by {num_processes} processes leaves {per_process} of its images "
+                f"to each, and batch normalisation needs 2 or more; give a batch_size of at least {2 * num_processes}"
+            )
         pairs_fit = per_process % self.per_identity == 0 and per_process >= 2 * self.per_identity
         if self.batch_size % num_processes or (self.needs_pairs and not pairs_fit):
             raise ConfigError(

@@ -218,13 +218,18 @@ class TrainingSet:
 
     @classmethod
     def open(cls, catalog: Catalog, pixels: Pixels, quarantined: Mapping[int, str]) -> "TrainingSet":
-        """Raises InputError for an image without a person, fewer than 2 identities, or too many bad images."""
+        """Raises InputError for images of a test or of nobody, fewer than 2 identities, or too many bad images."""
         identity = catalog.identities
+        if num_tests := int((catalog.frame["part"] != "train").sum()):
+            raise InputError(
+                f"{num_tests} of {len(catalog)} training images of {catalog.title} are of query and gallery parts; "
+                "scores would be inflated, train on its part train"
+            )
         if num_nobody := int((identity <= 0).sum()):
-            advice = "leave them out; of a table, first_identity=0 says that 0 is a person"
-            if (catalog.frame["part"] != "train").any():
-                advice = "train on its train part"
-            raise InputError(f"{num_nobody} of {len(catalog)} training images show nobody (identity 0 or -1); {advice}")
+            raise InputError(
+                f"{num_nobody} of {len(catalog)} training images show nobody (identity 0 or -1); leave them out; of a "
+                "table, first_identity=0 says that 0 is a person"
+            )
         rows = np.setdiff1d(np.arange(len(catalog)), list(quarantined))
         identities, labels = np.unique(identity[rows], return_inverse=True)
         training = cls(

@@ -14,6 +14,7 @@ from finegpr.pixels.decode import check_quarantine
 from finegpr.reid.checkpoint import read_embedder
 from finegpr.reid.data import ImageStore, open_pixels
 from finegpr.reid.model import Embedder
+from finegpr.reid.queries import Queries, count_queries
 from finegpr.reid.ranking import AveragePrecision, Ranking, evaluate_ranking
 from finegpr.reid.rerank import k_reciprocal
 from finegpr.storage import write_json
@@ -33,12 +34,13 @@ __all__ = [
 class Evaluation:
     """The ranking of one checkpoint, its metrics, and the (path, reason) of images that could not be read.
 
-    ``options`` names what was not plain: ``flip`` and ``rerank``, true where used, and another ``ap`` than hits.
+    ``queries`` says how many of the readable ones counted. ``options`` names what was not plain: ``flip`` and
+    ``rerank``, true where used, and another ``ap`` than hits.
     """
 
     ranking: Ranking
     metrics: dict[str, float]
-    num_query: int
+    queries: Queries
     num_gallery: int
     quarantined: tuple[tuple[str, str], ...]
     device: str
@@ -46,8 +48,8 @@ class Evaluation:
 
     def write(self, path: Path) -> None:
         """Write ``metrics.json``: the metrics, what they were measured on, and how where that was not plain."""
-        facts = {"num_query": self.num_query, "num_gallery": self.num_gallery, "num_bad": len(self.quarantined)}
-        write_json(path, {**self.metrics, **facts, "device": self.device, **self.options})
+        facts = {"num_gallery": self.num_gallery, "num_bad": len(self.quarantined), "device": self.device}
+        write_json(path, {**self.metrics, **self.queries.to_record(), **facts, **self.options})
 
 
 def evaluate_checkpoint(
@@ -67,7 +69,7 @@ def evaluate_checkpoint(
 
     ``flip_test`` adds the embedding of the mirrored image before normalising; ``rerank`` applies ``k_reciprocal``;
     ``ap`` as for ``evaluate_ranking``. Pixels come from ``images`` where given, else from the files. Raises InputError
-    for an empty side, too many bad images, a file that is not a checkpoint, or no valid query.
+    for an empty side, too many bad images, a file that is not a checkpoint, and as ``count_queries``.
     """
     place = resolve_device(device)
     with limited_threads(threads):
@@ -89,6 +91,7 @@ def evaluate_embedder(
     ap: AveragePrecision = "hits",
 ) -> Evaluation:
     """``evaluate_checkpoint`` of a network that is in memory; it is left in evaluation mode."""
+    count_queries(query, gallery)  # what cannot be scored is known before the work
     query_features, query, bad_query = embed(embedder, query, images=images, batch_size=batch_size, flip=flip_test)
     features, gallery, bad = embed(embedder, gallery, images=images, batch_size=batch_size, flip=flip_test)
     distances = euclidean(query_features, features)
@@ -96,13 +99,14 @@ def evaluate_embedder(
         own = euclidean(query_features, query_features), euclidean(features, features)
         distances = k_reciprocal(distances, *own).astype(np.float32)
     ranking = evaluate_ranking(distances, *_truth(query, gallery), ap=ap)
+    queries = count_queries(query, gallery)
     options: dict[str, bool | str] = {name: True for name, used in (("flip", flip_test), ("rerank", rerank)) if used}
     if ap != "hits":
         options["ap"] = ap
     return Evaluation(
         ranking=ranking,
         metrics=ranking.metrics(),
-        num_query=len(query),
+        queries=queries,
         num_gallery=len(gallery),
         quarantined=(*bad_query, *bad),
         device=embedder.mean.device.type,

@@ -27,6 +27,7 @@ from finegpr.reid.label_free import METRICS as LABEL_FREE_METRICS
 from finegpr.reid.label_free import is_labelled, score_photos
 from finegpr.reid.losses import Outputs, parse_losses
 from finegpr.reid.model import Embedder, load_weights
+from finegpr.reid.queries import count_queries
 from finegpr.reid.resume import StateFolder
 from finegpr.reid.sampler import batches_per_epoch, flips, identity_batches, share, shuffled_batches
 from finegpr.weights import Weights, find_weights
@@ -166,6 +167,8 @@ class _Run:
     ) -> None:
         self.config, self.validation, self.images, self.weights = config, validation, images, weights
         self.ranks, self.place, self.seed, self.state = ranks, place, seed, state
+        if validation is not None and is_labelled(validation):
+            count_queries(*validation_parts(validation))  # what cannot be scored is known before the first step
         self.workers = decoding_processes(config.workers, place)
         size = (config.height, config.width)
         pixels = open_pixels(train, height=size[0], width=size[1], images=images, cache_bytes=config.cache_bytes)

@@ -17,11 +17,13 @@ import numpy as np
 from finegpr.arrays import Floats
 from finegpr.catalog import Catalog
 from finegpr.errors import ConfigError, StateError, write_anew
+from finegpr.parts import refuse_overlap
 from finegpr.reid.config import TrainConfig
 from finegpr.reid.data import ImageStore
 from finegpr.reid.job import JobResult, TrainingJob, run_job
 from finegpr.reid.label_free import MIN_PHOTOS, unlabelled_photos
 from finegpr.reid.model import load_weights
+from finegpr.reid.queries import count_queries
 from finegpr.reid.sampler import batches_per_epoch
 from finegpr.storage import MARKER, canonical_hash, read_marker, write_marker
 from finegpr.subset import Subset
@@ -229,18 +231,23 @@ def training_objective(
     """The objective over the manifests of ``space``, which is one of ``source``; trainings live in ``folder``.
 
     All images are decoded once, when that fits the training's cache. Raises ConfigError for a target without a labelled
-    validation part, or for a label-free score with too few training images: its test part is never looked at.
+    validation part, or for a label-free score with too few training images: its test part is never looked at; and
+    InputError where images of the source are among its query or gallery images, or no validation query has a match.
     """
     validation = scored_on(config, target)
+    refuse_overlap(source, target)
+    if config.score != "label_free":
+        count_queries(*(validation.part(name) for name in VALIDATION_PARTS))
     # Absolute, because a worker process may live in another folder.
     folder = folder.resolve()
     validation.write(folder / VALIDATION)
     train = config.train
-    num_images = len(source) + len(validation)
+    drawn = source.take(np.flatnonzero(source.identities > 0))
+    num_images = len(drawn) + len(validation)
     images = None
     if num_images * 3 * train.height * train.width <= train.cache_bytes:
         images = folder / IMAGES
-        ImageStore.create(images, [source, validation], height=train.height, width=train.width)
+        ImageStore.create(images, [drawn, validation], height=train.height, width=train.width)
     weights = find_weights(train.model, train.weights)
     load_weights(weights)  # a file of another network is refused here, not by every training
     return TrainingObjective(

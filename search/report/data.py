@@ -117,7 +117,7 @@ class ReportData:
 
     ``budget`` is the number of images every arm trains on; ``notes`` are further warnings, one sentence each. What a
     run did not look into is empty or None. ``best_subsets``, ``front`` and ``slices`` are of the main choice's search;
-    ``rounds_ended`` says why adaptive measuring stopped.
+    ``rounds_ended`` says why adaptive measuring stopped; ``scored`` which queries the results are of, unless all.
     """
 
     source: Dataset
@@ -142,6 +142,7 @@ class ReportData:
     shifts: tuple[IdentityShift, ...] = ()
     rounds: tuple[Round, ...] = ()
     rounds_ended: str | None = None
+    scored: str | None = None
     best_subsets: tuple[RankedSubset, ...] = ()
     front: tuple[Compromise, ...] = ()
     slices: tuple[Slice, ...] = ()

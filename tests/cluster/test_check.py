@@ -79,6 +79,23 @@ def spoil_validation(config: Path) -> list[str]:
     return SHORT
 
 
+def forget_cameras(config: Path) -> list[str]:
+    """The target as a table without a camera column."""
+    rows = ["path,pid,part"]
+    folders = {"bounding_box_train": "train", "query": "query", "bounding_box_test": "gallery"}
+    for folder, part in folders.items():
+        for path in sorted((config.parent / f"data/target/{folder}").glob("*.jpg")):
+            rows.append(f"{folder}/{path.name},{int(path.name.split('_')[0])},{part}")
+    (config.parent / "data/target/t.csv").write_text("\n".join(rows) + "\n")
+    return ["target.layout=table", "target.options={table: t.csv, identity_column: pid, part_column: part}"]
+
+
+def leave_people(config: Path, number: int) -> list[str]:
+    for folder in sorted((config.parent / "data/source").glob("0*"))[number:]:
+        shutil.rmtree(folder)
+    return []
+
+
 SPOILT: dict[str, tuple[Callable[[Path], list[str]], int, str]] = {
     "weights of another net": (spoil_weights, 3, "is not a small"),
     "weights that are not there": (lambda _: ["train.weights=/none.safetensors"], 3, "/none.safetensors"),
@@ -96,6 +113,21 @@ SPOILT: dict[str, tuple[Callable[[Path], list[str]], int, str]] = {
     "no truth": (lambda _: ["arms=[random, mmd_rbf, wrong_sky]"], 2, "wrong_sky"),
     "a device that is not there": (lambda _: ["train.device=cuda"], 2, "device cuda"),
     "shares of a batch": (lambda _: ["workers=3"], 2, "shared evenly"),
+    "one image a process": (
+        lambda _: ["train.loss=softmax", "train.batch_size=4", "workers=4"],
+        2,
+        "leaves 1 of its images to each",
+    ),
+    "no query's camera": (forget_cameras, 3, "has no camera for"),
+    "one person": (lambda path: leave_people(path, 1), 3, "shows 1 identities and a training needs at least 2"),
+    "a budget of one person": (lambda _: ["budget.identities=1"], 2, "needs at least 2 identities"),
+    "no pairs in the budget": (lambda _: ["budget={images: 6, identities: 6}"], 2, "needs 2 images of one identity"),
+    "no pairs in an arm": (lambda _: ["budget.images=6"], 3, "arm random trains on 6 images of as many identities"),
+    "no pairs in short trainings": (
+        lambda _: ["budget.images=6", "train.loss=softmax", *SHORT],
+        3,
+        "loss softmax+triplet needs 2 images of one identity",
+    ),
 }
 
 
