@@ -1,10 +1,11 @@
 """What several verbs are given: a subset in a file, one of the measured targets."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from cluster.progress import say
 from finegpr.catalog import Catalog
-from finegpr.errors import ConfigError, InputError
+from finegpr.errors import ConfigError, InputError, did_you_mean
 from finegpr.measuring.known_bad import without_bad
 from finegpr.measuring.results import Measurements
 from finegpr.mixture import choice_from_json
@@ -31,11 +32,22 @@ def read_subset(path: Path) -> Subset:
 
 
 def only_target(measurements: Measurements, target: str | None) -> str:
-    """The target that was named, or the only one. Raises ConfigError where there are several."""
+    """The target that was named, or the only one. Raises ConfigError where there are several, or none of that name."""
     known = sorted(measurements.terms)
     if target is None and len(known) > 1:
         raise ConfigError(f"these measurements have several targets; choose one by --target: {', '.join(known)}")
+    if target is not None:
+        require_targets([target], measurements)
     return target or known[0]
+
+
+def require_targets(targets: Iterable[str], measurements: Measurements) -> None:
+    """Raises ConfigError for the first that was not measured."""
+    known = sorted(measurements.terms)
+    for target in targets:
+        if target not in known:
+            hint = did_you_mean(target, known, otherwise="a target is called by its catalog's file name")
+            raise ConfigError(f"target {target!r} was not measured, only {', '.join(known)}; {hint}")
 
 
 def good_images(catalog: Catalog, measurements: Measurements) -> Catalog:

@@ -29,7 +29,10 @@ def measure(verb: options.Measure) -> dict[str, Any]:
     if verb.from_sketches is not None:
         return _measure_from_sketches(verb, verb.from_sketches)
     if verb.catalog is None:
-        raise ConfigError("nothing to measure; give the source's catalog, or --from-sketches and a measurement")
+        raise ConfigError(
+            "nothing to measure; give the source's catalog, before --targets, which takes all that follows it, or "
+            "--from-sketches and a measurement"
+        )
     if (verb.output / DERIVED_MARKER).exists():
         raise ConfigError(f"{verb.output} holds targets that were added --from-sketches; choose another --output")
     settings = validate(MeasureVerbConfig, override({}, verb.set), "--set")

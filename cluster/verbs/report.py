@@ -10,6 +10,7 @@ from cluster.progress import say
 from finegpr.catalog import Catalog
 from finegpr.errors import InputError
 from finegpr.home import from_home
+from search.analysis.words import counted
 
 SQLITE = "sqlite:///"
 
@@ -35,9 +36,15 @@ def export(verb: options.Export) -> dict[str, Any]:
     base = SQLITE if verb.storage.startswith(SQLITE) else ""
     path = verb.storage.removeprefix(base)
     storage = f"{base}{from_home(path)}" if path.startswith("~") else verb.storage
-    num_trials = to_optuna(verb.journal, storage, verb.study)
+    by_status = to_optuna(verb.journal, storage, verb.study)
+    num_trials = sum(by_status.values())
+    spent = by_status.get("scored", 0) + by_status.get("failed", 0)
     say(f"{num_trials} trials -> study {verb.study} in {storage}")
-    return {"study": verb.study, "storage": storage, "num_trials": num_trials}
+    say(f"  {counted(spent, 'evaluation')} of new subsets, {by_status.get('failed', 0)} of them failed (FAIL)")
+    if num_trials > spent:
+        again, outside = by_status.get("duplicate", 0), by_status.get("infeasible", 0)
+        say(f"  {num_trials - spent} that cost none (PRUNED): {again} proposed before, {outside} outside the bounds")
+    return {"study": verb.study, "storage": storage, "num_trials": num_trials, "by_status": by_status}
 
 
 def compare(verb: options.Compare) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from cluster.inputs import good_images, only_target
 from cluster.outputs import begin
 from cluster.progress import say
 from cluster.recipes import TRAINING, with_recipe_of_training
-from cluster.search_measured import SUBSET, MeasuredSearch, SearchVerbConfig
+from cluster.search_measured import SUBSET, MeasuredSearch, SearchVerbConfig, tell
 from cluster.settings import override, validate
 from finegpr.catalog import Catalog
 from finegpr.errors import ConfigError
@@ -90,8 +90,14 @@ def _search(verb: options.Search, config: TrainedSearchConfig, source: Catalog) 
     begin(verb.output, {**settings, "catalog": source.fingerprint}, fresh=verb.fresh)
     work = MeasuredSearch(config=plain, space=space, measured=measured, folder=verb.output, settings=settings)
     result, surrogate = work.run(config.rounds)
+    words = tell(result, surrogate)
     say(f"{config.objective}: {result.score:.6g} -> {verb.output / SUBSET}")
-    told = {"subset": str(verb.output / SUBSET), "score": result.score}
+    told = {
+        "subset": str(verb.output / SUBSET),
+        "score": result.score,
+        "random_median": result.random_median,
+        "choice": words,
+    }
     if config.training is None:
         return told
     from cluster.verbs.search_trained import check

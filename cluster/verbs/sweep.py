@@ -22,6 +22,7 @@ import pyarrow as pa
 
 from cluster import options
 from cluster.executors.session import RayConfig, announce, ray_session
+from cluster.inputs import require_targets
 from cluster.outputs import begin
 from cluster.progress import Tick, progress, say
 from cluster.settings import override, validate
@@ -101,6 +102,7 @@ def sweep(verb: options.Sweep) -> dict[str, Any]:
     measurements = read_measurements(verb.measurements)
     settings = {"targets": list(verb.targets) or sorted(measurements.terms)}
     config, output = validate(SweepConfig, override(settings, verb.set), "--set"), verb.output
+    require_targets(config.targets, measurements)
     ground = Ground.of(config, catalog, measurements)
     plan = {
         "format": FORMAT,

@@ -1,5 +1,6 @@
 """The command line itself: help, examples, unknown verbs, JSON, pipes."""
 
+import dataclasses
 import json
 import re
 import shlex
@@ -40,10 +41,11 @@ def test_every_verb_shows_an_example(verb: str, capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "no verb given"),
         (["demoo"], "did you mean 'demo'?"),
         (["render"], "--output"),
         (["index", "x", "--set", "a"], "key=value"),
+        (["sweep", "--targets", "market", "s.parquet", "--serial"], "no catalog given; it comes before --targets"),
+        (["measure", "--targets", "t.parquet", "s.parquet"], "the source's catalog, before --targets"),
     ],
 )
 def test_usage_errors_are_one_line(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -51,6 +53,59 @@ def test_usage_errors_are_one_line(arguments: list[str], said: str, capsys: pyte
     err = capsys.readouterr().err
     assert said in err
     assert err.count("\n") == 1
+
+
+def test_without_a_verb_the_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run([]) == 2
+    said = capsys.readouterr()
+    assert not said.out
+    assert all(f"  {verb} " in said.err for verb in NAMES)
+    assert said.err.splitlines()[-1].startswith("aost: no verb given")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "positional"),
+    [
+        (["search", "--set", "seed=1", "s.parquet", "--output", "o"], {"catalog": "s.parquet"}),
+        (["search", "--set", "s.parquet", "seed=1", "--json"], {"catalog": "s.parquet"}),
+        (["run", "--serial", "--set", "seed=1", "my.yaml", "--fresh"], {"config": "my.yaml"}),
+        (["index", "--set", "a=1", "photos", "--layout", "table"], {"root": "photos"}),
+        (["measure", "--set", "seed=1", "s.parquet", "--targets", "t.parquet"], {"catalog": "s.parquet"}),
+        (["train", "--seed", "1", "--set", "seed=1", "m=1.parquet", "m.parquet"], {"manifest": "m.parquet"}),
+    ],
+)
+def test_settings_swallow_no_positional_argument(arguments: list[str], positional: dict[str, str]) -> None:
+    parsed = cli._parse(arguments)
+    assert {name: str(vars(parsed)[name]) for name in positional} == positional
+    assert "seed=1" in vars(parsed)["set"] or "a=1" in vars(parsed)["set"]
+
+
+def test_what_is_no_setting_is_left_where_no_argument_is_missing() -> None:
+    parsed = cli._parse(["search", "s.parquet", "--set", "seed=1", "other"])
+    assert vars(parsed)["set"] == ("seed=1", "other")
+
+
+@pytest.mark.parametrize("verb", NAMES)
+def test_settings_are_listed_with_defaults_and_words(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without the arguments that the verb needs."""
+    kind = next(each for each in VERBS if each.name() == verb)
+    if not any(field.name == "set" for field in dataclasses.fields(kind)):
+        assert cli.run([verb, "--settings"]) == 2
+        assert "no settings" in capsys.readouterr().err
+        return
+    with pytest.raises(SystemExit) as left:
+        cli.run([verb, "--settings"])
+    assert left.value.code == 0
+    listed = capsys.readouterr().out
+    one = {
+        "measure": "images_per_cell=null  # of each cell of attribute values; null measures all",
+        "search": "budget.images=...  # exactly this many are trained on",
+        "sweep": "evaluations=300  # new subsets scored in each search",
+        "train": "epochs=120  # passes over the images; or",
+        "render": "source.num_identities=100",
+        "index": "identity_column=null  # without it nobody is seen twice: fine to measure, not to train on",
+    }.get(verb, "# images_per_cell: null # of each cell of attribute values; null measures all")
+    assert " ".join(one.split()) in " ".join(listed.split())
 
 
 def test_an_error_is_json_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
