@@ -27,6 +27,8 @@ from safetensors.numpy import save as save_safetensors
 from finegpr.errors import BusyError, InputError, StateError, WriteError, write_anew
 
 MARKER = "done.json"
+ENDED = "ended"
+"""Of a finish marker: when its work ended, in seconds since 1970."""
 LOCK = ".lock"
 DIGEST_KEY = b"file_sha256"
 _NO_DIGEST = b"0" * 64

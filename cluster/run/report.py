@@ -3,6 +3,7 @@
 import datetime
 import json
 import platform
+import shlex
 from importlib import metadata
 from pathlib import Path
 from statistics import fmean
@@ -11,9 +12,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cluster.handover import hand_over
 from cluster.run.adaptive import RECORD
 from cluster.run.choice import make_choice, rank_arms
+from cluster.run.chosen import arm_facts, arm_files, choose, train_command
 from cluster.run.config import RANDOM
+from cluster.run.folder import Stage, wall_seconds
 from cluster.run.results import REPORT, REPORT_DATA, RESULTS, print_results
 from cluster.run.state import TARGET, Made, Run
 from finegpr.arrays import Ints
@@ -45,8 +49,8 @@ SAMPLES = 14
 LIBRARIES = ("ray", "torch", "torchvision", "xgboost", "nevergrad", "numpy", "pandas", "pyarrow", "pillow")
 
 
-def write_summary(run: Run, made: Made) -> Path:
-    """Write results.json, report.json and report.html, print the table, and return the report's path."""
+def write_summary(run: Run, made: Made) -> ReportData:
+    """Write results.json, report.json and report.html, print the table and what it says; the report's data."""
     results = read_results(run, made)
     arms = summarise(results, baseline=RANDOM) if len(results) else ()
     data = make_report_data(run, made, results, arms)
@@ -54,8 +58,8 @@ def write_summary(run: Run, made: Made) -> Path:
     write_json(root / RESULTS, results.astype(object).where(results.notna(), None).to_dict(orient="records"))
     write_bytes(root / REPORT_DATA, data.to_json().encode())
     write_report(data, root / REPORT)
-    print_results(arms)
-    return root / REPORT
+    print_results(data)
+    return data
 
 
 def read_results(run: Run, made: Made) -> pd.DataFrame:
@@ -75,8 +79,9 @@ def read_results(run: Run, made: Made) -> pd.DataFrame:
 def make_report_data(run: Run, made: Made, results: pd.DataFrame, arms: tuple[ArmSummary, ...]) -> ReportData:
     """Everything the report shows."""
     config, indexed = run.config, made.indexed
-    main = config.keep if config.keep in made.found else list(made.found)[-1]
-    assert main is not None
+    chosen = choose(config, made.short.rankings)
+    main = chosen.objective
+    files = arm_files(run.folder, made.manifests, made.trained)[main]
     choices = tuple(make_choice(run, made, objective) for objective in made.searches)
     return ReportData(
         source=_dataset(indexed.source),
@@ -93,8 +98,19 @@ def make_report_data(run: Run, made: Made, results: pd.DataFrame, arms: tuple[Ar
         stages=tuple(_costs(run)),
         provenance=_provenance(run, made),
         notes=tuple(run.notes),
+        arms=arm_facts(made.manifests, made.trained),
+        trained_for=f"{config.train.steps} steps" if config.train.steps else f"{config.train.epochs} epochs",
+        chosen_by=chosen.why,
+        files={what: str(path) for what, path in files.items()},
+        next_command=shlex.join(map(str, next_command(run, files["manifest"]))),
         **explanation(run, made, next(choice for choice in choices if choice.objective == main)),
     )
+
+
+def next_command(run: Run, manifest: Path) -> list[object]:
+    """The command that trains on the choice as the run did, with its first seed."""
+    seed = run.config.sub_seed(run.config.seeds[0])
+    return train_command(manifest, run.config.train, seed=seed, output=Path(f"{run.folder.root.name}-model"))
 
 
 def explanation(run: Run, made: Made, choice: Choice) -> dict[str, Any]:
@@ -234,19 +250,24 @@ def _thumbnails(catalog: Catalog, seed: int) -> tuple[Thumbnail, ...]:
 
 def _costs(run: Run) -> list[StageCost]:
     """What each stage took, those of one name together."""
-    ledger: dict[str, StageCost] = {}
+    opened: dict[str, list[Stage]] = {}
     for stage in run.folder.opened:
-        name = stage.name.split("/")[0]
-        marker = stage.marker or {}
-        before = ledger.get(name)
-        images = marker.get("num_images")
-        seconds = float(marker.get("seconds", 0.0))
-        if before is not None:
-            seconds += before.seconds
-            images = (images or 0) + (before.num_images or 0) if images or before.num_images else None
-        status = stage.status if before is None or before.status == stage.status else "resumed"
-        ledger[name] = StageCost(stage=name, seconds=seconds, num_images=images, status=status)
-    return list(ledger.values())
+        opened.setdefault(stage.name.split("/")[0], []).append(stage)
+    costs = []
+    for name, stages in opened.items():
+        markers = [stage.marker or {} for stage in stages]
+        images = [marker["num_images"] for marker in markers if marker.get("num_images")]
+        statuses = {stage.status for stage in stages}
+        costs.append(
+            StageCost(
+                stage=name,
+                seconds=sum(float(marker.get("seconds", 0.0)) for marker in markers),
+                num_images=sum(images) if images else None,
+                status=stages[0].status if len(statuses) == 1 else "resumed",
+                wall_seconds=wall_seconds(markers),
+            )
+        )
+    return costs
 
 
 def _provenance(run: Run, made: Made) -> Provenance:
@@ -273,14 +294,22 @@ def _provenance(run: Run, made: Made) -> Provenance:
     )
 
 
-def outcome(run: Run, made: Made, report: Path) -> dict[str, Any]:
-    """What ``--json`` prints of a run: mAP per arm, the choice, and where the report lies."""
+def outcome(run: Run, made: Made, data: ReportData) -> dict[str, Any]:
+    """What ``--json`` prints of a run: mAP per arm, the choice and why it is this one, and where everything lies."""
     results = read_results(run, made)
     means = results.groupby("arm")["mAP"].mean().to_dict() if len(results) else {}
+    report = run.folder.root / REPORT
+    files: dict[str, Path | str] = {**data.files, "report": report}
     return {
         "run": str(run.folder.root),
         "report": str(report),
         "mAP": {str(arm): float(value) for arm, value in means.items()},
         "subsets": {name: json.loads(result.subset.to_json()) for name, result in made.searches.items()},
         "scores": {name: result.score for name, result in made.searches.items()},
+        "chosen": {"objective": data.main, "why": data.chosen_by},
+        "arms": {
+            arm: {what: str(path) for what, path in found.items()}
+            for arm, found in arm_files(run.folder, made.manifests, made.trained).items()
+        },
+        **hand_over(files, *next_command(run, Path(data.files["manifest"]))),
     }

@@ -2,25 +2,33 @@
 
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from cluster.progress import console, say
 from finegpr.errors import InputError
 from search.analysis.compare import ArmSummary
+from search.report import text
+from search.report.comparison_text import cost_text, larger_and_better
 from search.report.data import ReportData
 
 REPORT, REPORT_DATA, RESULTS = "report.html", "report.json", "results.json"
 
 
-def print_results(arms: tuple[ArmSummary, ...]) -> None:
-    """The comparison as one table."""
+def print_results(data: ReportData) -> None:
+    """The comparison as one table, and what follows from it."""
+    arms = data.results
     if not arms:
         say("the target has no query and gallery, so no arm was scored")
+        say(f"the choice: {text.chosen_by(data)}")
         return
-    table = Table(title=f"{arms[0].target}: mAP and rank-1 in percent")
-    for heading in ("arm", "mAP", "rank-1", "mAP - random", "95 % interval", "seeds"):
-        table.add_column(heading, justify="left" if heading == "arm" else "right")
+    table = Table(title=f"{arms[0].target}: mAP and rank-1 in percent", box=SIMPLE_HEAD, collapse_padding=True)
+    for heading in ("arm", "images", "people", "mAP", "rank-1", "mAP - random", "95 % interval", "seeds"):
+        # Names and intervals are never cut; of the rest only the headings are long.
+        whole = heading in ("arm", "95 % interval")
+        table.add_column(heading, justify="left" if heading == "arm" else "right", no_wrap=whole)
     rank = {summary.arm: summary for summary in arms if summary.metric == "rank-1"}
+    facts = {each.arm: each for each in data.arms}
     for summary in arms:
         if summary.metric == "mAP":
             difference = summary.difference
@@ -29,8 +37,11 @@ def print_results(arms: tuple[ArmSummary, ...]) -> None:
                 if difference is not None and difference.low is not None and difference.high is not None
                 else ""
             )
+            known = facts.get(summary.arm)
             table.add_row(
                 summary.arm,
+                f"{known.num_images:,}" if known else "",
+                f"{known.num_identities:,}" if known else "",
                 _percent(summary),
                 _percent(rank[summary.arm]),
                 f"{100 * difference.mean:+.1f}" if difference is not None else "",
@@ -38,6 +49,14 @@ def print_results(arms: tuple[ArmSummary, ...]) -> None:
                 str(len(summary.seeds)),
             )
     console().print(table)
+    larger = larger_and_better(data)
+    for sentence in (text.chosen_by(data), text.verdict(data), str(larger or ""), _cost(data)):
+        if sentence:
+            say(sentence)
+
+
+def _cost(data: ReportData) -> str:
+    return f"The stages took {cost_text(data)}."
 
 
 def _percent(summary: ArmSummary) -> str:

@@ -2,7 +2,7 @@
 
 from cluster.progress import progress, say
 from cluster.run.arms import known_truth, searched_space
-from cluster.run.checks import check_data
+from cluster.run.checks import check_data, unscored
 from cluster.run.config import EVERYTHING
 from cluster.run.data import DataConfig, index_data
 from cluster.run.state import SOURCE, TARGET, Folders, Indexed, Run, catalog_path
@@ -70,8 +70,11 @@ def index(run: Run, folders: Folders) -> Indexed:
     space = searched_space(config, source)
     indexed = Indexed(source=source, target=target, space=space, truth=truth, folder=stage.folder, key=stage.key)
     check_data(config, target, space, truth)
+    if (note := unscored(config, target)) is not None:
+        run.note(f"{note}.")
     if EVERYTHING in config.arms:
-        run.note(f"Arm {EVERYTHING} takes all images instead of the budget, for as many training steps.")
+        length = "training steps" if config.train.steps else "epochs"
+        run.note(f"Arm {EVERYTHING} takes all images and identities instead of the budget, for as many {length}.")
     return indexed
 
 

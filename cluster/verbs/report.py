@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster import options
+from cluster.handover import hand_over
 from cluster.inputs import read_subset
 from cluster.outputs import replacing
 from cluster.progress import say
@@ -27,7 +28,8 @@ def diff(verb: options.Diff) -> dict[str, Any]:
     named = [each for each in attributes if each.name in {*old.values, *new.values}]
     said = in_words(old, new, named)
     say(f"{describe(new, named)}\n  {said}") if verb.json else print(said)
-    return {"diff": said, "old": describe(old, named), "new": describe(new, named)}
+    files = {"old": str(verb.old), "new": str(verb.new)}
+    return {"diff": said, "old": describe(old, named), "new": describe(new, named), "files": files}
 
 
 def export(verb: options.Export) -> dict[str, Any]:
@@ -44,17 +46,18 @@ def export(verb: options.Export) -> dict[str, Any]:
     if num_trials > spent:
         again, outside = by_status.get("duplicate", 0), by_status.get("infeasible", 0)
         say(f"  {num_trials - spent} that cost none (PRUNED): {again} proposed before, {outside} outside the bounds")
-    return {"study": verb.study, "storage": storage, "num_trials": num_trials, "by_status": by_status}
+    told = {"study": verb.study, "storage": storage, "num_trials": num_trials, "by_status": by_status}
+    shown = "STORAGE" if "@" in storage else storage  # an address may hold a password
+    return told | hand_over({"study": shown}, "optuna-dashboard", shown)
 
 
 def compare(verb: options.Compare) -> dict[str, Any]:
-    from cluster.run.results import print_results, read_report_data
+    from cluster.run.results import REPORT, print_results, read_report_data
 
     data = read_report_data(verb.folder)
-    print_results(data.results)
-    return {
-        "mAP": {each.arm: each.mean.mean for each in data.results if each.metric == "mAP" and each.mean is not None}
-    }
+    print_results(data)
+    means = {each.arm: each.mean.mean for each in data.results if each.metric == "mAP" and each.mean is not None}
+    return {"mAP": means} | hand_over({"report": verb.folder / REPORT}, "aost", "report", verb.folder)
 
 
 def report(verb: options.Report) -> dict[str, Any]:
@@ -63,13 +66,15 @@ def report(verb: options.Report) -> dict[str, Any]:
 
     path, data = verb.folder / REPORT, read_report_data(verb.folder)
     write_report(data, path)
-    say(f"report: {path}") if verb.json else print(path)
-    if verb.png is None:
-        return {"report": str(path)}
-    return {"report": str(path), "pictures": [str(each) for each in _write_pictures(data, verb.png, json=verb.json)]}
+    pictures = [] if verb.png is None else _write_pictures(data, verb.png)
+    told = hand_over({"report": path, **{each.name: each for each in pictures}})
+    if not verb.json:  # that line is the machine's
+        for each in (path, *pictures):
+            print(each)
+    return {"report": str(path), **({} if verb.png is None else {"pictures": [str(each) for each in pictures]}), **told}
 
 
-def _write_pictures(data: "ReportData", folder: Path, *, json: bool) -> list[Path]:
+def _write_pictures(data: "ReportData", folder: Path) -> list[Path]:
     """Those figures that the run has something for, and a line about each of the others."""
     from search.report.figures.png import PNGS
 
@@ -82,6 +87,5 @@ def _write_pictures(data: "ReportData", folder: Path, *, json: bool) -> list[Pat
         except InputError as error:
             say(f"no {name}: {error}")
             continue
-        say(f"picture: {path}") if json else print(path)
         written.append(path)
     return written

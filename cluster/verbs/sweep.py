@@ -22,6 +22,7 @@ import pyarrow as pa
 
 from cluster import options
 from cluster.executors.session import RayConfig, announce, ray_session
+from cluster.handover import hand_over
 from cluster.inputs import require_targets
 from cluster.outputs import begin
 from cluster.progress import Tick, progress, say
@@ -134,13 +135,16 @@ def sweep(verb: options.Sweep) -> dict[str, Any]:
     num_failed = int(frame["error"].notna().sum())
     seconds = marker["seconds"]
     say(f"{len(frame):,} searches, {num_failed:,} failed, {seconds:.0f} s of the processor -> {output / TABLE}")
-    return {
+    told = {
         "table": str(output / TABLE),
         "report": str(report),
         "num_searches": len(frame),
         "num_failed": num_failed,
         "seconds": seconds,
     }
+    command = ("aost", "search", verb.catalog, "--measurements", verb.measurements, "--target", config.targets[0])
+    changes = ("--set", f"objective={config.objectives[0]}", f"budget.images={config.images[0]}")
+    return told | hand_over({"table": output / TABLE, "report": report}, *command, *changes)
 
 
 def _finish(chunks: Chunks, output: Path) -> dict[str, Any]:

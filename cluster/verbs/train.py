@@ -3,6 +3,7 @@
 from typing import Any
 
 from cluster import options
+from cluster.handover import hand_over
 from cluster.outputs import begin, replacing
 from cluster.progress import progress, say
 from cluster.recipes import train_config
@@ -48,7 +49,9 @@ def train(verb: options.Train) -> dict[str, Any]:
                 report=lambda epoch: tick(epoch.step, num_steps or epoch.step, f"loss {epoch.loss:.3f}"),
             )
     say(f"{result.num_images} images of {result.num_identities} identities, {result.weights} -> {result.checkpoint}")
-    return {"checkpoint": str(result.checkpoint), "loss": result.history[-1].loss, "num_images": result.num_images}
+    told = {"checkpoint": str(result.checkpoint), "loss": result.history[-1].loss, "num_images": result.num_images}
+    evaluate = ("aost", "evaluate", result.checkpoint, "--target", "TARGET.parquet", "--output", "metrics.json")
+    return told | hand_over({"model": result.checkpoint, "manifest": verb.manifest}, *evaluate)
 
 
 def evaluate(verb: options.Evaluate) -> dict[str, Any]:
@@ -64,4 +67,4 @@ def evaluate(verb: options.Evaluate) -> dict[str, Any]:
         evaluation.write(verb.output)
     metrics = evaluation.metrics
     say(f"{target.title} {verb.part}: mAP {metrics['mAP']:.1%}, rank-1 {metrics['rank-1']:.1%} -> {verb.output}")
-    return {"metrics": str(verb.output), **metrics}
+    return {"metrics": str(verb.output), **metrics} | hand_over({"metrics": verb.output, "model": verb.checkpoint})

@@ -9,7 +9,7 @@ from plotly.offline import get_plotlyjs
 
 from finegpr.storage import sha256, write_bytes
 from search.analysis import words
-from search.report import explain_text
+from search.report import comparison_text, explain_text
 from search.report import text as report_text
 from search.report.data import ReportData
 from search.report.figures import FIGURES, SECTIONS, explain
@@ -62,7 +62,8 @@ def render(data: ReportData) -> str:
         },
         max_effects=explain.MAX_EFFECTS,
         max_quarantine_rows=MAX_QUARANTINE_ROWS,
-        total_seconds=sum(stage.seconds for stage in data.stages),
+        arms_text=comparison_text.arms_text(data),
+        chosen_by=report_text.chosen_by(data),
         nonce=sha256(data.to_json())[:32],
         plotly=get_plotlyjs(),
     )

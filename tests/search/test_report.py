@@ -185,15 +185,69 @@ def test_verdict_says_no_more_than_is_known(data):
     assert "trains a better model" in verdict(data)
     assert "95 % interval" in verdict(data)
     one = report_data(seeds=(0,))
-    assert "hint, not a result" in verdict(one)
-    assert headline(one).endswith("on one seed")
+    assert verdict(one).startswith("No difference from random is shown: +")
+    assert "one seed, so without an interval" in verdict(one)
+    assert headline(one).endswith("no difference from random shown, on one seed")
     none = report_data(seeds=())
     assert "not tested" in verdict(none)
     assert next(tile for tile in tiles(none) if tile.question == "How sure").answer == "Not tested"
     unclear = dataclasses.replace(data, results=summarise_shuffled())
-    assert "cannot be told from random" in verdict(unclear)
-    assert headline(unclear).endswith("no clear difference from random")
+    assert "No difference from random is shown" in verdict(unclear)
+    assert headline(unclear).endswith("no difference from random shown")
+    assert not any("better model" in lead for lead in (report_text.lead(unclear), report_text.lead(one)))
     assert not any(tile.clear for tile in tiles(unclear))
+
+
+@pytest.mark.parametrize(
+    ("everything", "said", "in_headline"),
+    [
+        ((0.40, 0.41, 0.42), "everything trains a better model than the choice: +8.0 mAP points (95 % interval", True),
+        ((0.40, 0.30, 0.40), "everything scored above the choice, no difference shown: +3.7 mAP points", False),
+        ((0.40,), "no difference shown: +8.0 mAP points (one seed, so without an interval)", False),
+        ((0.30, 0.31, 0.33), None, False),
+    ],
+)
+def test_where_more_images_are_better_the_top_says_so_and_what_they_cost(data, everything, said, in_headline):
+    choice = (0.32, 0.33, 0.34)
+    rows = [("mmd_rbf", seed, value) for seed, value in enumerate(choice)]
+    rows += [("random", seed, value - 0.05 - 0.001 * seed) for seed, value in enumerate(choice)]
+    rows += [("everything", seed, value) for seed, value in enumerate(everything)]
+    frame = pd.DataFrame(rows, columns=["arm", "seed", "mAP"]).assign(target="MiniMarket")
+    told = dataclasses.replace(data, results=summarise(frame, metrics=["mAP"]))
+    lead = report_text.lead(told)
+    assert headline(told).endswith("; everything is better") == in_headline
+    if said is None:
+        assert "everything" not in lead
+    else:
+        assert said in lead
+        cost = (
+            "12,348 images of 150 identities instead of 900 images of 80 identities, and 1 min 1 s a training instead"
+        )
+        assert cost in lead
+        assert lead in render(told)
+
+
+def test_the_page_says_what_each_arm_trains_on_and_what_to_take_along(data):
+    page = render(data)
+    assert "random, everything" not in page
+    assert "mmd_rbf, random, mean_distance and mmd_linear train on 900 images; everything on 12,348." in page
+    assert "Each trains for 300 steps" in page
+    assert '<td class="n" data-label="identities">150</td>' in page
+    assert "Of 3 searches this is the one by mmd_rbf: no check by true training" in page
+    for path in (*data.files.values(), data.next_command):
+        assert f"<code>{path}</code>" in page
+    alike = dataclasses.replace(data, arms=tuple(each for each in data.arms if each.arm != "everything"))
+    assert "Every arm trains on 900 images." in render(alike)
+
+
+def test_what_ran_side_by_side_is_counted_once_by_the_clock(data):
+    assert (data.seconds, data.wall_seconds) == (pytest.approx(563.5), pytest.approx(357.5))
+    assert "took 5 min 58 s by the clock, with 9 min 24 s of work" in report_text.lead(data)
+    cost = next(tile for tile in tiles(data) if tile.question == "What it cost")
+    assert cost.answer == "5 min 58 s"
+    assert cost.detail == "by the clock; 58 % of it train, 22,500 images at 109 a second; 9 min 24 s of work"
+    in_turn = dataclasses.replace(data, stages=tuple(dataclasses.replace(e, wall_seconds=None) for e in data.stages))
+    assert report_text.lead(in_turn).endswith("took 9 min 24 s by the clock.")
 
 
 def summarise_shuffled():
