@@ -22,6 +22,7 @@ from search.analysis.fairness import FairnessConfig
 from search.analysis.true_ranking import CheckConfig
 from search.loop import SearchConfig
 from search.objectives import OBJECTIVES
+from search.report.data import Photos
 from search.rounds import RoundsConfig
 from search.selectors import SELECTORS
 from search.space import Budget, SpaceConfig
@@ -71,6 +72,13 @@ class RunTrainingConfig(TrainingVerbConfig):
     evaluations: int = Field(default=24, gt=0)
 
 
+class ReportConfig(Config):
+    """What a run's report shows. ``photos``: how example images appear; None shows what this project has rendered, and
+    blurs everything else, which may be photos of people."""
+
+    photos: Photos | None = None
+
+
 class RunConfig(Config):
     """Everything that decides a run's numbers; ``seed`` moves every random choice below it.
 
@@ -114,6 +122,7 @@ class RunConfig(Config):
     training: RunTrainingConfig | None = None
     check: CheckConfig | None = None
     loggers: tuple[Logger, ...] = ("tensorboard",)
+    report: ReportConfig = ReportConfig()
     ray: RayConfig = RayConfig()
 
     @model_validator(mode="after")

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from cluster.handover import hand_over
+from cluster.progress import say
 from cluster.run.adaptive import RECORD
 from cluster.run.choice import make_choice, rank_arms
 from cluster.run.chosen import arm_facts, arm_files, choose, train_command
@@ -56,10 +57,17 @@ def write_summary(run: Run, made: Made) -> ReportData:
     data = make_report_data(run, made, results, arms)
     root = run.folder.root
     write_json(root / RESULTS, results.astype(object).where(results.notna(), None).to_dict(orient="records"))
-    write_bytes(root / REPORT_DATA, data.to_json().encode())
+    write_bytes(root / REPORT_DATA, data.to_json().encode(), private=data.holds_photos)
     write_report(data, root / REPORT)
     print_results(data)
+    if data.holds_photos:
+        say(f"{root / REPORT} holds example images, {_photos(data)}; report.photos: none leaves them out")
     return data
+
+
+def _photos(data: ReportData) -> str:
+    shown = any(row.kind == "shown" for row in data.samples)
+    return f"{'as they are' if shown else 'blurred'}, and can be read by you only"
 
 
 def read_results(run: Run, made: Made) -> pd.DataFrame:
@@ -215,23 +223,33 @@ def _dataset(catalog: Catalog) -> Dataset:
         title=catalog.title,
         num_images=len(catalog),
         num_identities=int(people[people > 0].nunique()),
-        rendered=(catalog.root / WORLD).exists(),
+        rendered=_is_rendered(catalog),
     )
 
 
 def _samples(run: Run, made: Made, main: str) -> tuple[SampleRow, ...]:
+    """Example images; of what this project has not rendered, as ``report.photos`` says, or blurred."""
     indexed, manifest = made.indexed, made.manifest(main, run.config.seeds[0])
-    return tuple(
-        SampleRow(title=title, images=_thumbnails(catalog, run.config.seed))
-        for title, catalog in (
-            (f"Source: {indexed.source.title}", indexed.source),
-            (f"Chosen by {main}", manifest),
-            (f"Target: {indexed.target.title}", indexed.photos),
-        )
-    )
+    rows = []
+    for title, catalog, whole in (
+        (f"Source: {indexed.source.title}", indexed.source, indexed.source),
+        (f"Chosen by {main}", manifest, indexed.source),
+        (f"Target: {indexed.target.title}", indexed.photos, indexed.target),
+    ):
+        rendered = _is_rendered(whole)
+        photos = run.config.report.photos or ("shown" if rendered else "blurred")
+        if photos != "none":
+            images = _thumbnails(catalog, run.config.seed, blurred=photos == "blurred")
+            rows.append(SampleRow(title=title, images=images, kind="rendered" if rendered else photos))
+    return tuple(rows)
 
 
-def _thumbnails(catalog: Catalog, seed: int) -> tuple[Thumbnail, ...]:
+def _is_rendered(catalog: Catalog) -> bool:
+    """Whether this project drew it."""
+    return (catalog.root / WORLD).exists()
+
+
+def _thumbnails(catalog: Catalog, seed: int, *, blurred: bool) -> tuple[Thumbnail, ...]:
     """Random images with their values; one that cannot be read is passed over."""
     rows: Ints = np.random.default_rng(seed).permutation(len(catalog))[: 4 * SAMPLES]
     names = [attribute.name for attribute in catalog.image_attributes]
@@ -242,7 +260,7 @@ def _thumbnails(catalog: Catalog, seed: int) -> tuple[Thumbnail, ...]:
         except BadImage:
             continue
         caption = ", ".join(str(catalog.frame[name].iloc[row]) for name in names)
-        thumbnails.append(Thumbnail.from_array(image, caption=caption))
+        thumbnails.append(Thumbnail.from_array(image, caption=caption, blurred=blurred))
         if len(thumbnails) == SAMPLES:
             break
     return tuple(thumbnails)

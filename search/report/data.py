@@ -34,6 +34,11 @@ from search.analysis.records import (
 from search.objectives.surrogate import SplitScore
 
 THUMBNAIL_HEIGHT = 128
+BLURRED_HEIGHT = 12
+BOX, BICUBIC = Image.Resampling.BOX, Image.Resampling.BICUBIC
+
+Photos = Literal["none", "blurred", "shown"]
+"""How photos of people appear in a report."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,10 +59,18 @@ class Thumbnail:
     jpeg: str
 
     @classmethod
-    def from_array(cls, image: NDArray[np.uint8], *, caption: str) -> "Thumbnail":
-        """Of an (H, W, 3) uint8 image, shrunk to at most THUMBNAIL_HEIGHT rows."""
+    def from_array(cls, image: NDArray[np.uint8], *, caption: str, blurred: bool = False) -> "Thumbnail":
+        """Of an (H, W, 3) uint8 image, shrunk to at most THUMBNAIL_HEIGHT rows.
+
+        ``blurred``: averaged to BLURRED_HEIGHT rows before, of which a head has one or two; nothing finer is left.
+        """
         picture = Image.fromarray(image)
         picture.thumbnail((2 * THUMBNAIL_HEIGHT, THUMBNAIL_HEIGHT))
+        if blurred:
+            coarse = picture.resize(
+                (max(1, round(picture.width * BLURRED_HEIGHT / picture.height)), BLURRED_HEIGHT), BOX
+            )
+            picture = coarse.resize(picture.size, BICUBIC)
         stream = io.BytesIO()
         picture.save(stream, "JPEG", quality=82)
         return cls(caption=caption, jpeg=base64.b64encode(stream.getvalue()).decode("ascii"))
@@ -65,10 +78,11 @@ class Thumbnail:
 
 @dataclass(frozen=True, kw_only=True)
 class SampleRow:
-    """A titled row of example images: the source, the choice, the target."""
+    """A titled row of example images: the source, the choice, the target; ``kind`` says what of."""
 
     title: str
     images: tuple[Thumbnail, ...]
+    kind: Literal["rendered", "blurred", "shown"] = "shown"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,6 +199,11 @@ class ReportData:
     def other_choices(self) -> tuple[Choice, ...]:
         """The choices of the other objectives."""
         return tuple(choice for choice in self.choices if choice.objective != self.main)
+
+    @property
+    def holds_photos(self) -> bool:
+        """Whether any of the example images is of other data than this project's renderings, blurred or not."""
+        return any(row.kind != "rendered" and row.images for row in self.samples)
 
     @property
     def seconds(self) -> float:

@@ -1,6 +1,8 @@
 """What a run needs is known before its first stage, and said by ``aost check`` with the run's own exit code."""
 
 import json
+import os
+import re
 import shlex
 import shutil
 from collections.abc import Callable
@@ -201,3 +203,35 @@ def test_a_run_hands_over_what_it_chose_and_how_to_train_on_it(
     _, *command = shlex.split(result["next"])
     assert cli.run(command) == 0
     assert (tmp_path / "run-model/model.safetensors").read_bytes() == Path(result["files"]["model"]).read_bytes()
+
+
+def test_photos_that_are_not_rendered_are_blurred_unless_they_are_asked_for(config: Path, said: Said) -> None:
+    """Rendered data is shown, and its report is as the umask has it; photos are their owner's."""
+    small = ["train.steps=2", "train.batch_size=8", "search.evaluations=40", "arms=[mmd_rbf,random]"]
+    root = config.parent / "run"
+    umask = os.umask(0o022)
+    try:
+        pages, modes = {}, {}
+        for name, settings in (
+            ("rendered", []),
+            ("photos", []),
+            ("shown", ["report.photos=shown"]),
+            ("none", ["report.photos=none"]),
+        ):
+            if name == "photos":
+                (config.parent / "data/target/world.json").unlink()
+            code, told = said("run", *small, *settings)
+            assert code == 0, told
+            assert ("can be read by you only" in told) == (name in ("photos", "shown"))
+            pages[name] = re.findall(r"base64,([^\"]+)", (root / "report.html").read_text().split("<script")[0])
+            modes[name] = {each: (root / each).stat().st_mode & 0o777 for each in ("report.html", "report.json")}
+    finally:
+        os.umask(umask)
+    assert pages["none"] == []
+    assert pages["rendered"][-8:] == pages["shown"][-8:]
+    assert pages["photos"][:-8] == pages["shown"][:-8], "the source is rendered"
+    assert not set(pages["photos"][-8:]) & set(pages["shown"][-8:])
+    assert set(modes["photos"].values()) == set(modes["shown"].values()) == {0o600}
+    assert set(modes["rendered"].values()) == set(modes["none"].values()) == {0o644}
+    assert (root / "images/pixels.npy").stat().st_mode & 0o777 == 0o600
+    assert (root / "results.json").stat().st_mode & 0o777 == 0o644

@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import io
 import json
+import os
 import re
 import runpy
 from functools import partial
@@ -380,6 +381,32 @@ def test_thumbnail_is_a_small_jpeg():
     thumbnail = Thumbnail.from_array(image, caption="a")
     with Image.open(io.BytesIO(base64.b64decode(thumbnail.jpeg))) as read:
         assert (read.format, read.size) == ("JPEG", (53, 128))
+
+
+def test_a_blurred_thumbnail_holds_nothing_finer_than_its_rows():
+    random = np.random.default_rng(0)
+    image = np.kron(random.integers(0, 2, (96, 48, 1)) * 255, np.ones((2, 2, 3))).astype(np.uint8)
+    image[96:] //= 2  # what is coarse stays
+    spread = {}
+    for blurred in (False, True):
+        thumbnail = Thumbnail.from_array(image, caption="a", blurred=blurred)
+        with Image.open(io.BytesIO(base64.b64decode(thumbnail.jpeg))) as read:
+            assert read.size == (64, 128)
+            spread[blurred] = np.asarray(read, dtype=float)
+    assert np.abs(np.diff(spread[True], axis=0)).mean() < 0.05 * np.abs(np.diff(spread[False], axis=0)).mean()
+    assert spread[True][:60].mean() > 1.5 * spread[True][68:].mean()
+
+
+def test_a_page_with_photos_is_its_owners(data, tmp_path):
+    rows = {kind: tuple(dataclasses.replace(row, kind=kind) for row in data.samples) for kind in ("shown", "rendered")}
+    for samples, mode in ((rows["shown"], 0o600), (rows["rendered"], 0o644), ((), 0o644)):
+        path = tmp_path / "report.html"
+        before = os.umask(0o022)
+        try:
+            write_report(dataclasses.replace(data, samples=samples), path)
+        finally:
+            os.umask(before)
+        assert path.stat().st_mode & 0o777 == mode
 
 
 def test_unwritable_place_is_one_line(data, tmp_path):
