@@ -18,6 +18,7 @@ from typing import Any
 
 import tyro
 
+from cluster.arguments import in_order
 from cluster.options import Verb
 from cluster.verbs import VERBS
 from finegpr.errors import AostError, ConfigError, did_you_mean
@@ -53,7 +54,7 @@ def _help() -> str:
             "",
             *lines,
             "",
-            "aost VERB --help shows a verb's options, with examples.",
+            "aost VERB --help shows a verb's options, with examples; aost VERB --settings what its --set takes.",
             'Completion on Tab: eval "$(aost --completion bash)" in ~/.bashrc, or zsh in ~/.zshrc.',
         )
     )
@@ -80,15 +81,27 @@ def _parse(arguments: list[str]) -> Verb:
 
         print(script(" ".join(rest), list(VERBS)), end="")
         sys.exit(0)
+    if not arguments:
+        print(_help(), end="\n\n", file=sys.stderr)
+        raise ConfigError("no verb given; the verbs are listed above")
     if name not in verbs:
         advice = did_you_mean(name, verbs, otherwise=f"verbs: {', '.join(verbs)}")
-        raise ConfigError(f"{'unknown verb ' + repr(name) if name else 'no verb given'}; {advice}")
+        raise ConfigError(f"unknown verb {name!r}; {advice}")
     if rest.count("--set") > 1:
         raise ConfigError("--set is there twice; give all settings after one --set")
     if {"-h", "--help"} & set(rest):
         print(_manual(verbs[name]), end="\n\n")
+    elif "--settings" in rest:
+        from cluster.manual import settings
+
+        print(settings(verbs[name]), end="")
+        sys.exit(0)
     parsed: Verb = tyro.cli(
-        verbs[name], args=rest, prog=f"aost {name}", description="", config=(tyro.conf.FlagCreatePairsOff,)
+        verbs[name],
+        args=in_order(verbs[name], rest),
+        prog=f"aost {name}",
+        description="",
+        config=(tyro.conf.FlagCreatePairsOff,),
     )
     return replace(parsed, **{field.name: _from_home(getattr(parsed, field.name)) for field in fields(parsed)})
 

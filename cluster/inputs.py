@@ -1,12 +1,13 @@
 """What several verbs are given: a source, a subset in a file, one of the measured targets."""
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from cluster.progress import progress, say
 from finegpr.catalog import Catalog
 from finegpr.contents import contents_key
-from finegpr.errors import ConfigError, InputError
+from finegpr.errors import ConfigError, InputError, did_you_mean
 from finegpr.measuring.freshness import require_unchanged
 from finegpr.measuring.known_bad import without_bad
 from finegpr.measuring.results import Measurements, measured_folder, read_measurements
@@ -46,11 +47,22 @@ def read_subset(path: Path) -> Subset:
 
 
 def only_target(measurements: Measurements, target: str | None) -> str:
-    """The target that was named, or the only one. Raises ConfigError where there are several."""
+    """The target that was named, or the only one. Raises ConfigError where there are several, or none of that name."""
     known = sorted(measurements.terms)
     if target is None and len(known) > 1:
         raise ConfigError(f"these measurements have several targets; choose one by --target: {', '.join(known)}")
+    if target is not None:
+        require_targets([target], measurements)
     return target or known[0]
+
+
+def require_targets(targets: Iterable[str], measurements: Measurements) -> None:
+    """Raises ConfigError for the first that was not measured."""
+    known = sorted(measurements.terms)
+    for target in targets:
+        if target not in known:
+            hint = did_you_mean(target, known, otherwise="a target is called by its catalog's file name")
+            raise ConfigError(f"target {target!r} was not measured, only {', '.join(known)}; {hint}")
 
 
 def read_measured(folder: Path, catalog: Catalog) -> tuple[Measurements, Catalog]:

@@ -10,7 +10,7 @@ from typing import Literal
 
 import tyro
 
-from cluster.shared_options import Kept, MainJob
+from cluster.shared_options import Kept, MainJob, Settable
 from cluster.shared_options import Verb as Verb
 
 
@@ -52,7 +52,7 @@ class Run(MainJob):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Check(Verb):
+class Check(Settable):
     """Say whether a run would start, what it would do, and what it would take. Nothing is run or written.
 
     Example: aost check my.yaml
@@ -73,7 +73,7 @@ class Check(Verb):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Render(Verb):
+class Render(Settable):
     """Draw MiniGPR (a synthetic source with labels) and MiniMarket (a photo-like target).
 
     Example: aost render --output worlds/one --set source.num_identities=200
@@ -90,7 +90,7 @@ class Render(Verb):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Index(Verb):
+class Index(Settable):
     r"""List an image folder's images and labels in one catalog.
 
     Example: aost index data/FineGPR --layout finegpr --output finegpr.parquet

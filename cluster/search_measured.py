@@ -8,6 +8,7 @@ from pathlib import Path
 from cluster.progress import progress, say
 from finegpr.storage import write_bytes
 from finegpr.weighing import Scale
+from search.analysis.subset_diff import describe, searched
 from search.loop import Evaluate, Generation, SearchConfig, SearchResult
 from search.loop import search as search_space
 from search.measured import Measured
@@ -103,6 +104,21 @@ class MeasuredSearch:
             evaluations=config.evaluations,
             options=config.optimizer_options,
         )
+
+
+def tell(result: SearchResult, objective: CellObjective) -> str:
+    """Say what a search found, beside random subsets, and in words, which are returned."""
+    if result.notice:
+        say(f"  {result.notice}")
+    random = "none scored" if result.random_median is None else f"{result.random_median:.5g}"
+    say(
+        f"  {objective.name}: {result.score:.5g} {objective.unit} (median random {random}, "
+        f"{'higher' if objective.higher_is_better else 'lower'} is better), "
+        f"{result.num_evaluations} subsets in {result.num_generations} generations of {result.population}"
+    )
+    words = describe(result.subset, searched(objective.space))
+    say(f"  {words}")
+    return words
 
 
 def _evaluate(objective: Objective) -> Evaluate:

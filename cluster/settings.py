@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin
@@ -17,6 +17,7 @@ from finegpr.faults import patiently
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 40
 MAX_ALIASES = 100
+MAX_UNKNOWN = 3
 
 Model = TypeVar("Model", bound=Config)
 
@@ -127,17 +128,19 @@ def override(mapping: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]
 
 
 def validate(model: type[Model], mapping: dict[str, Any], where: str) -> Model:
-    """``mapping`` as a ``model``, strictly typed. Raises ConfigError with the path of the first wrong field."""
+    """``mapping`` as a ``model``, strictly typed. Raises ConfigError with the paths of unknown keys, or of the first
+    wrong field."""
     try:
         return model.model_validate_json(json.dumps(mapping, allow_nan=False))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
+        found = error.errors(include_url=False)
+        # What is missing or does not fit together may follow from a misspelt key, never the other way round.
+        if unknown := [each["loc"] for each in found if each["type"] == "extra_forbidden"]:
+            advice = "; ".join(dict.fromkeys(_unknown(model, location) for location in unknown[:MAX_UNKNOWN]))
+            more = f"; and {len(unknown) - MAX_UNKNOWN} more" if len(unknown) > MAX_UNKNOWN else ""
+            raise ConfigError(f"{where}: {advice}{more}") from None
+        first = found[0]
         place = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            known = _known_keys(model, first["loc"][:-1])
-            otherwise = f"known: {', '.join(sorted(known))}"
-            advice = did_you_mean(str(first["loc"][-1]), known, otherwise=otherwise, cutoff=0.5)
-            raise ConfigError(f"{where}: unknown key {place!r}; {advice}") from None
         message = first["msg"].removeprefix("Value error, ")
         got = "" if first["type"] == "missing" or isinstance(first["input"], dict) else f", got {first['input']!r}"
         raise ConfigError(f"{where}: {place or 'config'}: {message}{got}") from None
@@ -145,6 +148,25 @@ def validate(model: type[Model], mapping: dict[str, Any], where: str) -> Model:
         raise ConfigError(f"{where}: {error}") from None
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{where}: {error}") from None
+
+
+def _unknown(model: type[BaseModel], location: Sequence[str | int]) -> str:
+    """That there is no such key, and which one is near, stands elsewhere, or is known in its place."""
+    name, known = str(location[-1]), _known_keys(model, location[:-1])
+    elsewhere = [place for place in _places(model) if place.rpartition(".")[2] == name][:MAX_UNKNOWN]
+    otherwise = f"known: {', '.join(sorted(known))}"
+    if elsewhere:
+        otherwise = f"did you mean {' or '.join(map(repr, elsewhere))}? Here {otherwise}"
+    advice = did_you_mean(name, known, otherwise=otherwise)
+    return f"unknown key {'.'.join(map(str, location))!r}; {advice}"
+
+
+def _places(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Dotted names of all keys below a model, the upper ones first."""
+    yield from (prefix + name for name in model.model_fields)
+    for name, field in model.model_fields.items():
+        for below in _models_in(field.annotation):
+            yield from _places(below, f"{prefix}{name}.")
 
 
 def _known_keys(model: type[BaseModel], location: Sequence[str | int]) -> list[str]:

@@ -19,7 +19,15 @@ class Verb:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MainJob(Verb):
+class Settable(Verb):
+    """Options of the verbs that --set changes."""
+
+    settings: bool = False
+    """Print every setting that --set takes, with its default and what it does, and do nothing else."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MainJob(Settable):
     """Options of the verbs that do the main job."""
 
     set: tuple[str, ...] = ()
@@ -33,7 +41,7 @@ class MainJob(Verb):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kept(Verb):
+class Kept(Settable):
     """Options of the verbs whose output is a folder in which work goes on."""
 
     fresh: bool = False

@@ -8,13 +8,16 @@ from difflib import get_close_matches
 from pathlib import Path
 
 
-def did_you_mean(name: str, known: Iterable[str], *, otherwise: str = "", most: int = 1, cutoff: float = 0.6) -> str:
+def did_you_mean(name: str, known: Iterable[str], *, otherwise: str = "", most: int = 1, cutoff: float = 0.7) -> str:
     """``did you mean 'x'?`` with the known name nearest to ``name``, or ``otherwise`` when none is near.
 
     With ``most`` above 1, up to so many names, the nearest first, without quotes. ``cutoff`` in [0, 1] is the least
-    likeness that counts as near, as in ``difflib.get_close_matches``.
+    likeness that counts as near, as in ``difflib.get_close_matches``: a slip of the finger, not another word. A name
+    whose words are some of a known one's, such as ``batch`` of ``batch_size``, is near too.
     """
-    near = get_close_matches(name, list(known), n=most, cutoff=cutoff)
+    known = list(known)
+    near = get_close_matches(name, known, n=most, cutoff=cutoff)
+    near = near or [each for each in known if name and f"_{name}_" in f"_{each}_"][:most]
     if not near:
         return otherwise
     return f"did you mean {repr(near[0]) if most == 1 else ', '.join(near)}?"

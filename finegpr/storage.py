@@ -30,7 +30,11 @@ from finegpr.errors import AostError, BusyError, InputError, StateError, write_a
 from finegpr.faults import is_absent, patiently, unreadable, unwritable
 
 MARKER = "done.json"
+ENDED = "ended"
+"""Of a finish marker: when its work ended, in seconds since 1970."""
 LOCK = ".lock"
+PRIVATE = 0o600
+"""Permissions of files that hold photos of people."""
 DIGEST_KEY = b"file_sha256"
 _NO_DIGEST = b"0" * 64
 _SEAL = "seal"
@@ -116,12 +120,18 @@ def writing(path: Path) -> Iterator[None]:
         raise unwritable(path, error) from error
 
 
-def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
-    """Call ``write`` with a temporary name beside ``path``, flush it to the disk, then rename it into place."""
+def write_atomic(path: Path, write: Callable[[Path], None], *, private: bool = False) -> None:
+    """Call ``write`` with a temporary name beside ``path``, flush it to the disk, then rename it into place.
+
+    ``private``: the file is readable and writable by its owner only, from the first byte; else as the umask has it.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            if private:
+                temporary.unlink(missing_ok=True)
+                temporary.touch(mode=PRIVATE, exist_ok=False)
             write(temporary)
             with temporary.open("rb") as stream:
                 os.fsync(stream.fileno())
@@ -144,9 +154,9 @@ def reserve(stream: BinaryIO, num_bytes: int) -> None:
             raise
 
 
-def write_bytes(path: Path, data: bytes | bytearray) -> None:
-    """Atomically write bytes."""
-    write_atomic(path, lambda temporary: _write_all(temporary, data))
+def write_bytes(path: Path, data: bytes | bytearray, *, private: bool = False) -> None:
+    """Atomically write bytes; ``private`` as for ``write_atomic``."""
+    write_atomic(path, lambda temporary: _write_all(temporary, data), private=private)
 
 
 def _write_all(path: Path, data: bytes | bytearray) -> None:

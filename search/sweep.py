@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from finegpr.arrays import Ints
 from finegpr.config import Config
@@ -68,30 +68,43 @@ SCHEMA = pa.schema(
 
 
 class SweepConfig(Config):
-    """What is swept: a list per axis, each value once, and what all searches share.
+    """What is swept: a list per axis, each value once, and what all searches share."""
 
-    ``alphas``, ``betas`` and ``layer_weights`` (five each) weigh the terms of D_total. ``images`` and ``identities``
-    (None: all that the subset has) are the budget, ``bounds`` its least and most. ``sample`` takes that many points of
-    the grid, drawn by ``sample_seed``. ``chunk`` searches at a time are given to a worker and written down together.
-    """
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     targets: Annotated[tuple[str, ...], Field(min_length=1)]
+    """names of measured targets; by default all"""
     objectives: Annotated[tuple[str, ...], Field(min_length=1)] = ("mmd_rbf",)
+    """what scores a subset"""
     scales: Annotated[tuple[Scale, ...], Field(min_length=1)] = ("standardised",)
+    """each layer over its median distance, or paper: as printed"""
     alphas: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] = (ALPHA,)
+    """of style in D_total"""
     betas: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] = (BETA,)
+    """of content in D_total"""
     layer_weights: Annotated[tuple[WeightsOfLayers, ...], Field(min_length=1)] = ((LAYER_WEIGHT,) * NUM_STYLE_TERMS,)
+    """of the five style layers"""
     images: Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=1)]
+    """budgets: how many are trained on"""
     identities: Annotated[tuple[Annotated[int, Field(gt=0)] | None, ...], Field(min_length=1)] = (None,)
+    """of so many people; null for all that the subset has"""
     bounds: Annotated[tuple[tuple[Share, Share], ...], Field(min_length=1)] = ((0.0, 1.0),)
+    """least and most of the source's images that a subset may hold"""
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
+    """of the searches"""
     optimizers: Annotated[tuple[str, ...], Field(min_length=1)] = ("swarm",)
+    """what proposes subsets"""
     evaluations: Annotated[int, Field(gt=0)] = 300
+    """new subsets scored in each search"""
     attributes: tuple[str, ...] | None = None
+    """names; by default all of an image but its scene"""
     space: SpaceConfig = SpaceConfig()
     sample: Annotated[int, Field(gt=0)] | None = None
+    """so many points of the grid, not all"""
     sample_seed: Annotated[int, Field(ge=0)] = 0
+    """what the sample is drawn by"""
     chunk: Annotated[int, Field(gt=0)] = 32
+    """searches that are given to a worker and written down together"""
 
     @model_validator(mode="after")
     def _makes_sense(self) -> "SweepConfig":

@@ -22,7 +22,17 @@ from search.analysis.records import (
     StyleShare,
 )
 from search.objectives.surrogate import SplitScore
-from search.report.data import Dataset, Provenance, Quarantined, ReportData, SampleRow, StageCost, Thumbnail, Weights
+from search.report.data import (
+    ArmFacts,
+    Dataset,
+    Provenance,
+    Quarantined,
+    ReportData,
+    SampleRow,
+    StageCost,
+    Thumbnail,
+    Weights,
+)
 
 ATTRIBUTES = (
     Attribute(name="viewpoint", values=tuple(f"{angle}deg" for angle in range(0, 360, 10)), circular=True),
@@ -102,7 +112,7 @@ def report_data(*, num_trials=400, seeds=(0, 1, 2), warning=""):
             StageCost(stage="index", seconds=0.7, num_images=12_948, status="done"),
             StageCost(stage="measure", seconds=96.4, num_images=7_600, status="resumed"),
             StageCost(stage="search", seconds=8.9, num_images=None, status="done"),
-            StageCost(stage="train", seconds=412.0, num_images=22_500, status="done"),
+            StageCost(stage="train", seconds=412.0, num_images=22_500, status="done", wall_seconds=206.0),
             StageCost(stage="evaluate", seconds=14.3, num_images=3_000, status="done"),
         ),
         provenance=Provenance(
@@ -116,6 +126,22 @@ def report_data(*, num_trials=400, seeds=(0, 1, 2), warning=""):
             quarantine=(Quarantined(path=f"0007/0007_c03_w01_l02_p01{warning}.jpg", reason="truncated"),),
         ),
         notes=(warning,) if warning else (),
+        arms=tuple(
+            ArmFacts(
+                arm=arm + warning if arm == "mean_distance" else arm,
+                num_images=12_348 if arm == "everything" else 900,
+                num_identities=150 if arm == "everything" else 80,
+                seconds=61.0 if arm == "everything" else 20.0,
+            )
+            for arm in ARMS
+        ),
+        trained_for="300 steps",
+        chosen_by=f"no check by true training, so the default, search.objective{warning}",
+        files={
+            "subset": f"runs/demo/search/mmd_rbf/subset.json{warning}",
+            "manifest": "runs/demo/select/seed0.parquet",
+        },
+        next_command="aost train runs/demo/select/seed0.parquet --recipe quick --output demo-model",
         **_explanation(random, choices[0], warning),
     )
 

@@ -175,6 +175,27 @@ def _check_people(config: RunConfig, source: Catalog, space: Space, arms: Sequen
             )
 
 
+def unscored(config: RunConfig, target: Catalog) -> str | None:
+    """What to know before a run on a target without labels, and what can be done; None where the arms are scored."""
+    if len(target.part("query")):
+        return None
+    from finegpr.reid.label_free import MIN_PHOTOS, unlabelled_photos
+
+    note = (
+        f"{target.title} has no query and gallery, so the arms are trained and not scored: nothing will say which of "
+        "them trains the better model"
+    )
+    if config.training is not None and config.training.score == "label_free":
+        return f"{note}; the arm {TRAINING} goes by a score without labels (results/label-free.md)"
+    photos = len(unlabelled_photos(target))
+    if photos < MIN_PHOTOS:
+        return f"{note}; with {MIN_PHOTOS} photos or more, now {photos}, training.score=label_free could"
+    return (
+        f"{note}. A score without labels ranks short trainings on the photos alone (results/label-free.md): add the "
+        f"arm {TRAINING}, and training: {{score: label_free, train: {{recipe: quick}}}}"
+    )
+
+
 def _check_sides(target: Catalog, query: str, gallery: str) -> str | None:
     """What should be known of scores by these parts. Raises InputError where there can be none."""
     sides = {name: target.part(name) for name in (query, gallery)}

@@ -13,7 +13,7 @@ from cluster.recipes import TRAINING, with_recipe, with_recipe_of_training
 from cluster.run.data import DataConfig, TargetConfig
 from cluster.settings import validate
 from finegpr.config import Config
-from finegpr.errors import ConfigError
+from finegpr.errors import ConfigError, did_you_mean
 from finegpr.home import from_home
 from finegpr.measuring.config import MeasureConfig
 from finegpr.reid.config import TrainConfig
@@ -25,12 +25,14 @@ from search.analysis.fairness import FairnessConfig
 from search.analysis.true_ranking import CheckConfig
 from search.loop import SearchConfig
 from search.objectives import OBJECTIVES
+from search.report.data import Photos
 from search.rounds import RoundsConfig
 from search.selectors import SELECTORS
 from search.space import Budget, SpaceConfig
 
 RANDOM, EVERYTHING, TRUE = "random", "everything", "true_distribution"
 WRONG, CHECKED = "wrong_", "checked_"
+EVIDENCE = "evidence"
 
 
 class WorldConfig(Config):
@@ -73,6 +75,13 @@ class RunTrainingConfig(TrainingVerbConfig):
     evaluations: int = Field(default=24, gt=0)
 
 
+class ReportConfig(Config):
+    """What a run's report shows. ``photos``: how example images appear; None shows what this project has rendered, and
+    blurs everything else, which may be photos of people."""
+
+    photos: Photos | None = None
+
+
 class RunConfig(Config):
     """Everything that decides a run's numbers; ``seed`` moves every random choice below it.
 
@@ -81,6 +90,8 @@ class RunConfig(Config):
     in ``subsets``, and, where the target's distribution is known, ``true_distribution`` and ``wrong_<attribute>``.
     ``space`` bounds what is searched; with ``rounds``, the search is done anew as the target's images arrive;
     ``fairness`` refuses manifests from which people of some value have all but gone.
+    ``choose_by`` says which search the report is about: the name of an objective, or ``evidence``: where there is a
+    ``check``, the objective that ranks best in it, else ``search.objective``, or the next best in the study's order.
     ``keep`` names the arm whose model is trained through Ray Train, by ``workers`` processes. Without ``arms``, the
     search's objective is compared with random and everything. ``train`` takes a ``recipe`` and changes to it. With
     ``adaptive``, no more of the source is measured than the choice by one objective needs. ``loggers`` show trainings
@@ -105,6 +116,7 @@ class RunConfig(Config):
     arms: tuple[str, ...] = ()
     subsets: dict[str, dict[str, tuple[str, ...]]] = Field(default_factory=dict)
     truth: dict[str, tuple[str, ...]] | None = None
+    choose_by: str = EVIDENCE
     keep: str | None = None
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
     train: TrainConfig
@@ -113,6 +125,7 @@ class RunConfig(Config):
     training: RunTrainingConfig | None = None
     check: CheckConfig | None = None
     loggers: tuple[Logger, ...] = ("tensorboard",)
+    report: ReportConfig = ReportConfig()
     ray: RayConfig = RayConfig()
 
     @model_validator(mode="after")
@@ -143,6 +156,12 @@ class RunConfig(Config):
             raise ValueError(f"arm {checked[0]} is the best of a check; say by check how many are trained")
         if self.training is not None and self.check is None and TRAINING not in self.arms:
             raise ValueError("training is not used: add the arm training, or check")
+        if self.choose_by not in (EVIDENCE, *self.objectives):
+            advice = did_you_mean(self.choose_by, (EVIDENCE, *self.objectives))
+            raise ValueError(
+                f"choose_by should be {EVIDENCE} or one of the searched objectives, {', '.join(self.objectives)}, "
+                f"got {self.choose_by!r}{f'; {advice}' if advice else ''}"
+            )
         if self.keep is not None and self.keep not in self.arms:
             raise ValueError(f"keep: {self.keep!r} is not one of the arms {', '.join(self.arms)}")
         return self

@@ -6,7 +6,7 @@ stage (search, training) lives in ``<stage>/`` itself and refuses a changed conf
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ from cluster.outputs import differences
 from cluster.progress import say
 from finegpr.errors import ConfigError, StateError, write_anew
 from finegpr.storage import (
+    ENDED,
     MARKER,
     canonical_hash,
     first_free,
@@ -56,7 +57,7 @@ class Stage:
 
     def finish(self, *, seconds: float, **fields: Any) -> None:
         """Write the finish marker, after everything else; ``fields`` (counts, mostly) stand beside the cost."""
-        self.marker = {"hash": self.key, "seconds": round(seconds, 3), **fields}
+        self.marker = {"hash": self.key, "seconds": round(seconds, 3), ENDED: round(time.time(), 3), **fields}
         write_marker(self.folder, self.marker)
 
     def reload(self) -> None:
@@ -156,6 +157,23 @@ class RunFolder:
         if plans:
             changes = differences(read_json(plans[-1]), plan)
             say(f"{plan['stage']}: {'; '.join(changes[:6])}; computed anew beside {plans[-1].parent.name}")
+
+
+def wall_seconds(markers: Iterable[Mapping[str, Any]]) -> float | None:
+    """How long these pieces of work took by the clock, those at the same time counted once; None where it is not known.
+
+    A finish marker says when its work ended and how long it took.
+    """
+    spans = []
+    for marker in markers:
+        if ENDED not in marker:
+            return None
+        spans.append((float(marker[ENDED]) - float(marker["seconds"]), float(marker[ENDED])))
+    total, until = 0.0, float("-inf")
+    for start, end in sorted(spans):
+        total += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return total
 
 
 def fork(root: Path) -> Path:

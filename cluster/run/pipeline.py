@@ -1,7 +1,6 @@
 """The main job: every stage in order, one artifact per arrow, all inside one run folder."""
 
 from contextlib import ExitStack, nullcontext
-from pathlib import Path
 
 import yaml
 
@@ -17,12 +16,13 @@ from cluster.run.state import Made, Run
 from cluster.run.train import train
 from cluster.run.world import index, render_world
 from finegpr.storage import locked, write_bytes
+from search.report.data import ReportData
 
 CONFIG = "config.yaml"
 
 
-def run_all(run: Run) -> tuple[Made, Path]:
-    """Run every stage; what they made, and the report's path. A finished stage is skipped."""
+def run_all(run: Run) -> tuple[Made, ReportData]:
+    """Run every stage; what they made, and what the report says. A finished stage is skipped."""
     with ExitStack() as stack:
         stack.enter_context(locked(run.folder.root))
         stack.callback(run.executor.close)

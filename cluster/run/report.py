@@ -3,6 +3,7 @@
 import datetime
 import json
 import platform
+import shlex
 from importlib import metadata
 from pathlib import Path
 from statistics import fmean
@@ -11,9 +12,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cluster.handover import hand_over
+from cluster.progress import say
 from cluster.run.adaptive import RECORD
 from cluster.run.choice import make_choice, rank_arms
+from cluster.run.chosen import arm_facts, arm_files, choose, train_command
 from cluster.run.config import RANDOM
+from cluster.run.folder import Stage, wall_seconds
 from cluster.run.results import REPORT, REPORT_DATA, RESULTS, print_results
 from cluster.run.state import TARGET, Made, Run
 from finegpr.arrays import Ints
@@ -46,17 +51,24 @@ SAMPLES = 14
 LIBRARIES = ("ray", "torch", "torchvision", "xgboost", "nevergrad", "numpy", "pandas", "pyarrow", "pillow")
 
 
-def write_summary(run: Run, made: Made) -> Path:
-    """Write results.json, report.json and report.html, print the table, and return the report's path."""
+def write_summary(run: Run, made: Made) -> ReportData:
+    """Write results.json, report.json and report.html, print the table and what it says; the report's data."""
     results = read_results(run, made)
     arms = summarise(results, baseline=RANDOM) if len(results) else ()
     data = make_report_data(run, made, results, arms)
     root = run.folder.root
     write_json(root / RESULTS, results.astype(object).where(results.notna(), None).to_dict(orient="records"))
-    write_bytes(root / REPORT_DATA, data.to_json().encode())
+    write_bytes(root / REPORT_DATA, data.to_json().encode(), private=data.holds_photos)
     write_report(data, root / REPORT)
-    print_results(arms, scored=data.scored)
-    return root / REPORT
+    print_results(data)
+    if data.holds_photos:
+        say(f"{root / REPORT} holds example images, {_photos(data)}; report.photos: none leaves them out")
+    return data
+
+
+def _photos(data: ReportData) -> str:
+    shown = any(row.kind == "shown" for row in data.samples)
+    return f"{'as they are' if shown else 'blurred'}, and can be read by you only"
 
 
 def read_results(run: Run, made: Made) -> pd.DataFrame:
@@ -79,8 +91,9 @@ def read_results(run: Run, made: Made) -> pd.DataFrame:
 def make_report_data(run: Run, made: Made, results: pd.DataFrame, arms: tuple[ArmSummary, ...]) -> ReportData:
     """Everything the report shows."""
     config, indexed = run.config, made.indexed
-    main = config.keep if config.keep in made.found else list(made.found)[-1]
-    assert main is not None
+    chosen = choose(config, made.short.rankings)
+    main = chosen.objective
+    files = arm_files(run.folder, made.manifests, made.trained)[main]
     choices = tuple(make_choice(run, made, objective) for objective in made.searches)
     return ReportData(
         source=_dataset(indexed.source.part("train")),
@@ -98,6 +111,11 @@ def make_report_data(run: Run, made: Made, results: pd.DataFrame, arms: tuple[Ar
         provenance=_provenance(run, made),
         notes=tuple(run.notes),
         scored=_scored(results),
+        arms=arm_facts(made.manifests, made.trained),
+        trained_for=f"{config.train.steps} steps" if config.train.steps else f"{config.train.epochs} epochs",
+        chosen_by=chosen.why,
+        files={what: str(path) for what, path in files.items()},
+        next_command=shlex.join(map(str, next_command(run, files["manifest"]))),
         **explanation(run, made, next(choice for choice in choices if choice.objective == main)),
     )
 
@@ -107,6 +125,12 @@ def _scored(results: pd.DataFrame) -> str | None:
     rows = results.dropna(subset="num_query") if "num_query" in results else results.iloc[:0]
     queries = Queries.from_record({str(k): v for k, v in rows.iloc[0].dropna().items()}) if len(rows) else None
     return None if queries is None else queries.sentence
+
+
+def next_command(run: Run, manifest: Path) -> list[object]:
+    """The command that trains on the choice as the run did, with its first seed."""
+    seed = run.config.sub_seed(run.config.seeds[0])
+    return train_command(manifest, run.config.train, seed=seed, output=Path(f"{run.folder.root.name}-model"))
 
 
 def explanation(run: Run, made: Made, choice: Choice) -> dict[str, Any]:
@@ -211,23 +235,33 @@ def _dataset(catalog: Catalog) -> Dataset:
         title=catalog.title,
         num_images=len(catalog),
         num_identities=int(people[people > 0].nunique()),
-        rendered=(catalog.root / WORLD).exists(),
+        rendered=_is_rendered(catalog),
     )
 
 
 def _samples(run: Run, made: Made, main: str) -> tuple[SampleRow, ...]:
+    """Example images; of what this project has not rendered, as ``report.photos`` says, or blurred."""
     indexed, manifest = made.indexed, made.manifest(main, run.config.seeds[0])
-    return tuple(
-        SampleRow(title=title, images=_thumbnails(catalog, run.config.seed))
-        for title, catalog in (
-            (f"Source: {indexed.source.title}", indexed.source.part("train")),
-            (f"Chosen by {main}", manifest),
-            (f"Target: {indexed.target.title}", indexed.photos),
-        )
-    )
+    rows = []
+    for title, catalog, whole in (
+        (f"Source: {indexed.source.title}", indexed.source.part("train"), indexed.source),
+        (f"Chosen by {main}", manifest, indexed.source),
+        (f"Target: {indexed.target.title}", indexed.photos, indexed.target),
+    ):
+        rendered = _is_rendered(whole)
+        photos = run.config.report.photos or ("shown" if rendered else "blurred")
+        if photos != "none":
+            images = _thumbnails(catalog, run.config.seed, blurred=photos == "blurred")
+            rows.append(SampleRow(title=title, images=images, kind="rendered" if rendered else photos))
+    return tuple(rows)
 
 
-def _thumbnails(catalog: Catalog, seed: int) -> tuple[Thumbnail, ...]:
+def _is_rendered(catalog: Catalog) -> bool:
+    """Whether this project drew it."""
+    return (catalog.root / WORLD).exists()
+
+
+def _thumbnails(catalog: Catalog, seed: int, *, blurred: bool) -> tuple[Thumbnail, ...]:
     """Random images with their values; one that cannot be read is passed over."""
     rows: Ints = np.random.default_rng(seed).permutation(len(catalog))[: 4 * SAMPLES]
     names = [attribute.name for attribute in catalog.image_attributes]
@@ -238,7 +272,7 @@ def _thumbnails(catalog: Catalog, seed: int) -> tuple[Thumbnail, ...]:
         except BadImage:
             continue
         caption = ", ".join(str(catalog.frame[name].iloc[row]) for name in names)
-        thumbnails.append(Thumbnail.from_array(image, caption=caption))
+        thumbnails.append(Thumbnail.from_array(image, caption=caption, blurred=blurred))
         if len(thumbnails) == SAMPLES:
             break
     return tuple(thumbnails)
@@ -246,19 +280,24 @@ def _thumbnails(catalog: Catalog, seed: int) -> tuple[Thumbnail, ...]:
 
 def _costs(run: Run) -> list[StageCost]:
     """What each stage took, those of one name together."""
-    ledger: dict[str, StageCost] = {}
+    opened: dict[str, list[Stage]] = {}
     for stage in run.folder.opened:
-        name = stage.name.split("/")[0]
-        marker = stage.marker or {}
-        before = ledger.get(name)
-        images = marker.get("num_images")
-        seconds = float(marker.get("seconds", 0.0))
-        if before is not None:
-            seconds += before.seconds
-            images = (images or 0) + (before.num_images or 0) if images or before.num_images else None
-        status = stage.status if before is None or before.status == stage.status else "resumed"
-        ledger[name] = StageCost(stage=name, seconds=seconds, num_images=images, status=status)
-    return list(ledger.values())
+        opened.setdefault(stage.name.split("/")[0], []).append(stage)
+    costs = []
+    for name, stages in opened.items():
+        markers = [stage.marker or {} for stage in stages]
+        images = [marker["num_images"] for marker in markers if marker.get("num_images")]
+        statuses = {stage.status for stage in stages}
+        costs.append(
+            StageCost(
+                stage=name,
+                seconds=sum(float(marker.get("seconds", 0.0)) for marker in markers),
+                num_images=sum(images) if images else None,
+                status=stages[0].status if len(statuses) == 1 else "resumed",
+                wall_seconds=wall_seconds(markers),
+            )
+        )
+    return costs
 
 
 def _provenance(run: Run, made: Made) -> Provenance:
@@ -285,14 +324,22 @@ def _provenance(run: Run, made: Made) -> Provenance:
     )
 
 
-def outcome(run: Run, made: Made, report: Path) -> dict[str, Any]:
-    """What ``--json`` prints of a run: mAP per arm, the choice, and where the report lies."""
+def outcome(run: Run, made: Made, data: ReportData) -> dict[str, Any]:
+    """What ``--json`` prints of a run: mAP per arm, the choice and why it is this one, and where everything lies."""
     results = read_results(run, made)
     means = results.groupby("arm")["mAP"].mean().to_dict() if len(results) else {}
+    report = run.folder.root / REPORT
+    files: dict[str, Path | str] = {**data.files, "report": report}
     return {
         "run": str(run.folder.root),
         "report": str(report),
         "mAP": {str(arm): float(value) for arm, value in means.items()},
         "subsets": {name: json.loads(result.subset.to_json()) for name, result in made.searches.items()},
         "scores": {name: result.score for name, result in made.searches.items()},
+        "chosen": {"objective": data.main, "why": data.chosen_by},
+        "arms": {
+            arm: {what: str(path) for what, path in found.items()}
+            for arm, found in arm_files(run.folder, made.manifests, made.trained).items()
+        },
+        **hand_over(files, *next_command(run, Path(data.files["manifest"]))),
     }

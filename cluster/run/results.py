@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from cluster.progress import console, say
@@ -9,20 +10,28 @@ from finegpr.errors import InputError
 from finegpr.storage import read_text
 from finegpr.visible import visible
 from search.analysis.compare import ArmSummary
+from search.report import text
+from search.report.comparison_text import cost_text, larger_and_better
 from search.report.data import ReportData
 
 REPORT, REPORT_DATA, RESULTS = "report.html", "report.json", "results.json"
 
 
-def print_results(arms: tuple[ArmSummary, ...], *, scored: str | None) -> None:
-    """The comparison as one table, and under it which queries are ``scored``, unless all."""
+def print_results(data: ReportData) -> None:
+    """The comparison as one table, and what follows from it."""
+    arms = data.results
     if not arms:
         say("the target has no query and gallery, so no arm was scored")
+        say(f"the choice: {text.chosen_by(data)}")
         return
-    table = Table(title=visible(f"{arms[0].target}: mAP and rank-1 in percent"))
-    for heading in ("arm", "mAP", "rank-1", "mAP - random", "95 % interval", "seeds"):
-        table.add_column(heading, justify="left" if heading == "arm" else "right")
+    title = visible(f"{arms[0].target}: mAP and rank-1 in percent")
+    table = Table(title=title, box=SIMPLE_HEAD, collapse_padding=True)
+    for heading in ("arm", "images", "people", "mAP", "rank-1", "mAP - random", "95 % interval", "seeds"):
+        # Names and intervals are never cut; of the rest only the headings are long.
+        whole = heading in ("arm", "95 % interval")
+        table.add_column(heading, justify="left" if heading == "arm" else "right", no_wrap=whole)
     rank = {summary.arm: summary for summary in arms if summary.metric == "rank-1"}
+    facts = {each.arm: each for each in data.arms}
     for summary in arms:
         if summary.metric == "mAP":
             difference = summary.difference
@@ -31,8 +40,11 @@ def print_results(arms: tuple[ArmSummary, ...], *, scored: str | None) -> None:
                 if difference is not None and difference.low is not None and difference.high is not None
                 else ""
             )
+            known = facts.get(summary.arm)
             table.add_row(
                 visible(summary.arm),
+                f"{known.num_images:,}" if known else "",
+                f"{known.num_identities:,}" if known else "",
                 _percent(summary),
                 _percent(rank[summary.arm]),
                 f"{100 * difference.mean:+.1f}" if difference is not None else "",
@@ -40,8 +52,14 @@ def print_results(arms: tuple[ArmSummary, ...], *, scored: str | None) -> None:
                 str(len(summary.seeds)),
             )
     console().print(table)
-    if scored is not None:
-        console().print(scored, soft_wrap=True, markup=False)
+    larger = larger_and_better(data)
+    for sentence in (data.scored, text.chosen_by(data), text.verdict(data), str(larger or ""), _cost(data)):
+        if sentence:
+            say(sentence)
+
+
+def _cost(data: ReportData) -> str:
+    return f"The stages took {cost_text(data)}."
 
 
 def _percent(summary: ArmSummary) -> str:

@@ -4,9 +4,8 @@ import time
 
 from cluster.progress import say
 from cluster.run.state import Found, Indexed, Run
-from cluster.search_measured import MeasuredSearch
+from cluster.search_measured import MeasuredSearch, tell
 from finegpr.storage import read_json
-from search.analysis.subset_diff import describe, searched
 from search.measured import Measured
 from search.objectives.mean_distance import embed_distance
 from search.objectives.surrogate import SurrogateReport, fit_surrogate
@@ -43,11 +42,5 @@ def search(run: Run, indexed: Indexed, measured: Measured, name: str) -> Found:
         stage.finish(seconds=time.monotonic() - started, num_evaluations=result.num_evaluations, score=result.score)
     if run.config.rounds is not None:
         run.notes.append(f"{name}: {read_json(stage.folder / ROUNDS)['summary']}.")
-    if result.notice:
-        say(f"  {result.notice}")
-    say(
-        f"  {name}: {result.score:.5g} {objective.unit} (median random {result.random_median:.5g}), "
-        f"{result.num_evaluations} subsets in {result.num_generations} generations of {result.population}"
-    )
-    say(f"  {describe(result.subset, searched(indexed.space))}")
+    tell(result, objective)
     return Found(result=result, objective=objective)

@@ -92,7 +92,7 @@ def _image_store(run: Run, indexed: Indexed, jobs: Sequence[TrainingJob]) -> Pat
     images = len({path for catalog in catalogs for path in catalog.file_paths()})
     if images * 3 * config.height * config.width > config.cache_bytes:
         return None
-    say(f"  decoding {images} images once, at {config.height}x{config.width}")
     folder = run.folder.root / "images"
+    say(f"  decoding {images} images once, at {config.height}x{config.width}, into {folder}, which you only can read")
     ImageStore.create(folder, catalogs, height=config.height, width=config.width)
     return folder.resolve()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cluster.progress import progress, say
 from cluster.run.arms import known_truth, searched_space
-from cluster.run.checks import check_data
+from cluster.run.checks import check_data, unscored
 from cluster.run.config import EVERYTHING
 from cluster.run.data import DataConfig, TargetConfig, index_data, index_target
 from cluster.run.state import SOURCE, TARGET, Folders, Indexed, Run, catalog_path
@@ -81,8 +81,11 @@ def index(run: Run, folders: Folders) -> Indexed:
     indexed = Indexed(source=source, target=target, space=space, truth=truth, folder=stage.folder, key=stage.key)
     for line in check_data(config, source, target, space, truth):
         say(f"  {line}")
+    if (note := unscored(config, target)) is not None:
+        run.note(f"{note}.")
     if EVERYTHING in config.arms:
-        run.note(f"Arm {EVERYTHING} takes all images instead of the budget, for as many training steps.")
+        length = "training steps" if config.train.steps else "epochs"
+        run.note(f"Arm {EVERYTHING} takes all images and identities instead of the budget, for as many {length}.")
     return indexed
 
 

@@ -22,3 +22,15 @@ VERBS: Mapping[type[Verb], str] = {
     options.Export: "cluster.verbs.report:export",
     options.Report: "cluster.verbs.report:report",
 }
+# What --set changes: a model, or several by name (recipes, layouts); of the main job, the manual of a config.
+SETTINGS: Mapping[type[Verb], str] = {
+    options.Demo: "everything.yaml",
+    options.Run: "everything.yaml",
+    options.Check: "everything.yaml",
+    options.Render: "cluster.run.config:WorldConfig",
+    options.Index: "finegpr.layouts:LAYOUTS",
+    options.Measure: "cluster.run.config:MeasureVerbConfig",
+    options.Search: "cluster.verbs.search:TrainedSearchConfig",
+    options.Sweep: "search.sweep:SweepConfig",
+    options.Train: "finegpr.reid.recipes:RECIPES",
+}

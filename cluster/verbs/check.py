@@ -5,13 +5,15 @@ from dataclasses import asdict
 from typing import Any
 
 from cluster import options
+from cluster.handover import hand_over
 from cluster.progress import say
 from cluster.settings import load_mapping, override
 
 
 def check(verb: options.Check) -> dict[str, Any]:
     from cluster.executors.session import ray_session
-    from cluster.run.checks import check_config, check_data, check_output
+    from cluster.run.checks import check_config, check_data, check_output, unscored
+    from cluster.run.chosen import choose
     from cluster.run.config import run_config
 
     config = run_config(override(load_mapping(verb.config), verb.set), str(verb.config)).seeded()
@@ -21,7 +23,7 @@ def check(verb: options.Check) -> dict[str, Any]:
     say("weights, workers and loggers: as the config says")
     if config.world is not None:
         say("images: rendered first; there are none to check yet")
-        return {"output": str(root), "rendered": True}
+        return {"output": str(root), "rendered": True, **hand_over({"config": verb.config}, *_run(verb))}
 
     from cluster.run.arms import known_truth, searched_space
     from cluster.run.data import index_data, index_target
@@ -41,26 +43,40 @@ def check(verb: options.Check) -> dict[str, Any]:
     say(f"target {target.title}: {len(photos)} photos, {'labelled' if scored else 'no query and gallery'}")
     for line in said:
         say(f"  {line}")
-    if not scored:
-        say("  without query and gallery the arms are trained and not scored")
+    if (note := unscored(config, target)) is not None:
+        say(f"  {note}")
     arms = arm_images(config, source)
     seeds = len(config.seeds)
     for name, number in arms.items():
         say(f"arm {name}: {number} images, {seeds} training{'s' if seeds > 1 else ''}")
+    if config.check is None:
+        chosen = choose(config, ())
+        say(f"the report is about the choice by {chosen.objective}: {chosen.why}")
+    else:
+        say("the report is about the choice by the objective that ranks best in the check")
     processes = 1 if verb.serial else config.ray.num_cpus or os.cpu_count() or 1
     found = estimates(config, source, target, space, processes=processes)
     for each in found:
         say(f"{each.what}: {_words(each.amount, each.unit)} ({each.how})")
     check_output(root, needed=disk_bytes(config, source, target, space))
-    say(f"output {root}: can be written, and has room. Nothing was run; to run it: aost run {verb.config}")
+    say(f"output {root}: can be written, and has room. Nothing was run")
     return {
         "output": str(root),
         "source": {"num_images": num_images, "num_cells": len(space.cells), "num_rejected": len(source.rejected)},
-        "target": {"num_images": len(target), "num_photos": len(photos), "scored": scored},
+        "target": {"num_images": len(target), "num_photos": len(photos), "scored": scored, "note": note},
         "arms": arms,
         "seeds": list(config.seeds),
         "estimates": [asdict(each) for each in found],
+        **hand_over({"config": verb.config}, *_run(verb)),
     }
+
+
+def _run(verb: options.Check) -> list[object]:
+    """The command of the run that was looked into."""
+    command: list[object] = ["aost", "run", verb.config]
+    command += ["--output", verb.output] if verb.output else []
+    command += ["--serial"] if verb.serial else []
+    return [*command, "--set", *verb.set] if verb.set else command
 
 
 def _words(amount: float, unit: str) -> str:

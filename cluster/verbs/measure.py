@@ -9,6 +9,7 @@ from cluster import options
 from cluster.executors.base import Executor, MeasureJob
 from cluster.executors.make import make_executor
 from cluster.executors.session import RayConfig
+from cluster.handover import hand_over
 from cluster.inputs import read_source
 from cluster.outputs import ASKED, begin
 from cluster.progress import progress, say
@@ -31,7 +32,10 @@ def measure(verb: options.Measure) -> dict[str, Any]:
     if verb.from_sketches is not None:
         return _measure_from_sketches(verb, verb.from_sketches)
     if verb.catalog is None:
-        raise ConfigError("nothing to measure; give the source's catalog, or --from-sketches and a measurement")
+        raise ConfigError(
+            "nothing to measure; give the source's catalog, before --targets, which takes all that follows it, or "
+            "--from-sketches and a measurement"
+        )
     if (verb.output / DERIVED_MARKER).exists():
         raise ConfigError(f"{verb.output} holds targets that were added --from-sketches; choose another --output")
     settings = validate(MeasureVerbConfig, override({}, verb.set), "--set")
@@ -59,7 +63,7 @@ def measure(verb: options.Measure) -> dict[str, Any]:
                 measured, facts = _measure_adaptively(executor, config, job, adaptive)
     finally:
         executor.close()
-    return {**_tell(measured, verb.output, config.scale), **facts}
+    return {**_tell(measured, verb.output, config.scale), **facts, **_next_search(verb, measured)}
 
 
 def _asked(config: MeasureConfig, adaptive: AdaptiveVerbConfig | None, job: MeasureJob) -> dict[str, Any]:
@@ -124,7 +128,7 @@ def _measure_from_sketches(verb: options.Measure, base: Path) -> dict[str, Any]:
     for name, error in errors.items():
         say(f"  {name} was measured; its distances from sketches miss these by, in standard deviations, {LISTED}:")
         _say_rows(error)
-    return {**_tell(measured, verb.output, config.scale), "errors": errors}
+    return {**_tell(measured, verb.output, config.scale), "errors": errors, **_next_search(verb, measured)}
 
 
 def _tell(measured: Measurements, folder: Path, scale: Scale) -> dict[str, Any]:
@@ -148,6 +152,13 @@ def _tell(measured: Measurements, folder: Path, scale: Scale) -> dict[str, Any]:
         "off_basis": off_basis,
         "warnings": measured.warnings,
     }
+
+
+def _next_search(verb: options.Measure, measured: Measurements) -> dict[str, Any]:
+    source = "SOURCE.parquet" if verb.catalog is None else verb.catalog
+    search = ("aost", "search", source, "--measurements", verb.output, "--target", sorted(measured.terms)[0])
+    settings = ("--output", "search", "--set", "budget.images=IMAGES")
+    return hand_over({"measurements": verb.output}, *search, *settings)
 
 
 def _say_rows(rows: Mapping[str, list[float]]) -> None:

@@ -4,12 +4,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster import options
+from cluster.handover import hand_over
 from cluster.inputs import read_subset
 from cluster.outputs import replacing
 from cluster.progress import answer, say
 from finegpr.catalog import Catalog
 from finegpr.errors import InputError
 from finegpr.home import from_home
+from search.analysis.words import counted
 
 SQLITE = "sqlite:///"
 
@@ -25,12 +27,13 @@ def diff(verb: options.Diff) -> dict[str, Any]:
     old, new = read_subset(verb.old), read_subset(verb.new)
     named = [each for each in attributes if each.name in {*old.values, *new.values}]
     said = in_words(old, new, named)
+    files = {"old": str(verb.old), "new": str(verb.new)}
     if verb.json:
         say(describe(new, named))
         say(f"  {said}")
     else:
         answer(said)
-    return {"diff": said, "old": describe(old, named), "new": describe(new, named)}
+    return {"diff": said, "old": describe(old, named), "new": describe(new, named), "files": files}
 
 
 def export(verb: options.Export) -> dict[str, Any]:
@@ -40,20 +43,27 @@ def export(verb: options.Export) -> dict[str, Any]:
     base = SQLITE if verb.storage.startswith(SQLITE) else ""
     path = verb.storage.removeprefix(base)
     storage = f"{base}{from_home(path)}" if path.startswith("~") else verb.storage
-    num_trials = to_optuna(verb.journal, storage, verb.study)
+    by_status = to_optuna(verb.journal, storage, verb.study)
+    num_trials = sum(by_status.values())
+    spent = by_status.get("scored", 0) + by_status.get("failed", 0)
     shown = without_password(storage)
     say(f"{num_trials} trials -> study {verb.study} in {shown}")
-    return {"study": verb.study, "storage": shown, "num_trials": num_trials}
+    say(f"  {counted(spent, 'evaluation')} of new subsets, {by_status.get('failed', 0)} of them failed (FAIL)")
+    if num_trials > spent:
+        again, outside = by_status.get("duplicate", 0), by_status.get("infeasible", 0)
+        say(f"  {num_trials - spent} that cost none (PRUNED): {again} proposed before, {outside} outside the bounds")
+    told = {"study": verb.study, "storage": shown, "num_trials": num_trials, "by_status": by_status}
+    # An address with a password is not repeated.
+    return told | hand_over({"study": shown}, "optuna-dashboard", shown if shown == storage else "STORAGE")
 
 
 def compare(verb: options.Compare) -> dict[str, Any]:
-    from cluster.run.results import print_results, read_report_data
+    from cluster.run.results import REPORT, print_results, read_report_data
 
     data = read_report_data(verb.folder)
-    print_results(data.results, scored=data.scored)
-    return {
-        "mAP": {each.arm: each.mean.mean for each in data.results if each.metric == "mAP" and each.mean is not None}
-    }
+    print_results(data)
+    means = {each.arm: each.mean.mean for each in data.results if each.metric == "mAP" and each.mean is not None}
+    return {"mAP": means} | hand_over({"report": verb.folder / REPORT}, "aost", "report", verb.folder)
 
 
 def report(verb: options.Report) -> dict[str, Any]:
@@ -62,13 +72,15 @@ def report(verb: options.Report) -> dict[str, Any]:
 
     path, data = verb.folder / REPORT, read_report_data(verb.folder)
     write_report(data, path)
-    say(f"report: {path}") if verb.json else answer(str(path))
-    if verb.png is None:
-        return {"report": str(path)}
-    return {"report": str(path), "pictures": [str(each) for each in _write_pictures(data, verb.png, json=verb.json)]}
+    pictures = [] if verb.png is None else _write_pictures(data, verb.png)
+    told = hand_over({"report": path, **{each.name: each for each in pictures}})
+    if not verb.json:  # that line is the machine's
+        for each in (path, *pictures):
+            answer(str(each))
+    return {"report": str(path), **({} if verb.png is None else {"pictures": [str(each) for each in pictures]}), **told}
 
 
-def _write_pictures(data: "ReportData", folder: Path, *, json: bool) -> list[Path]:
+def _write_pictures(data: "ReportData", folder: Path) -> list[Path]:
     """Those figures that the run has something for, and a line about each of the others."""
     from search.report.figures.png import PNGS
 
@@ -81,6 +93,5 @@ def _write_pictures(data: "ReportData", folder: Path, *, json: bool) -> list[Pat
         except InputError as error:
             say(f"no {name}: {error}")
             continue
-        say(f"picture: {path}") if json else answer(str(path))
         written.append(path)
     return written

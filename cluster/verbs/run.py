@@ -48,10 +48,11 @@ def _main_job(
         executor=make_executor(verb.serial, config.ray, num_workers=config.workers, gpu=config.gpu),
         command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     )
-    made, report = run_all(job)
+    made, data = run_all(job)
+    told = outcome(job, made, data)
     # The last line a person sees is where to look; with --json that line belongs to the machine.
-    say(f"report: {report}") if verb.json else answer(str(report))
-    return outcome(job, made, report)
+    say(f"report: {told['report']}") if verb.json else answer(told["report"])
+    return told
 
 
 def _require_writable(folder: Path) -> None:

@@ -1,20 +1,24 @@
 """The verb ``search``: by measurements, or by true trainings, which may also check what measurements found."""
 
+from pathlib import Path
 from typing import Any
 
 from cluster import options
 from cluster.executors.training_config import TrainingVerbConfig
+from cluster.handover import hand_over
 from cluster.inputs import images_key, only_target, read_measured, read_source
 from cluster.outputs import begin
 from cluster.progress import say
 from cluster.recipes import TRAINING, with_recipe_of_training
-from cluster.search_measured import SUBSET, MeasuredSearch, SearchVerbConfig
+from cluster.search_by_training import BEST_TRAINED, TRUE_RANKING
+from cluster.search_measured import SUBSET, MeasuredSearch, SearchVerbConfig, tell
 from cluster.settings import override, validate
 from finegpr.catalog import Catalog
 from finegpr.errors import ConfigError
 from finegpr.storage import locked
 from finegpr.weighing import Weighing
 from search.analysis.true_ranking import CheckConfig
+from search.journal import JOURNAL
 from search.measured import Measured
 from search.objectives import make_objective
 from search.space import make_space
@@ -73,7 +77,8 @@ def _search(verb: options.Search, config: TrainedSearchConfig, source: Catalog) 
             "validation_images": images_key(validation, verb.output / ".contents-validation.parquet"),
         }
         begin(verb.output, asked, fresh=verb.fresh)
-        return by_training(verb, plain, config.training, source, space)
+        found = by_training(verb, plain, config.training, source, space)
+        return found | next_select(verb, config, {"subset": verb.output / SUBSET}, by_measurements=False)
     measurements, source = read_measured(verb.measurements, source)
     space = make_space(source, config.budget, seed=config.seed, attributes=config.attributes, config=config.space)
     measured = Measured(
@@ -91,12 +96,34 @@ def _search(verb: options.Search, config: TrainedSearchConfig, source: Catalog) 
     begin(verb.output, {**settings, "catalog": source.fingerprint}, fresh=verb.fresh)
     work = MeasuredSearch(config=plain, space=space, measured=measured, folder=verb.output, settings=settings)
     result, surrogate = work.run(config.rounds)
+    words = tell(result, surrogate)
     say(f"{config.objective}: {result.score:.6g} -> {verb.output / SUBSET}")
-    told = {"subset": str(verb.output / SUBSET), "score": result.score}
+    told = {
+        "subset": str(verb.output / SUBSET),
+        "score": result.score,
+        "random_median": result.random_median,
+        "choice": words,
+    }
     if config.training is None:
-        return told
+        return told | next_select(verb, config, {"subset": verb.output / SUBSET}, by_measurements=True)
     from cluster.verbs.search_trained import check
 
     if config.rounds is not None:  # whose last round may have seen fewer photos
         surrogate = make_objective(config.objective, space, measured)
-    return told | check(verb, plain, config.training, config.check or CheckConfig(), source, result, surrogate)
+    checked = check(verb, plain, config.training, config.check or CheckConfig(), source, result, surrogate)
+    files = {"subset": verb.output / BEST_TRAINED, "true ranking": verb.output / TRUE_RANKING}
+    return told | checked | next_select(verb, config, files, by_measurements=True)
+
+
+def next_select(
+    verb: options.Search, config: SearchVerbConfig, files: dict[str, Path], *, by_measurements: bool
+) -> dict[str, Any]:
+    """Hand over what was found; the subset among ``files`` is the one to draw from."""
+    budget = config.budget
+    return hand_over(
+        {**files, "journal": verb.output / JOURNAL},
+        *("aost", "select", verb.catalog, "--subset", files["subset"], "--images", budget.images),
+        *(() if budget.identities is None else ("--identities", budget.identities)),
+        *(("--measurements", verb.measurements) if by_measurements else ()),
+        *("--output", "manifest.parquet"),
+    )

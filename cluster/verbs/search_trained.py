@@ -49,8 +49,9 @@ def by_training(
     failed = failures(objective, [trial.subset for trial in result.history if trial.status == "failed"])
     reached = in_words(result.score, objective.unit)
     say(f"training: {reached} of {objective.validation.title} -> {verb.output / SUBSET}")
-    say(f"  {describe(result.subset, searched(space))}")
-    return {"subset": str(verb.output / SUBSET), "score": result.score, "failed": failed}
+    words = describe(result.subset, searched(space))
+    say(f"  {words}")
+    return {"subset": str(verb.output / SUBSET), "score": result.score, "choice": words, "failed": failed}
 
 
 def check(

@@ -3,6 +3,7 @@
 from typing import Any
 
 from cluster import options
+from cluster.handover import hand_over
 from cluster.inputs import only_target, read_measured, read_source, read_subset
 from cluster.outputs import replacing
 from cluster.progress import say
@@ -21,7 +22,8 @@ def select(verb: options.Select) -> dict[str, Any]:
         manifest.write(verb.output)
     people = int(manifest.frame["identity"].nunique())
     say(f"{len(manifest)} images of {people} identities -> {verb.output}")
-    return {"manifest": str(verb.output), "num_images": len(manifest), "num_identities": people}
+    told = {"manifest": str(verb.output), "num_images": len(manifest), "num_identities": people}
+    return told | hand_over({"manifest": verb.output}, "aost", "train", verb.output, "--output", "model")
 
 
 def _drawn(verb: options.Select, catalog: Catalog) -> Ints:

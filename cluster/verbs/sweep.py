@@ -22,7 +22,8 @@ import pyarrow as pa
 
 from cluster import options
 from cluster.executors.session import RayConfig, announce, ray_session
-from cluster.inputs import read_measured, read_source
+from cluster.handover import hand_over
+from cluster.inputs import read_measured, read_source, require_targets
 from cluster.outputs import begin
 from cluster.progress import Tick, progress, say
 from cluster.settings import override, validate
@@ -99,6 +100,7 @@ def sweep(verb: options.Sweep) -> dict[str, Any]:
     measurements, catalog = read_measured(verb.measurements, read_source(verb.catalog))
     settings = {"targets": list(verb.targets) or sorted(measurements.terms)}
     config, output = validate(SweepConfig, override(settings, verb.set), "--set"), verb.output
+    require_targets(config.targets, measurements)
     ground = Ground.of(config, catalog, measurements)
     plan = {
         "format": FORMAT,
@@ -130,13 +132,16 @@ def sweep(verb: options.Sweep) -> dict[str, Any]:
     num_failed = int(frame["error"].notna().sum())
     seconds = marker["seconds"]
     say(f"{len(frame):,} searches, {num_failed:,} failed, {seconds:.0f} s of the processor -> {output / TABLE}")
-    return {
+    told = {
         "table": str(output / TABLE),
         "report": str(report),
         "num_searches": len(frame),
         "num_failed": num_failed,
         "seconds": seconds,
     }
+    command = ("aost", "search", verb.catalog, "--measurements", verb.measurements, "--target", config.targets[0])
+    changes = ("--set", f"objective={config.objectives[0]}", f"budget.images={config.images[0]}")
+    return told | hand_over({"table": output / TABLE, "report": report}, *command, *changes)
 
 
 def _finish(chunks: Chunks, output: Path) -> dict[str, Any]:

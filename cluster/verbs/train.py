@@ -3,6 +3,7 @@
 from typing import Any
 
 from cluster import options
+from cluster.handover import hand_over
 from cluster.inputs import images_key, read_source
 from cluster.outputs import begin, replacing
 from cluster.progress import progress, say
@@ -51,7 +52,9 @@ def train(verb: options.Train) -> dict[str, Any]:
                 report=lambda epoch: tick(epoch.step, num_steps or epoch.step, f"loss {epoch.loss:.3f}"),
             )
     say(f"{result.num_images} images of {result.num_identities} identities, {result.weights} -> {result.checkpoint}")
-    return {"checkpoint": str(result.checkpoint), "loss": result.history[-1].loss, "num_images": result.num_images}
+    told = {"checkpoint": str(result.checkpoint), "loss": result.history[-1].loss, "num_images": result.num_images}
+    evaluate = ("aost", "evaluate", result.checkpoint, "--target", "TARGET.parquet", "--output", "metrics.json")
+    return told | hand_over({"model": result.checkpoint, "manifest": verb.manifest}, *evaluate)
 
 
 def evaluate(verb: options.Evaluate) -> dict[str, Any]:
@@ -69,4 +72,5 @@ def evaluate(verb: options.Evaluate) -> dict[str, Any]:
     say(f"{target.title} {verb.part}: mAP {metrics['mAP']:.1%}, rank-1 {metrics['rank-1']:.1%} -> {verb.output}")
     if queries.sentence is not None:
         say(f"  {queries.sentence}")
-    return {"metrics": str(verb.output), **metrics, **queries.to_record()}
+    files = hand_over({"metrics": verb.output, "model": verb.checkpoint})
+    return {"metrics": str(verb.output), **metrics, **queries.to_record()} | files

@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 from cluster import options
+from cluster.handover import hand_over
 from cluster.outputs import replacing
 from cluster.progress import progress, say
 from cluster.run.data import TargetConfig, index_target
@@ -35,9 +36,12 @@ def render(verb: options.Render) -> dict[str, Any]:
                 render_minigpr(world.source, verb.output / "source", progress=tick, workers=workers)
             with progress("rendering MiniMarket", "images") as tick:
                 render_minimarket(world.target, verb.output / "target", progress=tick, workers=workers)
-        result |= {"source": str(verb.output / "source"), "target": str(verb.output / "target")}
-        say(f"world: {verb.output / 'source'} (layout finegpr), {verb.output / 'target'} (layout market1501)")
-    return result
+        made = {"source": verb.output / "source", "target": verb.output / "target"}
+        result |= {name: str(path) for name, path in made.items()}
+        say(f"world: {made['source']} (layout finegpr), {made['target']} (layout market1501)")
+        index = ("aost", "index", made["source"], "--layout", "finegpr", "--output", "source.parquet")
+        return result | hand_over({**made, **({"sheet": verb.sheet} if verb.sheet else {})}, *index)
+    return result | hand_over({"sheet": result["sheet"]})
 
 
 def index(verb: options.Index) -> dict[str, Any]:
@@ -50,4 +54,8 @@ def index(verb: options.Index) -> dict[str, Any]:
     for row in catalog.rejected.head(10).itertuples():
         say(f"  left out: {row.path}: {row.reason}")
     say(f"{catalog.title}: {len(catalog)} images, {len(catalog.rejected)} files left out -> {verb.output}")
-    return {"catalog": str(verb.output), "num_images": len(catalog), "num_rejected": len(catalog.rejected)}
+    told = {"catalog": str(verb.output), "num_images": len(catalog), "num_rejected": len(catalog.rejected)}
+    # What has attributes can be chosen from; photos are what is chosen for.
+    roles = (verb.output, "TARGET.parquet") if catalog.image_attributes else ("SOURCE.parquet", verb.output)
+    measure = ("aost", "measure", roles[0], "--targets", roles[1], "--output", "measurements")
+    return told | hand_over({"catalog": verb.output}, *measure)

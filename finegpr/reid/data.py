@@ -43,7 +43,8 @@ class ImageStore:
     """Decoded images of one size in a memory-mapped file: decoded once, read by any number of processes.
 
     ``pixels`` is uint8 (n, 3, H, W); ``reasons`` says per image why it is bad, None for a good one. Images are found
-    by their absolute path. Open it in every process by ``open(folder)`` rather than sending it.
+    by their absolute path. The file can be read by its owner only. Open it in every process by ``open(folder)`` rather
+    than sending it.
     """
 
     folder: Path
@@ -87,7 +88,7 @@ class ImageStore:
                     for index, reason in bad:
                         reasons[begin + index] = reason
 
-        write_atomic(folder / _PIXELS, decode)
+        write_atomic(folder / _PIXELS, decode, private=True)  # it may hold photos of people
         write_table(folder / _INDEX, pa.table({"path": keys, "reason": reasons}, schema=_INDEX_SCHEMA))
         write_marker(folder, {**wanted, "num_images": len(paths), "sha256": file_sha256(folder / _PIXELS)})
         return cls.open(folder)

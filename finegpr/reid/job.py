@@ -13,7 +13,7 @@ from finegpr.reid.config import TrainConfig
 from finegpr.reid.data import ImageStore
 from finegpr.reid.evaluate import evaluate_checkpoint
 from finegpr.reid.train import Diverged, Epoch, FitResult, fit
-from finegpr.storage import MARKER, read_marker, write_marker
+from finegpr.storage import ENDED, MARKER, read_marker, write_marker
 
 METRICS = "metrics.json"
 
@@ -86,7 +86,7 @@ class TrainingJob:
         if result.failure is not None:
             outcome |= {"diverged": result.failure}
         seconds = round(self.seconds_before + result.seconds, 3)
-        write_marker(self.folder, {"hash": self.key, "seconds": seconds, **outcome})
+        write_marker(self.folder, {"hash": self.key, "seconds": seconds, ENDED: round(time.time(), 3), **outcome})
 
 
 def run_job(job: TrainingJob, *, fit: Fit = fit, report: Callable[[Epoch], None] | None = None) -> JobResult:

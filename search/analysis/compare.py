@@ -155,6 +155,15 @@ def summarise(
     return tuple(summaries)
 
 
+def paired(first: ArmSummary, second: ArmSummary, *, confidence: float = 0.95) -> Estimate | None:
+    """The difference first - second of two arms under one metric, over the seeds that both have; None without any."""
+    of_second = dict(zip(second.seeds, second.values, strict=True))
+    shared = [
+        value - of_second[seed] for seed, value in zip(first.seeds, first.values, strict=True) if seed in of_second
+    ]
+    return t_interval(shared, confidence=confidence) if shared else None
+
+
 def _finite(rows: pd.DataFrame, arm: str, metric: str) -> "pd.Series[float]":
     runs = rows[rows["arm"] == arm]
     return pd.Series(runs[metric].to_numpy(np.float64), index=runs["seed"].to_numpy()).dropna().sort_index()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from finegpr.catalog import Catalog
 
 NUM_DRAWS = 1_000
+BY_CHANCE = 0.05  # the probability that any of all attributes is found shifted when people are drawn at random
 ROWS_AT_ONCE = 100
 
 
@@ -78,7 +79,8 @@ def identity_shifts(
 
     At random, as many of the source's people as the manifest has are drawn without replacement, and each gets one of
     the manifest's numbers of images per person. Images without the attribute count for nothing; junk and distractors
-    are left out.
+    are left out. What chance gives is meant for all attributes together (Bonferroni): when people are drawn at random,
+    with a probability of 95 % no attribute lies beyond it, and no value's share.
     """
     people, of_source = _people(source)
     _, of_manifest = _people(manifest)
@@ -94,9 +96,14 @@ def identity_shifts(
     )
     weights = random.permuted(np.tile(num_images, (draws, 1)), axis=1)
     shifts = []
+    shares_of = {each.name: _shares(_codes(source, each), each) for each in source.identity_attributes}
+    # Of a shares' sum that is 1, the last value follows from the others.
+    free = {name: np.count_nonzero(shares) - 1 for name, shares in shares_of.items() if np.count_nonzero(shares) > 1}
+    tail = 100 * BY_CHANCE / max(len(free), 1)
+    side = 100 * BY_CHANCE / 2 / max(sum(free.values()), 1)
     for attribute in source.identity_attributes:
         codes = _codes(source, attribute)
-        shares = _shares(codes, attribute)
+        shares = shares_of[attribute.name]
         present = np.flatnonzero(shares)
         if len(present) < 2:
             continue
@@ -105,7 +112,7 @@ def identity_shifts(
         by_chance = np.stack([((of_person[drawn] == code) * weights).sum(axis=1) for code in present], axis=1)
         by_chance = by_chance / np.maximum(by_chance.sum(axis=1, keepdims=True), 1)
         chosen = _shares(_codes(manifest, attribute), attribute)
-        low, high = np.percentile(by_chance, (2.5, 97.5), axis=0)
+        low, high = np.percentile(by_chance, (side, 100 - side), axis=0)
         distances = np.abs(by_chance - shares[present]).sum(axis=1) / 2
         shifts.append(
             IdentityShift(
@@ -116,7 +123,7 @@ def identity_shifts(
                 low=tuple(low.tolist()),
                 high=tuple(high.tolist()),
                 total_variation=total_variation(shares, chosen),
-                by_chance=float(np.percentile(distances, 95)),
+                by_chance=float(np.percentile(distances, 100 - tail)),
             )
         )
     return tuple(shifts)

@@ -147,8 +147,9 @@ class Check:
 class IdentityShift:
     """How an identity attribute's shares of images moved from the source to the chosen manifest.
 
-    ``low``, ``high``: the central 95 % of each share when as many people are drawn at random. ``total_variation`` is
-    half the sum of absolute differences; ``by_chance`` its 95th percentile when drawn at random.
+    ``total_variation`` is half the sum of absolute differences. When as many people are drawn at random, with 95 %
+    probability each share of all attributes lies in ``low`` to ``high``, and with 95 % the total variation of every
+    attribute is at most its ``by_chance``: the one rule of chance, for however many attributes there are.
     """
 
     attribute: str
@@ -173,7 +174,7 @@ class IdentityShift:
 
     @property
     def beyond_chance(self) -> bool:
-        """Whether the shift is larger than 95 % of those by drawing people at random."""
+        """Whether the shift is larger than drawing people at random makes any of the attributes' in 95 % of draws."""
         return self.total_variation > self.by_chance
 
 

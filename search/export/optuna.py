@@ -3,6 +3,7 @@
 import json
 import shutil
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,15 @@ from finegpr.errors import ConfigError, InputError, StateError
 from finegpr.faults import patiently
 from finegpr.storage import file_sha256
 from search.journal import JOURNAL, Journal
-from search.trial import Trial
+from search.trial import Status, Trial
 
 _HEAD_BYTES = 4096
 # A journal of which a byte is damaged still has one of them.
 _WORDS = (b'"kind"', b'"header"', b'"format"', b'"config"')
 
 
-def export(journal_path: Path, storage: str, study_name: str) -> int:
-    """Write the trials of a journal as a new study; returns their number. The journal is not changed.
+def export(journal_path: Path, storage: str, study_name: str) -> dict[Status, int]:
+    """Write the trials of a journal as a new study; returns how many there are of each status. The journal stays as is.
 
     ``storage``: path of an Optuna journal file, or a database URL such as ``sqlite:///studies.db`` (far slower).
     Trials are as ``optuna_study.frozen`` says; a search that is running gives its finished generations. Raises
@@ -48,7 +49,7 @@ def export(journal_path: Path, storage: str, study_name: str) -> int:
             "config": config,
         },
     )
-    return len(trials)
+    return dict(Counter(trial.status for trial in trials))
 
 
 def _read(path: Path) -> tuple[dict[str, Any], list[Trial]]:

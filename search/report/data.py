@@ -7,7 +7,7 @@ import base64
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -34,6 +34,11 @@ from search.analysis.records import (
 from search.objectives.surrogate import SplitScore
 
 THUMBNAIL_HEIGHT = 128
+BLURRED_HEIGHT = 12
+BOX, BICUBIC = Image.Resampling.BOX, Image.Resampling.BICUBIC
+
+Photos = Literal["none", "blurred", "shown"]
+"""How photos of people appear in a report."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,10 +59,18 @@ class Thumbnail:
     jpeg: str
 
     @classmethod
-    def from_array(cls, image: NDArray[np.uint8], *, caption: str) -> "Thumbnail":
-        """Of an (H, W, 3) uint8 image, shrunk to at most THUMBNAIL_HEIGHT rows."""
+    def from_array(cls, image: NDArray[np.uint8], *, caption: str, blurred: bool = False) -> "Thumbnail":
+        """Of an (H, W, 3) uint8 image, shrunk to at most THUMBNAIL_HEIGHT rows.
+
+        ``blurred``: averaged to BLURRED_HEIGHT rows before, of which a head has one or two; nothing finer is left.
+        """
         picture = Image.fromarray(image)
         picture.thumbnail((2 * THUMBNAIL_HEIGHT, THUMBNAIL_HEIGHT))
+        if blurred:
+            coarse = picture.resize(
+                (max(1, round(picture.width * BLURRED_HEIGHT / picture.height)), BLURRED_HEIGHT), BOX
+            )
+            picture = coarse.resize(picture.size, BICUBIC)
         stream = io.BytesIO()
         picture.save(stream, "JPEG", quality=82)
         return cls(caption=caption, jpeg=base64.b64encode(stream.getvalue()).decode("ascii"))
@@ -65,20 +78,39 @@ class Thumbnail:
 
 @dataclass(frozen=True, kw_only=True)
 class SampleRow:
-    """A titled row of example images: the source, the choice, the target."""
+    """A titled row of example images: the source, the choice, the target; ``kind`` says what of."""
 
     title: str
     images: tuple[Thumbnail, ...]
+    kind: Literal["rendered", "blurred", "shown"] = "shown"
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageCost:
-    """What one stage took. ``status``: done now, resumed half-way, or skipped because it was already finished."""
+    """What one stage took: ``seconds`` of work, those of what ran at the same time added up, and, where it is known,
+    ``wall_seconds`` by the clock. ``status``: done now, resumed half-way, or skipped because it was finished before.
+    """
 
     stage: str
     seconds: float
     num_images: int | None
     status: Literal["done", "resumed", "skipped"]
+    wall_seconds: float | None = None
+
+    @property
+    def by_the_clock(self) -> float:
+        """Seconds by the clock, or of work where nothing else is known."""
+        return self.seconds if self.wall_seconds is None else self.wall_seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmFacts:
+    """What an arm trains on, and the seconds of one training of it, None where none was done."""
+
+    arm: str
+    num_images: int
+    num_identities: int
+    seconds: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,9 +147,11 @@ class Provenance:
 class ReportData:
     """Everything a report says. ``main`` names the objective of the choice that the report is about.
 
-    ``budget`` is the number of images every arm trains on; ``notes`` are further warnings, one sentence each. What a
-    run did not look into is empty or None. ``best_subsets``, ``front`` and ``slices`` are of the main choice's search;
-    ``rounds_ended`` says why adaptive measuring stopped; ``scored`` which queries the results are of, unless all.
+    ``budget`` is the number of images an arm draws; ``arms`` says what each trains on, ``trained_for`` for how long.
+    ``notes`` are further warnings, one sentence each. What a run did not look into is empty or None. ``best_subsets``,
+    ``front`` and ``slices`` are of the main choice's search; ``rounds_ended`` says why adaptive measuring stopped;
+    ``scored`` which queries the results are of, unless all. ``chosen_by`` says why ``main`` is the choice. ``files``
+    are the paths of what was made of it, and ``next_command`` trains on it.
     """
 
     source: Dataset
@@ -146,6 +180,11 @@ class ReportData:
     best_subsets: tuple[RankedSubset, ...] = ()
     front: tuple[Compromise, ...] = ()
     slices: tuple[Slice, ...] = ()
+    arms: tuple[ArmFacts, ...] = ()
+    trained_for: str = ""
+    chosen_by: str = ""
+    files: Mapping[str, str] = field(default_factory=dict)
+    next_command: str = ""
 
     def __post_init__(self) -> None:
         names = [choice.objective for choice in self.choices]
@@ -161,6 +200,21 @@ class ReportData:
     def other_choices(self) -> tuple[Choice, ...]:
         """The choices of the other objectives."""
         return tuple(choice for choice in self.choices if choice.objective != self.main)
+
+    @property
+    def holds_photos(self) -> bool:
+        """Whether any of the example images is of other data than this project's renderings, blurred or not."""
+        return any(row.kind != "rendered" and row.images for row in self.samples)
+
+    @property
+    def seconds(self) -> float:
+        """Of work; what ran at the same time is added up."""
+        return sum(stage.seconds for stage in self.stages)
+
+    @property
+    def wall_seconds(self) -> float:
+        """By the clock, stage after stage."""
+        return sum(stage.by_the_clock for stage in self.stages)
 
     def to_json(self) -> str:
         """JSON, fields in order, that ``from_json`` reads back. Raises ValueError for NaN and infinity."""

@@ -9,9 +9,9 @@ from plotly.offline import get_plotlyjs
 
 from finegpr.storage import sha256, write_bytes
 from search.analysis import words
-from search.report import explain_text
+from search.report import comparison_text, explain_text
 from search.report import text as report_text
-from search.report.data import ReportData
+from search.report.data import BLURRED_HEIGHT, ReportData
 from search.report.figures import FIGURES, SECTIONS, explain
 from search.report.templates import templates
 
@@ -20,8 +20,8 @@ MAX_QUARANTINE_ROWS = 200
 
 
 def write_report(data: ReportData, path: Path) -> None:
-    """Atomically write the page. Raises WriteError when the file cannot be written."""
-    write_bytes(path, render(data).encode())
+    """Atomically write the page; one with photos is readable by its owner only. Raises WriteError."""
+    write_bytes(path, render(data).encode(), private=data.holds_photos)
 
 
 def render(data: ReportData) -> str:
@@ -62,7 +62,9 @@ def render(data: ReportData) -> str:
         },
         max_effects=explain.MAX_EFFECTS,
         max_quarantine_rows=MAX_QUARANTINE_ROWS,
-        total_seconds=sum(stage.seconds for stage in data.stages),
+        blurred_height=BLURRED_HEIGHT,
+        arms_text=comparison_text.arms_text(data),
+        chosen_by=report_text.chosen_by(data),
         nonce=sha256(data.to_json())[:32],
         plotly=get_plotlyjs(),
     )

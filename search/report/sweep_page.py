@@ -13,6 +13,7 @@ from finegpr.mixture import choice_from_json
 from finegpr.storage import canonical_hash, write_bytes
 from finegpr.subset import Subset
 from search.analysis.words import MINUS, NONE, counted, duration, number, percent
+from search.objectives import OBJECTIVES
 from search.report.figures import sweep as sweep_figures
 from search.report.figures.base import Figure
 from search.report.figures.sweep import value_label
@@ -188,16 +189,12 @@ def _lead(frame: "pd.DataFrame", cost: Cost) -> str:
 
 
 def _tiles(frame: "pd.DataFrame", cost: Cost) -> list[Tile]:
-    medians = frame.groupby("objective")["gain"].median().dropna().sort_values(ascending=False)
     failed = int(frame["error"].notna().sum())
     scored = frame["num_evaluations"].dropna()
     each = f"{scored.mean():,.0f} a search" if len(scored) else "no search got a score"
-    leader = str(medians.index[0]) if len(medians) else NONE
-    detail = f"median {_gain(float(medians.iloc[0]))}" if len(medians) else "no search got a score"
-    clear = bool(len(medians) and medians.iloc[0] > 0)
     return [
         Tile(question="Searches", answer=f"{len(frame):,}", detail=f"{failed:,} failed"),
-        Tile(question="Largest gain by", answer=leader, detail=detail, clear=clear),
+        _gain_tile(frame),
         Tile(question="Subsets scored", answer=f"{int(scored.sum()):,}", detail=each),
         Tile(
             question="Processor time",
@@ -207,14 +204,35 @@ def _tiles(frame: "pd.DataFrame", cost: Cost) -> list[Tile]:
     ]
 
 
+def _gain_tile(frame: "pd.DataFrame") -> Tile:
+    """A gain is a share of the objective's own score, which may be a distance or a square of one: none is ranked."""
+    gain = frame.dropna(subset=["gain"])
+    if gain.empty:
+        return Tile(question="Better than random", answer=NONE, detail="no search got a score")
+    medians = gain.groupby("objective", sort=True)["gain"].median()
+    told = [f"{name} {_gain(float(median))} of {unit_of(str(name))}" for name, median in medians.items()]
+    return Tile(
+        question="Better than random",
+        answer=percent(float((gain["gain"] > 0).mean())),
+        detail=f"of the searches; median gain: {', '.join(told)}",
+        clear=bool((medians > 0).all()),
+    )
+
+
+def unit_of(objective: str) -> str:
+    """What an objective's score is."""
+    return OBJECTIVES[objective].unit if objective in OBJECTIVES else "its score"
+
+
 def _best(frame: "pd.DataFrame") -> list[dict[str, str]]:
-    """Median and quartiles of the gain of each optimizer by objective, best first."""
+    """Median and quartiles of the gain of each optimizer, by objective, of each the best first."""
     rows = []
     for (objective, optimizer), gain in frame.dropna(subset=["gain"]).groupby(["objective", "optimizer"])["gain"]:
         low, middle, high = (float(value) for value in gain.quantile([0.25, 0.5, 0.75]))
-        row = {"objective": str(objective), "optimizer": str(optimizer), "num": f"{len(gain):,}"}
-        rows.append((middle, row | {"median": _gain(middle), "low": _gain(low), "high": _gain(high)}))
-    return [row for _, row in sorted(rows, key=lambda pair: -pair[0])]
+        row = {"objective": str(objective), "unit": unit_of(str(objective)), "optimizer": str(optimizer)}
+        row |= {"num": f"{len(gain):,}", "median": _gain(middle), "low": _gain(low), "high": _gain(high)}
+        rows.append((str(objective), -middle, row))
+    return [row for *_, row in sorted(rows, key=lambda each: each[:2])]
 
 
 def _stabilities(

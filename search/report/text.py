@@ -6,7 +6,8 @@ from statistics import fmean
 from search.analysis.compare import ArmSummary, Estimate
 from search.analysis.records import AttributeShares, Choice
 from search.analysis.words import NONE, counted, decimals, duration, number, percent, signed
-from search.report.data import ReportData
+from search.report.comparison_text import cost_text, interval_text, larger_and_better
+from search.report.data import ArmFacts, ReportData
 
 FEW_SEEDS = 3
 FEW_ARMS = 8
@@ -44,6 +45,7 @@ class ResultRow:
     num_seeds: int
     num_failed: int
     cells: tuple[ResultCell, ...]
+    facts: ArmFacts | None
 
 
 def difference_text(difference: Estimate | None) -> str:
@@ -125,16 +127,10 @@ def verdict(data: ReportData) -> str:
     if compared is None:
         return f"Whether it trains a better model than {data.baseline} was not tested in this run."
     summary, difference = compared
-    change = f"{signed(100 * difference.mean)} {summary.metric} points against {data.baseline}"
-    if difference.low is None or difference.high is None:
-        return f"It trains a model with {change} on one seed, so without an interval: a hint, not a result."
-    interval = (
-        f"{difference.confidence:.0%} interval {signed(100 * difference.low)} to {signed(100 * difference.high)}, "
-        f"{difference.n} paired seeds"
-    ).replace("%", " %", 1)
+    change = f"{signed(100 * difference.mean)} {summary.metric} points ({interval_text(difference)})"
     if not difference.excludes_zero:
-        return f"After training it cannot be told from {data.baseline}: {change} ({interval})."
-    return f"It trains a {'better' if difference.mean > 0 else 'worse'} model: {change} ({interval})."
+        return f"No difference from {data.baseline} is shown: {change}."
+    return f"It trains a {'better' if difference.mean > 0 else 'worse'} model than {data.baseline}: {change}."
 
 
 def headline(data: ReportData) -> str:
@@ -145,10 +141,19 @@ def headline(data: ReportData) -> str:
     if compared is None:
         return text
     summary, difference = compared
-    gain = f"{signed(100 * difference.mean)} {summary.metric} points against {data.baseline}"
-    if difference.low is None:
-        return f"{text}: {gain}, on one seed"
-    return f"{text}: {gain}" if difference.excludes_zero else f"{text}: no clear difference from {data.baseline}"
+    text += f": {signed(100 * difference.mean)} {summary.metric} points against {data.baseline}"
+    if not difference.excludes_zero:
+        text = f"{text.partition(': ')[0]}: no difference from {data.baseline} shown"
+        text += ", on one seed" if difference.low is None else ""
+    larger = larger_and_better(data)
+    return f"{text}; {larger.arm.arm} is better" if larger is not None and larger.lead.excludes_zero else text
+
+
+def chosen_by(data: ReportData) -> str:
+    """Why the report is about this choice and no other, in one sentence."""
+    if not data.chosen_by:
+        return ""
+    return f"Of {counted(len(data.choices), 'search', 'searches')} this is the one by {data.main}: {data.chosen_by}."
 
 
 def lead(data: ReportData) -> str:
@@ -156,7 +161,7 @@ def lead(data: ReportData) -> str:
     choice = data.main_choice
     limited = [values_text(attribute) for attribute in choice.attributes if not attribute.whole]
     what = "; ".join(limited) if limited else "every value of every attribute"
-    reason = "trains the best model for" if choice.objective == "training" else "looks most like"
+    reason = "scored best in short trainings on" if choice.objective == "training" else "looks most like"
     sentences = [
         f"By {choice.objective}, the part of {data.source.title} that {reason} {data.target.title} is {what}, "
         f"out of {counted(choice.num_evaluations, 'subset')} tried."
@@ -166,8 +171,10 @@ def lead(data: ReportData) -> str:
             f"Its values overlap the true ones by {decimals(agreement.jaccard)} "
             f"(Jaccard; random choices of that size: {decimals(agreement.jaccard_chance)})."
         )
-    sentences += [verdict(data), f"The run took {duration(sum(stage.seconds for stage in data.stages))}."]
-    return " ".join(sentences)
+    larger = larger_and_better(data)
+    sentences += [verdict(data), *([] if larger is None else [str(larger)]), chosen_by(data)]
+    sentences.append(f"The stages of the run took {cost_text(data)}.")
+    return " ".join(filter(None, sentences))
 
 
 def tiles(data: ReportData) -> tuple[Tile, ...]:
@@ -207,20 +214,22 @@ def tiles(data: ReportData) -> tuple[Tile, ...]:
         ),
         Tile(
             question="What it cost",
-            answer=duration(sum(stage.seconds for stage in data.stages)),
+            answer=duration(data.wall_seconds),
             detail=_dearest(data),
         ),
     )
 
 
 def _dearest(data: ReportData) -> str:
-    total = sum(each.seconds for each in data.stages)
+    total = data.wall_seconds
     if not total:
         return "no time measured"
-    stage = max(data.stages, key=lambda each: each.seconds)
-    text = f"{100 * stage.seconds / total:.0f} % of it {stage.stage}"
-    if stage.num_images:
-        text += f", {counted(stage.num_images, 'image')} at {number(stage.num_images / stage.seconds)} a second"
+    stage = max(data.stages, key=lambda each: each.by_the_clock)
+    text = f"by the clock; {100 * stage.by_the_clock / total:.0f} % of it {stage.stage}"
+    if stage.num_images and stage.by_the_clock:
+        text += f", {counted(stage.num_images, 'image')} at {number(stage.num_images / stage.by_the_clock)} a second"
+    if data.seconds > 1.05 * total:
+        text += f"; {duration(data.seconds)} of work"
     return text
 
 
@@ -274,6 +283,7 @@ def result_rows(data: ReportData) -> tuple[ResultRow, ...]:
     grouped: dict[tuple[str, str], list[ArmSummary]] = {}
     for summary in data.results:
         grouped.setdefault((summary.target, summary.arm), []).append(summary)
+    facts = {each.arm: each for each in data.arms}
     return tuple(
         ResultRow(
             target=target,
@@ -282,6 +292,7 @@ def result_rows(data: ReportData) -> tuple[ResultRow, ...]:
             num_seeds=len(summaries[0].seeds),
             num_failed=summaries[0].num_failed,
             cells=tuple(_cell(summary) for summary in summaries),
+            facts=facts.get(arm),
         )
         for (target, arm), summaries in grouped.items()
     )

@@ -326,7 +326,7 @@ class Space:
                 f"the budget asks for {max(self.budget.images, self._least)} images"
                 + (f" of {self.budget.identities} identities" if self.budget.identities else "")
                 + f", {'the fixed values hold' if self.fixed else 'the catalog holds'} "
-                f"{self.num_images(everything)[0]} of {people}; lower the budget"
+                f"{self.num_images(everything)[0]} images of {people} identities; lower the budget"
             )
         if self._most < self.budget.images:
             raise InputError(

@@ -1,6 +1,9 @@
 """What a run needs is known before its first stage, and said by ``aost check`` with the run's own exit code."""
 
 import json
+import os
+import re
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -170,3 +173,97 @@ def test_a_cluster_that_is_not_there_is_known_before_the_first_stage(
         assert cli.run([verb, str(config), "--set", *SMALL, "ray.address=127.0.0.1:1"]) == 2
         assert "cannot be joined" in capsys.readouterr().err
     assert not (config.parent / "run/index").exists()
+
+
+def unlabelled(config: Path) -> None:
+    """The target as photos without labels."""
+    config.write_text(
+        config.read_text().replace(
+            "/data/target, layout: market1501", "/data/target/bounding_box_train, layout: folder"
+        )
+    )
+
+
+def test_that_photos_score_no_arm_is_said_before_the_first_stage_with_what_can_be_done(
+    config: Path, said: Said
+) -> None:
+    assert "scored" not in said("check")[1]
+    unlabelled(config)
+    for number in range(40):
+        shutil.copy(
+            next((config.parent / "data/target/bounding_box_train").glob("*.jpg")), f"{config.parent}/p{number}.jpg"
+        )
+        shutil.move(f"{config.parent}/p{number}.jpg", config.parent / "data/target/bounding_box_train")
+    code, told = said("check")
+    assert code == 0
+    assert "the arms are trained and not scored" in told
+    assert "add the arm training, and training: {score: label_free, train: {recipe: quick}}" in told
+    offered = ["arms=[random,mmd_rbf,training]", "training={score: label_free, train: {recipe: quick}}"]
+    code, told = said("check", *offered)
+    assert code == 0, told
+    assert "the arm training goes by a score without labels" in told
+    code, told = said("run", "train.steps=2", "train.batch_size=8", "search.evaluations=40")
+    assert code == 0, told
+    assert told.index("not scored") < told.index("measure\n")
+
+
+def test_a_run_hands_over_what_it_chose_and_how_to_train_on_it(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = [
+        *SMALL,
+        "train.steps=2",
+        "train.batch_size=8",
+        "search.evaluations=40",
+        "arms=[mmd_rbf,random,mean_distance]",
+    ]
+    assert cli.run(["run", str(config), "--serial", "--json", "--set", *small]) == 0
+    shown = capsys.readouterr()
+    result = json.loads(shown.out.splitlines()[-1])
+    assert result["chosen"]["objective"] == "mmd_rbf"
+    assert result["chosen"]["why"] in shown.err
+    assert set(result["files"]) == {"subset", "manifest", "model", "metrics", "report"}
+    assert set(result["arms"]["random"]) == {"manifest", "model", "metrics"}
+    page = Path(result["report"]).read_text()
+    for path in result["files"].values():
+        assert Path(path).is_file()
+        assert path in shown.err
+        assert path in page or path == result["report"]
+    assert result["next"] in shown.err
+    assert result["next"] in page
+    _, *command = shlex.split(result["next"])
+    assert cli.run(command) == 0
+    assert (tmp_path / "run-model/model.safetensors").read_bytes() == Path(result["files"]["model"]).read_bytes()
+
+
+def test_photos_that_are_not_rendered_are_blurred_unless_they_are_asked_for(config: Path, said: Said) -> None:
+    """Rendered data is shown, and its report is as the umask has it; photos are their owner's."""
+    small = ["train.steps=2", "train.batch_size=8", "search.evaluations=40", "arms=[mmd_rbf,random]"]
+    root = config.parent / "run"
+    umask = os.umask(0o022)
+    try:
+        pages, modes = {}, {}
+        for name, settings in (
+            ("rendered", []),
+            ("photos", []),
+            ("shown", ["report.photos=shown"]),
+            ("none", ["report.photos=none"]),
+        ):
+            if name == "photos":
+                (config.parent / "data/target/world.json").unlink()
+            code, told = said("run", *small, *settings)
+            assert code == 0, told
+            assert ("can be read by you only" in told) == (name in ("photos", "shown"))
+            pages[name] = re.findall(r"base64,([^\"]+)", (root / "report.html").read_text().split("<script")[0])
+            modes[name] = {each: (root / each).stat().st_mode & 0o777 for each in ("report.html", "report.json")}
+    finally:
+        os.umask(umask)
+    assert pages["none"] == []
+    assert pages["rendered"][-8:] == pages["shown"][-8:]
+    assert pages["photos"][:-8] == pages["shown"][:-8], "the source is rendered"
+    assert not set(pages["photos"][-8:]) & set(pages["shown"][-8:])
+    assert set(modes["photos"].values()) == set(modes["shown"].values()) == {0o600}
+    assert set(modes["rendered"].values()) == set(modes["none"].values()) == {0o644}
+    assert (root / "images/pixels.npy").stat().st_mode & 0o777 == 0o600
+    assert (root / "results.json").stat().st_mode & 0o777 == 0o644

@@ -1,5 +1,6 @@
 """The command line itself: help, examples, unknown verbs, JSON, pipes."""
 
+import dataclasses
 import json
 import re
 import shlex
@@ -40,10 +41,11 @@ def test_every_verb_shows_an_example(verb: str, capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "no verb given"),
         (["demoo"], "did you mean 'demo'?"),
         (["render"], "--output"),
         (["index", "x", "--set", "a"], "key=value"),
+        (["sweep", "--targets", "market", "s.parquet", "--serial"], "no catalog given; it comes before --targets"),
+        (["measure", "--targets", "t.parquet", "s.parquet"], "the source's catalog, before --targets"),
     ],
 )
 def test_usage_errors_are_one_line(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -51,6 +53,59 @@ def test_usage_errors_are_one_line(arguments: list[str], said: str, capsys: pyte
     err = capsys.readouterr().err
     assert said in err
     assert err.count("\n") == 1
+
+
+def test_without_a_verb_the_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run([]) == 2
+    said = capsys.readouterr()
+    assert not said.out
+    assert all(f"  {verb} " in said.err for verb in NAMES)
+    assert said.err.splitlines()[-1].startswith("aost: no verb given")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "positional"),
+    [
+        (["search", "--set", "seed=1", "s.parquet", "--output", "o"], {"catalog": "s.parquet"}),
+        (["search", "--set", "s.parquet", "seed=1", "--json"], {"catalog": "s.parquet"}),
+        (["run", "--serial", "--set", "seed=1", "my.yaml", "--fresh"], {"config": "my.yaml"}),
+        (["index", "--set", "a=1", "photos", "--layout", "table"], {"root": "photos"}),
+        (["measure", "--set", "seed=1", "s.parquet", "--targets", "t.parquet"], {"catalog": "s.parquet"}),
+        (["train", "--seed", "1", "--set", "seed=1", "m=1.parquet", "m.parquet"], {"manifest": "m.parquet"}),
+    ],
+)
+def test_settings_swallow_no_positional_argument(arguments: list[str], positional: dict[str, str]) -> None:
+    parsed = cli._parse(arguments)
+    assert {name: str(vars(parsed)[name]) for name in positional} == positional
+    assert "seed=1" in vars(parsed)["set"] or "a=1" in vars(parsed)["set"]
+
+
+def test_what_is_no_setting_is_left_where_no_argument_is_missing() -> None:
+    parsed = cli._parse(["search", "s.parquet", "--set", "seed=1", "other"])
+    assert vars(parsed)["set"] == ("seed=1", "other")
+
+
+@pytest.mark.parametrize("verb", NAMES)
+def test_settings_are_listed_with_defaults_and_words(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without the arguments that the verb needs."""
+    kind = next(each for each in VERBS if each.name() == verb)
+    if not any(field.name == "set" for field in dataclasses.fields(kind)):
+        assert cli.run([verb, "--settings"]) == 2
+        assert "no settings" in capsys.readouterr().err
+        return
+    with pytest.raises(SystemExit) as left:
+        cli.run([verb, "--settings"])
+    assert left.value.code == 0
+    listed = capsys.readouterr().out
+    one = {
+        "measure": "images_per_cell=null  # of each cell of attribute values; null measures all",
+        "search": "budget.images=...  # exactly this many are trained on",
+        "sweep": "evaluations=300  # new subsets scored in each search",
+        "train": "epochs=120  # passes over the images; or",
+        "render": "source.num_identities=100",
+        "index": "identity_column=null  # without it nobody is seen twice: fine to measure, not to train on",
+    }.get(verb, "# images_per_cell: null # of each cell of attribute values; null measures all")
+    assert " ".join(one.split()) in " ".join(listed.split())
 
 
 def test_an_error_is_json_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -71,16 +126,33 @@ def test_a_closed_pipe_is_not_an_error() -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_the_verbs_chain_by_their_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """render, index, measure, search, select, train and evaluate, each on what the one before has written."""
+def test_the_verbs_chain_by_the_commands_that_they_hand_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """render, index, measure, search, select, train and evaluate: each is what the one before has named as next."""
 
-    def aost(*arguments: str) -> dict[str, object]:
+    def aost(*arguments: str) -> dict[str, str]:
         assert cli.run([*arguments, "--json"]) == 0, capsys.readouterr().err
-        result: dict[str, object] = json.loads(capsys.readouterr().out.splitlines()[-1])
+        said = capsys.readouterr()
+        result: dict[str, str] = json.loads(said.out.splitlines()[-1])
+        files = result["files"]
+        assert isinstance(files, dict)
+        assert files
+        for path in files.values():
+            assert Path(path).exists()
+            assert path in said.err
+        assert said.err.splitlines()[-1] == f"next: {result['next']}" if "next" in result else True
         return result
 
-    world = tmp_path / "world"
-    source, target = tmp_path / "source.parquet", tmp_path / "market.parquet"
+    def following(result: dict[str, str], *more: str, **words: str) -> list[str]:
+        """The next command, its words in capitals filled in; what is given as ``more`` follows."""
+        _, *command = shlex.split(result["next"])
+        for word, value in words.items():
+            command = [each.replace(word, value) for each in command]
+        assert not [each for each in command if re.search(r"\b[A-Z]{4,}\b", each)]
+        return [*command, *more]
+
+    monkeypatch.chdir(tmp_path)
     sizes = [f"{which}.{side}" for which in ("source", "target") for side in ("height=48", "width=24")]
     people = ["source.num_identities=6", "source.images_per_identity=14", "source.viewpoints=[0deg, 180deg]"]
     photos = [
@@ -89,25 +161,19 @@ def test_the_verbs_chain_by_their_files(tmp_path: Path, capsys: pytest.CaptureFi
         "target.validation_identities=1",
         "target.test_identities=3",
     ]
-    aost("render", "--output", str(world), "--set", *sizes, *people, *photos)
-    aost("index", str(world / "source"), "--layout", "finegpr", "--output", str(source))
-    assert aost("index", str(world / "target"), "--layout", "market1501", "--output", str(target))["num_rejected"] == 0
+    rendered = aost("render", "--output", "my world", "--set", *sizes, *people, *photos)
+    market = aost("index", "my world/target", "--layout", "market1501", "--output", "market.parquet")
+    assert market["next"] == "aost measure SOURCE.parquet --targets market.parquet --output measurements"
+    indexed = aost(*following(rendered))
     settings = ["weights=random", "height=32", "width=32", "basis_images=8", "images_per_cell=1"]
-    measured = ["measure", str(source), "--targets", str(target), "--output", str(tmp_path / "measured"), "--serial"]
-    assert aost(*measured, "--set", *settings)["num_images"] == 84
-    budget = ["--set", "budget.images=12", "evaluations=60", "objective=mean_distance"]
-    found = aost(
-        "search", str(source), "--measurements", str(tmp_path / "measured"), "--output", str(tmp_path / "s"), *budget
-    )
-    manifest = tmp_path / "manifest.parquet"
-    drawn = aost("select", str(source), "--subset", str(found["subset"]), "--images", "12", "--output", str(manifest))
+    measured = aost(*following(indexed, "--serial", "--set", *settings, TARGET="market"))
+    assert measured["num_images"] == 84
+    found = aost(*following(measured, "evaluations=60", "objective=mean_distance", IMAGES="12"))
+    drawn = aost(*following(found))
     assert drawn["num_images"] == 12
-    quick = ["--recipe", "quick", "--set", "steps=2", "batch_size=8", "--output", str(tmp_path / "model")]
-    trained = aost("train", str(manifest), *quick)
-    scored = aost(
-        "evaluate", str(trained["checkpoint"]), "--target", str(target), "--output", str(tmp_path / "metrics.json")
-    )
-    assert 0 < float(str(scored["mAP"])) <= 1
+    trained = aost(*following(drawn, "--recipe", "quick", "--set", "steps=2", "batch_size=8"))
+    scored = aost(*following(trained, TARGET="market"))
+    assert 0 < float(scored["mAP"]) <= 1
 
 
 TYPED = [

@@ -66,7 +66,11 @@ def test_bounds_of_the_space_hold(world: Path, capsys: pytest.CaptureFixture[str
     settings = ["budget.images=24", "evaluations=60", "space.arcs=[viewpoint]", "space.least_values={weather: 2}"]
     settings += ["space.fixed={illumination: [noon, dusk]}", "optimizer=descent"]
     output = world / "bounded"
-    aost(capsys, "search", source, "--measurements", measurements, "--output", str(output), "--set", *settings)
+    found, said = aost(
+        capsys, "search", source, "--measurements", measurements, "--output", str(output), "--set", *settings
+    )
+    assert str(found["choice"]) in said, "in words too"
+    assert f"(median random {found['random_median']:.5g}, lower is better)" in said
     subset = json.loads((output / "subset.json").read_text())
     assert subset["illumination"] == ["dusk", "noon"]
     assert len(subset["weather"]) >= 2
@@ -116,7 +120,12 @@ def test_a_journal_becomes_a_study(world: Path, capsys: pytest.CaptureFixture[st
     optuna = pytest.importorskip("optuna")
     journal = str(world / "run" / "search" / "mmd_rbf" / "journal.jsonl")
     storage = str(world / "study.log")
-    told, _ = aost(capsys, "export", journal, "--storage", storage, "--study", "tiny")
+    told, said = aost(capsys, "export", journal, "--storage", storage, "--study", "tiny")
+    by_status = told["by_status"]
+    assert isinstance(by_status, dict)
+    assert sum(by_status.values()) == told["num_trials"]
+    assert f"{by_status['scored']} evaluations of new subsets" in said
+    assert f"{by_status.get('duplicate', 0)} proposed before" in said or by_status == {"scored": told["num_trials"]}
     backend = optuna.storages.journal.JournalFileBackend(storage)
     study = optuna.load_study(study_name="tiny", storage=optuna.storages.JournalStorage(backend))
     assert len(study.trials) == told["num_trials"]
@@ -142,3 +151,18 @@ def test_select_takes_a_subset_or_a_selector(world: Path, capsys: pytest.Capture
     picked = ["select", source, "--selector", "snp", "--images", "20", "--output", output]
     assert aost(capsys, *picked, "--measurements", measurements)[0]["num_images"] == 20
     assert "--selector goes by --measurements" in aost(capsys, *picked, code=2)[1]
+
+
+def test_a_target_that_was_not_measured_is_named_by_every_verb_that_takes_one(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, measurements = paths(world)
+    of = ["--measurements", measurements, "--output", str(tmp_path / "o")]
+    for verb, rest in (
+        ("search", ["--target", "targt", "--set", "budget.images=24"]),
+        ("search", ["--target", "targt", "--set", "budget.images=24", "objective=mean_distance", "rounds.rounds=once"]),
+        ("select", ["--target", "targt", "--selector", "snp", "--images", "24"]),
+        ("sweep", ["--targets", "target", "targt", "--set", "images=[24]"]),
+    ):
+        _, said = aost(capsys, verb, source, *of, *rest, code=2)
+        assert said.splitlines()[-1] == "aost: target 'targt' was not measured, only target; did you mean 'target'?"

@@ -15,6 +15,7 @@ class Inner(Config):
 
 
 class Outer(Config):
+    name: str
     measure: Inner = Inner()
     seeds: tuple[int, ...] = ()
 
@@ -59,19 +60,30 @@ def test_refused_documents(text: str, said: str) -> None:
         ({"seeds": ["x"]}, "seeds.0"),
         ({"measure": 3}, "measure"),
         ({"measure": {"rate": float("nan")}}, "config.yaml"),
+        ({"measur": {"height": 2}}, "unknown key 'measur'; did you mean 'measure'?"),
+        ({"sedes": [1], "measure": {"hight": 2, "rate": "x"}}, "did you mean 'height'?; unknown key 'sedes'"),
+        ({"height": 2}, "unknown key 'height'; did you mean 'measure.height'? Here known: measure, name, seeds"),
+        ({"nonsense": 2}, "unknown key 'nonsense'; known: measure, name, seeds"),
     ],
 )
 def test_wrong_fields_are_named(mapping: dict[str, object], said: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        validate(Outer, mapping, "config.yaml")
+        validate(Outer, {"name": "x", **mapping}, "config.yaml")
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
+def test_a_misspelt_key_is_named_and_not_the_one_that_is_missing_by_it() -> None:
+    with pytest.raises(ConfigError, match="unknown key 'nmae'; did you mean 'name'"):
+        validate(Outer, {"nmae": "x"}, "config.yaml")
+    with pytest.raises(ConfigError, match="name: Field required"):
+        validate(Outer, {"seeds": ["x"]}, "config.yaml")
+
+
 def test_override_reads_yaml_values_and_leaves_the_original() -> None:
     original = {"measure": {"height": 1}}
-    changed = override(original, ["measure.height=8", "seeds=[1, 2]", "measure.rate=1e-3"])
-    assert validate(Outer, changed, "--set") == Outer(measure=Inner(height=8, rate=0.001), seeds=(1, 2))
+    changed = override(original, ["measure.height=8", "seeds=[1, 2]", "measure.rate=1e-3", "name=x"])
+    assert validate(Outer, changed, "--set") == Outer(measure=Inner(height=8, rate=0.001), seeds=(1, 2), name="x")
     assert original == {"measure": {"height": 1}}
 
 

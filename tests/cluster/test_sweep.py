@@ -117,7 +117,7 @@ def test_a_damaged_chunk_is_named_and_never_becomes_a_result(
 
 def test_unknown_target_and_axis_are_refused_by_name(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert sweep(world, "unknown", "--serial", "--targets", "duke") == 2
-    assert "duke: no such target; measured: foggy" in capsys.readouterr().err
+    assert "target 'duke' was not measured, only foggy" in capsys.readouterr().err
     assert sweep(world, "unknown", "--serial", settings=(*SETTINGS, "optimiser=[swarm]")) == 2
     assert "optimizers" in capsys.readouterr().err
     assert not (world / "unknown").exists()

@@ -1,5 +1,6 @@
 import os
 import pickle
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -266,3 +267,29 @@ def test_no_name_leads_out_of_a_folder_and_no_two_share_one(tmp_path: Path) -> N
         assert (tmp_path / part).resolve().parent == tmp_path.resolve()
     assert len(list(tmp_path.iterdir())) == len(names)
     assert unquote(path_part("/../../x")) == "/../../x"
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o002, 0o077])
+def test_a_private_file_is_its_owners_from_the_first_byte_and_others_as_the_umask_has_it(
+    tmp_path: Path, umask: int
+) -> None:
+    modes = []
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as stream:
+            stream.write(b"a face")
+            modes.append(stat.S_IMODE(temporary.stat().st_mode))
+
+    before = os.umask(umask)
+    try:
+        (tmp_path / "private").write_bytes(b"open before")
+        storage.write_atomic(tmp_path / "private", write, private=True)
+        storage.write_bytes(tmp_path / "new" / "private", b"a face", private=True)
+        storage.write_bytes(tmp_path / "public", b"a table")
+    finally:
+        os.umask(before)
+    assert modes == [0o600]
+    for name in ("private", "new/private"):
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "public").stat().st_mode) == 0o666 & ~umask
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o777 & ~umask

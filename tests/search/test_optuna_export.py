@@ -87,7 +87,8 @@ def test_optuna_reads_back_every_trial(
         path.write_bytes(b"".join(lines[: end + 1]))
     before = path.read_bytes()
     storage = str(tmp_path / "new" / "optuna.log") if kind == "journal" else f"sqlite:///{tmp_path}/studies.db"
-    assert export(path, storage, "chosen") == len(trials)
+    by_status = Counter(trial.status for trial in trials)
+    assert export(path, storage, "chosen") == by_status
     study = load(storage, "chosen")
     assert path.read_bytes() == before
     assert study.direction == optuna.study.StudyDirection.MAXIMIZE
@@ -132,7 +133,7 @@ def test_a_journal_that_is_being_written_keeps_its_last_bytes(
     data = history[0].read_bytes()
     running = tmp_path / JOURNAL
     running.write_bytes(data[:-40])
-    num = export(running, str(tmp_path / "optuna.log"), "part")
+    num = sum(export(running, str(tmp_path / "optuna.log"), "part").values())
     assert 0 < num < len(history[1])
     assert running.read_bytes() == data[:-40]
 

@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import io
 import json
+import os
 import re
 import runpy
 from functools import partial
@@ -185,15 +186,69 @@ def test_verdict_says_no_more_than_is_known(data):
     assert "trains a better model" in verdict(data)
     assert "95 % interval" in verdict(data)
     one = report_data(seeds=(0,))
-    assert "hint, not a result" in verdict(one)
-    assert headline(one).endswith("on one seed")
+    assert verdict(one).startswith("No difference from random is shown: +")
+    assert "one seed, so without an interval" in verdict(one)
+    assert headline(one).endswith("no difference from random shown, on one seed")
     none = report_data(seeds=())
     assert "not tested" in verdict(none)
     assert next(tile for tile in tiles(none) if tile.question == "How sure").answer == "Not tested"
     unclear = dataclasses.replace(data, results=summarise_shuffled())
-    assert "cannot be told from random" in verdict(unclear)
-    assert headline(unclear).endswith("no clear difference from random")
+    assert "No difference from random is shown" in verdict(unclear)
+    assert headline(unclear).endswith("no difference from random shown")
+    assert not any("better model" in lead for lead in (report_text.lead(unclear), report_text.lead(one)))
     assert not any(tile.clear for tile in tiles(unclear))
+
+
+@pytest.mark.parametrize(
+    ("everything", "said", "in_headline"),
+    [
+        ((0.40, 0.41, 0.42), "everything trains a better model than the choice: +8.0 mAP points (95 % interval", True),
+        ((0.40, 0.30, 0.40), "everything scored above the choice, no difference shown: +3.7 mAP points", False),
+        ((0.40,), "no difference shown: +8.0 mAP points (one seed, so without an interval)", False),
+        ((0.30, 0.31, 0.33), None, False),
+    ],
+)
+def test_where_more_images_are_better_the_top_says_so_and_what_they_cost(data, everything, said, in_headline):
+    choice = (0.32, 0.33, 0.34)
+    rows = [("mmd_rbf", seed, value) for seed, value in enumerate(choice)]
+    rows += [("random", seed, value - 0.05 - 0.001 * seed) for seed, value in enumerate(choice)]
+    rows += [("everything", seed, value) for seed, value in enumerate(everything)]
+    frame = pd.DataFrame(rows, columns=["arm", "seed", "mAP"]).assign(target="MiniMarket")
+    told = dataclasses.replace(data, results=summarise(frame, metrics=["mAP"]))
+    lead = report_text.lead(told)
+    assert headline(told).endswith("; everything is better") == in_headline
+    if said is None:
+        assert "everything" not in lead
+    else:
+        assert said in lead
+        cost = (
+            "12,348 images of 150 identities instead of 900 images of 80 identities, and 1 min 1 s a training instead"
+        )
+        assert cost in lead
+        assert lead in render(told)
+
+
+def test_the_page_says_what_each_arm_trains_on_and_what_to_take_along(data):
+    page = render(data)
+    assert "random, everything" not in page
+    assert "mmd_rbf, random, mean_distance and mmd_linear train on 900 images; everything on 12,348." in page
+    assert "Each trains for 300 steps" in page
+    assert '<td class="n" data-label="identities">150</td>' in page
+    assert "Of 3 searches this is the one by mmd_rbf: no check by true training" in page
+    for path in (*data.files.values(), data.next_command):
+        assert f"<code>{path}</code>" in page
+    alike = dataclasses.replace(data, arms=tuple(each for each in data.arms if each.arm != "everything"))
+    assert "Every arm trains on 900 images." in render(alike)
+
+
+def test_what_ran_side_by_side_is_counted_once_by_the_clock(data):
+    assert (data.seconds, data.wall_seconds) == (pytest.approx(563.5), pytest.approx(357.5))
+    assert "took 5 min 58 s by the clock, with 9 min 24 s of work" in report_text.lead(data)
+    cost = next(tile for tile in tiles(data) if tile.question == "What it cost")
+    assert cost.answer == "5 min 58 s"
+    assert cost.detail == "by the clock; 58 % of it train, 22,500 images at 109 a second; 9 min 24 s of work"
+    in_turn = dataclasses.replace(data, stages=tuple(dataclasses.replace(e, wall_seconds=None) for e in data.stages))
+    assert report_text.lead(in_turn).endswith("took 9 min 24 s by the clock.")
 
 
 def summarise_shuffled():
@@ -326,6 +381,32 @@ def test_thumbnail_is_a_small_jpeg():
     thumbnail = Thumbnail.from_array(image, caption="a")
     with Image.open(io.BytesIO(base64.b64decode(thumbnail.jpeg))) as read:
         assert (read.format, read.size) == ("JPEG", (53, 128))
+
+
+def test_a_blurred_thumbnail_holds_nothing_finer_than_its_rows():
+    random = np.random.default_rng(0)
+    image = np.kron(random.integers(0, 2, (96, 48, 1)) * 255, np.ones((2, 2, 3))).astype(np.uint8)
+    image[96:] //= 2  # what is coarse stays
+    spread = {}
+    for blurred in (False, True):
+        thumbnail = Thumbnail.from_array(image, caption="a", blurred=blurred)
+        with Image.open(io.BytesIO(base64.b64decode(thumbnail.jpeg))) as read:
+            assert read.size == (64, 128)
+            spread[blurred] = np.asarray(read, dtype=float)
+    assert np.abs(np.diff(spread[True], axis=0)).mean() < 0.05 * np.abs(np.diff(spread[False], axis=0)).mean()
+    assert spread[True][:60].mean() > 1.5 * spread[True][68:].mean()
+
+
+def test_a_page_with_photos_is_its_owners(data, tmp_path):
+    rows = {kind: tuple(dataclasses.replace(row, kind=kind) for row in data.samples) for kind in ("shown", "rendered")}
+    for samples, mode in ((rows["shown"], 0o600), (rows["rendered"], 0o644), ((), 0o644)):
+        path = tmp_path / "report.html"
+        before = os.umask(0o022)
+        try:
+            write_report(dataclasses.replace(data, samples=samples), path)
+        finally:
+            os.umask(before)
+        assert path.stat().st_mode & 0o777 == mode
 
 
 def test_unwritable_place_is_one_line(data, tmp_path):

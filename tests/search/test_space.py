@@ -207,8 +207,8 @@ def test_a_subset_of_another_space_is_refused(space: Space) -> None:
 @pytest.mark.parametrize(
     ("budget", "message"),
     [
-        (Budget(images=721), "asks for 721 images, the catalog holds 720 of 12"),
-        (Budget(images=20, identities=13), "13 identities, the catalog holds 720 of 12"),
+        (Budget(images=721), "asks for 721 images, the catalog holds 720 images of 12 identities;"),
+        (Budget(images=20, identities=13), "13 identities, the catalog holds 720 images of 12 identities;"),
         (Budget(images=100, most=0.1), "at most 72 of 720 images in a subset, but 100 are to be drawn"),
     ],
 )
@@ -363,7 +363,9 @@ def test_contradictory_constraints_are_refused(config: dict[str, object], messag
 
 def test_fixed_values_that_cannot_hold_the_budget_are_refused(simulation: Simulation) -> None:
     config = SpaceConfig(fixed={"attribute2": ("value0",)})
-    with pytest.raises(InputError, match="asks for 300 images, the fixed values hold 240 of 12; lower the budget"):
+    with pytest.raises(
+        InputError, match="asks for 300 images, the fixed values hold 240 images of 12 identities; lower the budget"
+    ):
         Space(simulation.cells, simulation.identity, Budget(images=300), seed=0, config=config)
 
 

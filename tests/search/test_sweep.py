@@ -230,8 +230,9 @@ def test_heat_map_has_the_medians_and_its_texts_stand_where_their_colours_do(fra
     figure = sweep_figures.gains(labelled, "objective", "images", axes, key="gain/0")
     assert figure is not None
     trace = figure.spec["data"][0]
+    assert trace["x"] == ["mean_distance (D_total)", "mmd_rbf (squared MMD)"], "two kinds of score"
     for row, images in zip(trace["z"], trace["y"], strict=True):
-        for value, objective in zip(row, trace["x"], strict=True):
+        for value, objective in zip(row, axes["objective"], strict=True):
             part = frame[(frame["objective"] == objective) & (frame["images"] == int(images))]["gain"].dropna()
             assert value == (pytest.approx(100 * part.median(), abs=0.01) if len(part) else None)
     # Plotly writes texts by the order of the data: it has to be the order of the axis.
@@ -249,12 +250,19 @@ def test_front_is_what_no_other_search_beats(frame: pd.DataFrame) -> None:
         assert list(zip(line["x"], line["y"], strict=True)) == sorted(pairs - beaten)
 
 
+UNITS = {"mean_distance": "D_total", "mmd_rbf": "squared MMD"}
+
+
 def test_page_says_what_was_swept_what_failed_and_asks_for_nothing(frame: pd.DataFrame, ground: Ground) -> None:
     config = make_config(images=(60, 90, 9000))
     page = render(
         frame, config=config, ground=ground, cost=Cost(seconds=75.0, num_searches=48, num_of_grid=96, chunk=32)
     )
     assert "48 searches: 2 objectives, 1 target, 2 optimizers" in page
+    medians = frame.groupby("objective")["gain"].median()
+    gains = [f"{name} {100 * medians[name]:.1f} % of {unit}" for name, unit in UNITS.items()]
+    assert f"of the searches; median gain: {', '.join(gains)}" in page, "neither is called the larger one"
+    assert all(f'<td data-label="its score is">{unit}</td>' in page for unit in UNITS.values())
     assert "16 of 48 searches ended without a subset" in page
     assert "the budget asks for 9000 images" in page
     assert "48 of the grid&#39;s 96" in page or "48 of the grid's 96" in page

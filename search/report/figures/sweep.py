@@ -43,8 +43,8 @@ def gains(
         return None
     return _heat(
         medians.to_numpy(dtype=np.float64),
-        [label(value) for value in axes[down]],
-        [label(value) for value in axes[across]],
+        [label(_named(down, value)) for value in axes[down]],
+        [label(_named(across, value)) for value in axes[across]],
         key=key,
         title=f"Gain over random (%), by {_words(down)} and {_words(across)}",
         titles=(_words(down), _words(across)),
@@ -52,6 +52,12 @@ def gains(
         low=min(0.0, float(np.nanmin(medians.to_numpy()))),
         high=max(float(np.nanmax(medians.to_numpy())), 1.0),
     )
+
+
+def _named(axis_name: str, value: str) -> str:
+    """A setting; an objective with what its score is, because gains of two kinds of score cannot be compared."""
+    unit = OBJECTIVES[value].unit if axis_name == "objective" and value in OBJECTIVES else ""
+    return f"{value} ({unit})" if unit else value
 
 
 def stability(

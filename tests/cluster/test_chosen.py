@@ -1,0 +1,91 @@
+"""Which search a run is about, whatever the order of its arms; and how long work took by the clock."""
+
+from itertools import permutations
+
+import pytest
+
+from cluster.recipes import train_config
+from cluster.run.chosen import choose, train_command
+from cluster.run.config import RunConfig, run_config
+from cluster.run.folder import wall_seconds
+from finegpr.errors import ConfigError
+from search.analysis.compare import RankAgreement
+
+SEARCHED = ("mean_distance", "mmd_rbf", "attribute_shares")
+
+
+def config(*arms: str, **settings: object) -> RunConfig:
+    folder = {"root": "x", "layout": "folder"}
+    mapping = {"name": "x", "source": folder, "target": folder, "budget": {"images": 4}, "train": {"recipe": "quick"}}
+    return run_config({**mapping, "arms": ["random", *arms], **settings}, "x.yaml")
+
+
+def ranking(objective: str, spearman: float | None, regret: float = 0.0) -> RankAgreement:
+    return RankAgreement(
+        objective=objective,
+        target="short trainings",
+        arms=("top 1", "top 2", "random 1"),
+        scores=(1.0, 2.0, 3.0),
+        truths=(0.3, 0.2, 0.1),
+        spearman=spearman,
+        kendall=spearman,
+        p_value=None,
+        best="top 1",
+        best_rank=1,
+        regret=regret,
+    )
+
+
+def test_the_order_of_the_arms_chooses_nothing() -> None:
+    checked = [ranking("mean_distance", 0.2), ranking("mmd_rbf", 0.5), ranking("attribute_shares", 0.9)]
+    for arms in permutations(SEARCHED):
+        assert choose(config(*arms), ()).objective == "mmd_rbf"
+        assert choose(config(*arms, keep=arms[0]), ()).objective == "mmd_rbf"
+        assert choose(config(*arms), checked).objective == "attribute_shares"
+        assert choose(config(*arms, choose_by="mean_distance"), checked).objective == "mean_distance"
+    for arms in permutations(("mean_distance", "frechet", "mmd_posterior")):
+        assert choose(config(*arms), ()).objective == "mmd_posterior"
+    assert choose(config(*SEARCHED, search={"objective": "mean_distance"}), ()).objective == "mean_distance"
+
+
+def test_the_reason_is_said() -> None:
+    of_check = choose(config(*SEARCHED), [ranking("mmd_rbf", 0.5), ranking("mean_distance", 0.5, regret=0.1)])
+    assert of_check.objective == "mmd_rbf"
+    assert of_check.why == "the check by true training: best of 2 objectives, Spearman 0.50 over 3 subsets"
+    assert "could not rank" in choose(config(*SEARCHED), [ranking("mmd_rbf", None)]).why
+    assert "no check by true training" in choose(config(*SEARCHED), ()).why
+    assert choose(config(*SEARCHED, choose_by="mmd_rbf"), ()).why == "choose_by names it"
+
+
+def test_an_objective_that_is_not_searched_cannot_be_chosen_by() -> None:
+    with pytest.raises(
+        ConfigError, match="choose_by should be evidence or one of .*, got 'mmd_rfb'; did you mean 'mmd_rbf'"
+    ):
+        config(*SEARCHED, choose_by="mmd_rfb")
+    with pytest.raises(ConfigError, match="got 'frechet'"):
+        config(*SEARCHED, choose_by="frechet")
+
+
+def test_the_command_that_is_handed_over_trains_as_the_run_did() -> None:
+    for changes in (
+        {"recipe": "quick"},
+        {"recipe": "paper", "epochs": 2},
+        {"recipe": "quick", "epochs": 3, "flip": 0.0},
+    ):
+        train = train_config(changes, "x")
+        words = [str(word) for word in train_command("m.parquet", train, seed=3, output="model")]  # type: ignore[arg-type]
+        given = words[words.index("--set") + 1 :] if "--set" in words else []
+        again = {"recipe": words[words.index("--recipe") + 1]} | {
+            name: float(value) if name == "flip" else int(value) for name, value in (each.split("=") for each in given)
+        }
+        assert train_config(again, "x") == train
+
+
+def test_work_at_the_same_time_is_counted_once() -> None:
+    def marker(start: float, end: float) -> dict[str, float]:
+        return {"seconds": end - start, "ended": end}
+
+    assert wall_seconds([marker(10, 14), marker(11, 15), marker(20, 21)]) == 6
+    assert wall_seconds([marker(10, 20), marker(12, 13)]) == 10
+    assert wall_seconds([marker(0, 4), {"seconds": 3.0}]) is None
+    assert wall_seconds([]) == 0
