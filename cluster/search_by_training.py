@@ -11,9 +11,6 @@ from search.loop import search as search_space
 from search.objectives.training import TrainingObjective
 from search.optimizers import make_optimizer
 
-TRUE_RANKING = "true-ranking.json"
-BEST_TRAINED = "subset-trained.json"
-
 
 def in_words(score: float, unit: str) -> str:
     """A score by training, with its name."""

@@ -21,6 +21,7 @@ from search.rounds import RoundsConfig, search_in_rounds
 from search.space import Budget, Space, SpaceConfig
 
 SUBSET = "subset.json"
+TRUE_RANKING, BEST_TRAINED = "true-ranking.json", "subset-trained.json"
 NUM_RANDOM = 200
 
 

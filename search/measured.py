@@ -45,7 +45,10 @@ class Measured:
             known = ", ".join(self.measurements.target_sketch) or "none"
             raise InputError(f"target {self.target!r} was not measured; measured targets: {known}")
         if len(self.cells.of_row) != self.measurements.num_catalog:
-            raise ValueError(f"expected cells of {self.measurements.num_catalog} images, got {len(self.cells.of_row)}")
+            raise InputError(
+                f"measurements of a catalog of {self.measurements.num_catalog} images, but the catalog has "
+                f"{len(self.cells.of_row)}; measure this catalog"
+            )
 
     @property
     def factors(self) -> Floats:

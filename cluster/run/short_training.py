@@ -9,7 +9,6 @@ from cluster.recipes import TRAINING
 from cluster.run.config import CHECKED, RunTrainingConfig
 from cluster.run.state import SOURCE, TARGET, Found, Indexed, Run, ShortTrainings
 from cluster.search_by_training import (
-    TRUE_RANKING,
     Shown,
     failures,
     in_words,
@@ -17,7 +16,7 @@ from cluster.search_by_training import (
     tell_ranking,
     tell_spent,
 )
-from cluster.search_measured import SUBSET
+from cluster.search_measured import SUBSET, TRUE_RANKING
 from finegpr.mixture import choice_from_record
 from finegpr.reid.model import load_weights
 from finegpr.storage import read_json, write_bytes, write_json

@@ -10,8 +10,7 @@ from cluster.inputs import images_key, only_target, read_measured, read_source
 from cluster.outputs import begin
 from cluster.progress import say
 from cluster.recipes import TRAINING, with_recipe_of_training
-from cluster.search_by_training import BEST_TRAINED, TRUE_RANKING
-from cluster.search_measured import SUBSET, MeasuredSearch, SearchVerbConfig, tell
+from cluster.search_measured import BEST_TRAINED, SUBSET, TRUE_RANKING, MeasuredSearch, SearchVerbConfig, tell
 from cluster.settings import override, validate
 from finegpr.catalog import Catalog
 from finegpr.errors import ConfigError

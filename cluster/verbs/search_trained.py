@@ -13,8 +13,6 @@ from cluster.executors.training_config import TrainingVerbConfig
 from cluster.outputs import replacing
 from cluster.progress import Tick, progress, say
 from cluster.search_by_training import (
-    BEST_TRAINED,
-    TRUE_RANKING,
     Shown,
     failures,
     in_words,
@@ -22,7 +20,7 @@ from cluster.search_by_training import (
     tell_ranking,
     tell_spent,
 )
-from cluster.search_measured import SUBSET, SearchVerbConfig
+from cluster.search_measured import BEST_TRAINED, SUBSET, TRUE_RANKING, SearchVerbConfig
 from finegpr.catalog import Catalog
 from finegpr.reid.queries import count_queries
 from finegpr.storage import write_bytes, write_json

@@ -29,7 +29,7 @@ def test_the_page_is_written_again_without_matplotlib(folder: Path) -> None:
         f"print(cli.run(['report', {str(folder)!r}]), 'matplotlib' in sys.modules, file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stderr.strip() == "0 False"
+    assert done.stderr.splitlines() == [f"  report  {folder / REPORT}", "0 False"]
     assert done.stdout.splitlines() == [str(folder / REPORT)]
     assert (folder / REPORT).read_text() == render(report_data())
 
