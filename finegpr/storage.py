@@ -1,19 +1,24 @@
-"""How state reaches the disk: temporary name, rename, marker last; checksums written and verified; one writer.
+"""How state reaches the disk: temporary name, flush, rename, marker last; checksums written and verified; one writer.
 
-Every file of a run goes through here, so that a kill at any moment leaves the old or the new file, never half
-of one, and a flipped byte is found by name when the file is read.
+Every file of a run goes through here, so that a kill or a power loss at any moment leaves the old or the new file,
+never half of one, and a flipped byte is found by name when the file is read.
 """
 
+import errno
+import fcntl
 import hashlib
 import itertools
 import json
 import math
 import operator
 import os
+import re
 import socket
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +36,8 @@ LOCK = ".lock"
 DIGEST_KEY = b"file_sha256"
 _NO_DIGEST = b"0" * 64
 _SEAL = "seal"
+_TEMPORARY = re.compile(r"\.aost-[0-9a-f]{32}\.tmp")
+_FLUSHES_AT_ONCE = 16
 # Numbers of safetensors by numpy's names.
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BOOL": "?"} | {
     f"{sign}{8 * size}": f"<{sign.lower()}{size}" for sign in "IU" for size in (1, 2, 4, 8)
@@ -86,23 +93,91 @@ def writing(path: Path) -> Iterator[None]:
         raise WriteError(f"cannot write {path}: {reason}; free space or choose another --output") from error
 
 
-def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
-    """Call ``write`` with a temporary name beside ``path``, flush it to the disk, then rename it into place."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def write_atomic(path: Path, write: Callable[[Path], object], *, flush: bool = True) -> None:
+    """Call ``write`` with the name of an empty file beside ``path``, flush it to the disk, then rename it into place.
+
+    Without ``flush`` a kill still leaves the old or the new file; a power loss may leave an empty one, until
+    ``flush_below`` has been called.
+    """
     with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        make_folder(path.parent)
+        with _temporary(path.parent) as temporary:
             write(temporary)
-            with temporary.open("rb") as stream:
-                os.fsync(stream.fileno())
+            if flush:
+                _flush(temporary)
             temporary.replace(path)
+        if flush:
+            flush_folder(path.parent)
+
+
+@contextmanager
+def _temporary(folder: Path) -> Iterator[Path]:
+    """An empty file with a name of its own, removed at the end if it was not renamed.
+
+    It is locked as long as it is written, which tells those who clean up, on any machine, that its writer lives.
+    """
+    while True:
+        path = folder / f".aost-{uuid.uuid4().hex}.tmp"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
+            with suppress(OSError):  # not every file system has locks
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if os.fstat(descriptor).st_nlink == 0:
+                continue  # taken for left behind in the moment before it was locked
+            yield path
+            return
         finally:
-            temporary.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+            os.close(descriptor)
 
 
-def write_bytes(path: Path, data: bytes | bytearray) -> None:
-    """Atomically write bytes."""
-    write_atomic(path, lambda temporary: _write_all(temporary, data))
+def _flush(path: Path) -> None:
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
+def flush_folder(folder: Path) -> None:
+    """Flush what is called how in ``folder``: without this a renamed file has its old name after a power loss.
+
+    File systems that cannot do that for a folder are let off; a disk that fails or is full is an OSError.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno in (errno.EIO, errno.ENOSPC, errno.EDQUOT):
+            raise
+
+
+def flush_below(folder: Path) -> None:
+    """Flush every file and folder below ``folder``: many together take less time than each when it is written."""
+    with writing(folder), ThreadPoolExecutor(_FLUSHES_AT_ONCE) as pool:
+        for place, _, names in os.walk(folder):
+            list(pool.map(_flush, [Path(place, name) for name in names if not name.startswith(".")]))
+            flush_folder(Path(place))
+
+
+def make_folder(folder: Path) -> None:
+    """Make ``folder`` and those above it, flushed to the disk, where they are missing. Raises OSError."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in missing:
+        flush_folder(each.parent)
+
+
+def move(source: Path, target: Path) -> None:
+    """Rename a file or folder, replacing a file, and flush that to the disk. Raises OSError."""
+    source.replace(target)
+    for folder in {source.parent, target.parent}:
+        flush_folder(folder)
+
+
+def write_bytes(path: Path, data: bytes | bytearray, *, flush: bool = True) -> None:
+    """Atomically write bytes; ``flush`` as for ``write_atomic``."""
+    write_atomic(path, lambda temporary: _write_all(temporary, data), flush=flush)
 
 
 def _write_all(path: Path, data: bytes | bytearray) -> None:
@@ -258,7 +333,7 @@ def read_marker(folder: Path) -> dict[str, Any] | None:
 def locked(folder: Path) -> Iterator[None]:
     """Hold ``folder`` as its only writer. Raises BusyError naming the holder; the lock of a dead process is free."""
     with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         lock = filelock.FileLock(folder / LOCK)
         try:
             lock.acquire(timeout=0)
@@ -288,6 +363,17 @@ def _holder(folder: Path) -> dict[str, Any]:
 
 
 def _remove_temporaries(folder: Path) -> None:
-    """Remove what killed writers left behind; only the holder of the lock may."""
-    for temporary in folder.rglob(".*.tmp"):
-        temporary.unlink(missing_ok=True)
+    """Remove what killed writers left behind in ``folder``: files with our mark that nobody is writing.
+
+    A folder below that has a lock is left to whoever locks it next.
+    """
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not Path(place, name, LOCK).exists()]
+        for temporary in (Path(place, name) for name in names if _TEMPORARY.fullmatch(name)):
+            with suppress(OSError):  # that it is being written, among others
+                descriptor = os.open(temporary, os.O_RDWR | os.O_NOFOLLOW)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    temporary.unlink()
+                finally:
+                    os.close(descriptor)

@@ -21,6 +21,7 @@ from finegpr.storage import (
     canonical_hash,
     first_free,
     locked,
+    move,
     read_json,
     read_marker,
     write_json,
@@ -132,7 +133,8 @@ class RunFolder:
                 "--fork starts a new run, --fresh sets this stage's journal aside, or undo the change"
             )
         kept = first_free(folder.with_name(f"{folder.name}.before"))
-        folder.rename(kept)
+        with writing(kept):
+            move(folder, kept)
         say(f"{plan['stage']}: settings changed ({'; '.join(changes[:6])}); the old journal is kept as {kept}")
 
     def _tell_change(self, folder: Path, plan: dict[str, Any]) -> None:

@@ -93,6 +93,7 @@ def withdraw(marker_path: Path) -> None:
     """Remove a finish marker before its file is replaced, so that it never vouches for the new one."""
     with storage.writing(marker_path):
         marker_path.unlink(missing_ok=True)
+        storage.flush_folder(marker_path.parent)
 
 
 def read_verified(path: Path, sha256: str) -> dict[str, NDArray[Any]]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from finegpr.errors import InputError, StateError, write_anew
 from finegpr.reid.checkpoint import Arrays, read_checkpoint, write_checkpoint
-from finegpr.storage import read_json, write_json
+from finegpr.storage import move, read_json, write_json, writing
 
 INDIFFERENT = frozenset({"cache_bytes", "workers", "save_seconds"})
 """Settings that change how fast a training is, not what it computes."""
@@ -62,7 +62,8 @@ class StateFolder:
     def save(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Write the state after an epoch; the one before it is kept."""
         if self._last.exists():
-            self._last.replace(self._previous)
+            with writing(self._previous):
+                move(self._last, self._previous)
         write_checkpoint(self._last, tensors, {**facts, "plan": self._plan})
 
     def load(self) -> tuple[Arrays, dict[str, Any]] | None:
