@@ -17,9 +17,10 @@ from typing import Any
 
 import tyro
 
+from cluster.environment import Streams, require_utf8
 from cluster.options import Verb
 from cluster.verbs import VERBS
-from finegpr.errors import AostError, ConfigError, did_you_mean
+from finegpr.errors import AostError, ConfigError, WriteError, did_you_mean
 from finegpr.home import from_home
 
 EXIT_TERMINATED = 75
@@ -83,6 +84,13 @@ def _parse(arguments: list[str]) -> Verb:
     return replace(parsed, **{field.name: _from_home(getattr(parsed, field.name)) for field in fields(parsed)})
 
 
+def _require_text(arguments: list[str]) -> None:
+    """Raises ConfigError for what is not UTF-8: no table or record of ours could hold such a name."""
+    for argument in arguments:
+        if not (given := os.fsencode(argument).decode("utf-8", "backslashreplace")) == argument:
+            raise ConfigError(f"{given} is not valid UTF-8; rename it, or give a link to it that has another name")
+
+
 def _from_home(given: Any) -> Any:
     """An option with ``~`` in its paths expanded: no shell does that in ``--output=~/x``."""
     if isinstance(given, tuple):
@@ -92,7 +100,14 @@ def _from_home(given: Any) -> Any:
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of ``aost``; exits with the codes that README lists."""
-    code = run(sys.argv[1:] if arguments is None else arguments)
+    require_utf8()
+    streams = Streams()
+    try:
+        code = run(sys.argv[1:] if arguments is None else arguments)
+    except SystemExit as left:  # of a help, or of what is wrong with options
+        code = left.code if isinstance(left.code, int) else int(left.code is not None)
+    if code == 0 and (reason := streams.lost()) is not None:
+        code = _fail(f"the work is done, but standard output cannot be written: {reason}", WriteError.exit_code, Verb())
     if code in (EXIT_TERMINATED, EXIT_INTERRUPTED):
         # Nothing of ours is left to do, and what Ray does at an exit takes seconds.
         sys.stdout.flush()
@@ -105,19 +120,16 @@ def run(arguments: list[str]) -> int:
     _install_signals()
     verb = Verb()
     try:
+        _require_text(arguments)
         verb = _parse(arguments)
         result = _do(verb)
         if verb.json:
             print(json.dumps(result, sort_keys=True, allow_nan=False))
-        sys.stdout.flush()
         return 0
     except AostError as error:
         return _fail(str(error), error.exit_code, verb)
     except MemoryError:
         return _fail("out of memory; use a smaller batch_size, or fewer workers", 6, verb)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except KeyboardInterrupt:
         return _fail("interrupted; finished work is saved, the same command resumes", EXIT_INTERRUPTED, verb)
     except _Terminated:

@@ -177,11 +177,7 @@ def move(source: Path, target: Path) -> None:
 
 def write_bytes(path: Path, data: bytes | bytearray, *, flush: bool = True) -> None:
     """Atomically write bytes; ``flush`` as for ``write_atomic``."""
-    write_atomic(path, lambda temporary: _write_all(temporary, data), flush=flush)
-
-
-def _write_all(path: Path, data: bytes | bytearray) -> None:
-    path.write_bytes(data)
+    write_atomic(path, lambda temporary: temporary.write_bytes(data), flush=flush)
 
 
 def write_json(path: Path, value: object) -> None:
