@@ -19,9 +19,10 @@ from typing import Any
 import tyro
 
 from cluster.arguments import in_order
+from cluster.environment import Streams, require_utf8
 from cluster.options import Verb
 from cluster.verbs import VERBS
-from finegpr.errors import AostError, ConfigError, did_you_mean
+from finegpr.errors import AostError, ConfigError, WriteError, did_you_mean
 from finegpr.faults import of_machine
 from finegpr.home import from_home
 from finegpr.visible import visible
@@ -106,6 +107,13 @@ def _parse(arguments: list[str]) -> Verb:
     return replace(parsed, **{field.name: _from_home(getattr(parsed, field.name)) for field in fields(parsed)})
 
 
+def _require_text(arguments: list[str]) -> None:
+    """Raises ConfigError for what is not UTF-8: no table or record of ours could hold such a name."""
+    for argument in arguments:
+        if not (given := os.fsencode(argument).decode("utf-8", "backslashreplace")) == argument:
+            raise ConfigError(f"{given} is not valid UTF-8; rename it, or give a link to it that has another name")
+
+
 def _from_home(given: Any) -> Any:
     """An option with ``~`` in its paths expanded: no shell does that in ``--output=~/x``."""
     if isinstance(given, tuple):
@@ -115,7 +123,14 @@ def _from_home(given: Any) -> Any:
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of ``aost``; exits with the codes that README lists."""
-    code = run(sys.argv[1:] if arguments is None else arguments)
+    require_utf8()
+    streams = Streams()
+    try:
+        code = run(sys.argv[1:] if arguments is None else arguments)
+    except SystemExit as left:  # of a help, or of what is wrong with options
+        code = left.code if isinstance(left.code, int) else int(left.code is not None)
+    if code == 0 and (reason := streams.lost()) is not None:
+        code = _fail(f"the work is done, but standard output cannot be written: {reason}", WriteError.exit_code, Verb())
     if code in (EXIT_TERMINATED, EXIT_INTERRUPTED):
         # Nothing of ours is left to do, and what Ray does at an exit takes seconds.
         sys.stdout.flush()
@@ -130,17 +145,14 @@ def run(arguments: list[str]) -> int:
         logging.lastResort.setFormatter(_Visible())
     verb = Verb()
     try:
+        _require_text(arguments)
         verb = _parse(arguments)
         result = _do(verb)
         if verb.json:
             print(json.dumps(result, sort_keys=True, allow_nan=False))
-        sys.stdout.flush()
         return 0
     except AostError as error:
         return _fail(str(error), error.exit_code, verb)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except KeyboardInterrupt:
         return _fail("interrupted; finished work is saved, the same command resumes", EXIT_INTERRUPTED, verb)
     except _Terminated:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from cluster.progress import say
+from finegpr.atomic import flush_folder, move, write_atomic, writing
 from finegpr.errors import ConfigError
-from finegpr.storage import changed_fields, first_free, read_json, write_json, writing
+from finegpr.storage import changed_fields, first_free, read_json, write_json
 
 ASKED = "asked.json"
 _SET_ASIDE = "before"
@@ -41,7 +42,7 @@ def begin(folder: Path, asked: Mapping[str, Any], *, fresh: bool, may_grow: bool
         with writing(kept):
             kept.mkdir()
             for child in held:
-                child.rename(kept / child.name)
+                move(child, kept / child.name)
         say(f"  other settings or inputs ({'; '.join(changes[:6])}); what {folder} held is kept as {kept}")
     if not path.exists() or may_grow or held == [path]:
         write_json(path, dict(asked))
@@ -57,8 +58,9 @@ def replacing(path: Path) -> Iterator[None]:
     with writing(kept):
         try:
             kept.hardlink_to(path)
+            flush_folder(kept.parent)
         except OSError:  # not every file system has hard links
-            shutil.copy2(path, kept)
+            write_atomic(kept, lambda temporary: shutil.copy2(path, temporary))
     try:
         yield
     finally:

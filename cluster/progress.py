@@ -1,7 +1,5 @@
 """What a person sees while a run works: bars on a terminal, plain lines elsewhere, always on standard error."""
 
-import os
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,12 +30,8 @@ def console() -> Console:
 
 
 def say(text: str) -> None:
-    """One line for the person watching, control characters made visible. A closed pipe is not an error."""
-    try:
-        console().print(visible(text))
-    except BrokenPipeError:
-        # Python flushes standard error once more at exit; without this it would print a traceback there.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+    """One line for the person watching, control characters made visible."""
+    console().print(visible(text))
 
 
 def answer(text: str) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.progress import progress, say
-from finegpr.storage import write_bytes
+from finegpr.atomic import write_bytes
 from finegpr.weighing import Scale
 from search.analysis.subset_diff import describe, searched
 from search.loop import Evaluate, Generation, SearchConfig, SearchResult

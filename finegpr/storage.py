@@ -1,10 +1,8 @@
-"""How state reaches the disk: temporary name, rename, marker last; checksums written and verified; one writer.
+"""What state is on the disk: JSON, tables and arrays with checksums that are verified, marker last; one writer.
 
-Every file of a run goes through here, so that a kill at any moment leaves the old or the new file, never half
-of one, and a flipped byte is found by name when the file is read.
+A flipped byte is found by name when a file is read.
 """
 
-import errno
 import hashlib
 import itertools
 import json
@@ -17,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import filelock
 import numpy as np
@@ -26,15 +24,14 @@ import pyarrow.parquet as pq
 from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save as save_safetensors
 
+from finegpr.atomic import make_folder, remove_temporaries, write_bytes, writing
 from finegpr.errors import AostError, BusyError, InputError, StateError, write_anew
-from finegpr.faults import is_absent, patiently, unreadable, unwritable
+from finegpr.faults import is_absent, patiently, unreadable
 
 MARKER = "done.json"
 ENDED = "ended"
 """Of a finish marker: when its work ended, in seconds since 1970."""
 LOCK = ".lock"
-PRIVATE = 0o600
-"""Permissions of files that hold photos of people."""
 DIGEST_KEY = b"file_sha256"
 _NO_DIGEST = b"0" * 64
 _SEAL = "seal"
@@ -109,58 +106,6 @@ def path_part(name: str) -> str:
 
 def _percent(found: re.Match[str]) -> str:
     return "".join(f"%{byte:02X}" for byte in found[0].encode("utf-8", "surrogatepass"))
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turns the operating system's refusal to write ``path`` into one WriteError that names it."""
-    try:
-        yield
-    except OSError as error:
-        raise unwritable(path, error) from error
-
-
-def write_atomic(path: Path, write: Callable[[Path], None], *, private: bool = False) -> None:
-    """Call ``write`` with a temporary name beside ``path``, flush it to the disk, then rename it into place.
-
-    ``private``: the file is readable and writable by its owner only, from the first byte; else as the umask has it.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            if private:
-                temporary.unlink(missing_ok=True)
-                temporary.touch(mode=PRIVATE, exist_ok=False)
-            write(temporary)
-            with temporary.open("rb") as stream:
-                os.fsync(stream.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
-def reserve(stream: BinaryIO, num_bytes: int) -> None:
-    """Take up ``num_bytes`` on the disk for a file that is being written, so that a full disk is known at once.
-
-    Where a file system cannot, nothing happens. Raises OSError for want of space.
-    """
-    if not hasattr(os, "posix_fallocate"):
-        return
-    try:
-        os.posix_fallocate(stream.fileno(), 0, num_bytes)
-    except OSError as error:
-        if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
-            raise
-
-
-def write_bytes(path: Path, data: bytes | bytearray, *, private: bool = False) -> None:
-    """Atomically write bytes; ``private`` as for ``write_atomic``."""
-    write_atomic(path, lambda temporary: _write_all(temporary, data), private=private)
-
-
-def _write_all(path: Path, data: bytes | bytearray) -> None:
-    path.write_bytes(data)
 
 
 def write_json(path: Path, value: object) -> None:
@@ -320,17 +265,11 @@ def read_marker(folder: Path) -> dict[str, Any] | None:
     return read_sealed(path) if path.exists() else None
 
 
-def withdraw(path: Path) -> None:
-    """Remove a finish marker before its file is replaced, so that it never vouches for the new one."""
-    with writing(path):
-        path.unlink(missing_ok=True)
-
-
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold ``folder`` as its only writer. Raises BusyError naming the holder; the lock of a dead process is free."""
     with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         lock = filelock.FileLock(folder / LOCK)
         try:
             lock.acquire(timeout=0)
@@ -341,7 +280,7 @@ def locked(folder: Path) -> Iterator[None]:
                 f"since {who.get('since', '?')}; wait for it or choose another --output"
             ) from None
     try:
-        _remove_temporaries(folder)
+        remove_temporaries(folder, lock=LOCK)
         write_json(
             folder / f"{LOCK}.json",
             {"host": socket.gethostname(), "process": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")},
@@ -357,9 +296,3 @@ def _holder(folder: Path) -> dict[str, Any]:
     except AostError:
         return {}
     return who if isinstance(who, dict) else {}
-
-
-def _remove_temporaries(folder: Path) -> None:
-    """Remove what killed writers left behind; only the holder of the lock may."""
-    for temporary in folder.rglob(".*.tmp"):
-        temporary.unlink(missing_ok=True)

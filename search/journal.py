@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from finegpr.atomic import write_bytes, writing
 from finegpr.errors import StateError
 from finegpr.faults import patiently
-from finegpr.storage import changed_fields, sha256, write_bytes, writing
+from finegpr.storage import changed_fields, sha256
 from search.trial import Trial
 
 JOURNAL = "journal.jsonl"

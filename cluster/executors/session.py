@@ -2,11 +2,12 @@
 
 import logging
 import os
-import shutil
+import re
+import secrets
 import signal
 import socket
-import tempfile
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -16,18 +17,18 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from cluster.executors.session_folder import ADVICE, session_folder, unfit
 from cluster.progress import say
 from finegpr.config import Config
-from finegpr.errors import AostError, ConfigError
+from finegpr.errors import AostError, ConfigError, WriteError
 from finegpr.faults import of_machine
 
-SESSION = "aost-"
 ANSWER_SECONDS = 10.0
 
 
 class RayConfig(Config):
     """Where Ray runs: the cluster at ``address``, or at RAY_ADDRESS as Ray itself has it (in a job, that of the job);
-    without either, a private one on this machine with ``num_cpus`` (None: all cores)."""
+    without either, a private one on this machine with ``num_cpus`` (None: all cores), its files where TMPDIR says."""
 
     address: str | None = None
     num_cpus: Annotated[int, Field(ge=1)] | None = None
@@ -63,17 +64,18 @@ def ray_session(config: RayConfig) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
-    options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False, "include_dashboard": False}
     if address is not None:
         with _joined(ray, address):
             yield ray
         return
-    _remove_left_behind()
-    # Unix sockets allow 107 characters of path, so the session folder stays short and private.
-    prefix = f"{SESSION}{os.getpid()}-"
-    with tempfile.TemporaryDirectory(prefix=prefix, dir="/tmp", ignore_cleanup_errors=True) as folder:
+    # Without one Ray would write its own below the home folder, where the next `ray start --head` found it.
+    if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ):
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    with session_folder() as folder:
+        # For whatever else Ray would put into a folder of its choice.
+        os.environ["RAY_TMPDIR"] = str(folder.resolve().parent)
         try:
-            _start(ray, num_cpus=config.num_cpus, _temp_dir=folder, **options)
+            _start(ray, folder, num_cpus=config.num_cpus, include_dashboard=False)
             yield ray
         except Exception:
             ray.shutdown()
@@ -82,33 +84,20 @@ def ray_session(config: RayConfig) -> Iterator[Any]:
         ray.shutdown()
 
 
-def _start(ray: Any, **options: Any) -> None:
+def _start(ray: Any, folder: Path, **options: Any) -> None:
     try:
         with own_signals():
-            ray.init(address="local", **options)
+            ray.init(address="local", _temp_dir=str(folder), logging_level="ERROR", log_to_driver=False, **options)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0]
+        if (lack := unfit(folder)) is not None:
+            raise WriteError(f"Ray did not start, {folder}: {lack}; {ADVICE}") from error
         raise AostError(
-            f"Ray did not start ({reason}); try again when the machine is less busy, or --serial"
+            f"Ray did not start ({_first_line(error)}); try again when the machine is less busy, or --serial"
         ) from error
 
 
-def _remove_left_behind() -> None:
-    """The session folders of processes that were killed, each of which holds what its Ray had logged."""
-    for folder in Path("/tmp").glob(f"{SESSION}*-*"):
-        process = folder.name.removeprefix(SESSION).split("-")[0]
-        if process.isdigit() and not _lives(int(process)):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _lives(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True  # another person's
-    return True
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 @contextmanager
@@ -146,14 +135,27 @@ def _joined(ray: Any, address: str) -> Iterator[None]:
     try:
         with own_signals():
             ray.init(address=address, logging_level="ERROR", log_to_driver=False)
-    except (ConnectionError, ValueError) as error:
-        raise _not_joined(address, str(error).splitlines()[0]) from None
+    except Exception as error:  # a head of another version, or none of Ray's, may raise anything
+        raise _not_joined(address, _why(error)) from error
     try:
         yield
     except Exception:
         ray.shutdown()
         raise
     ray.shutdown()
+
+
+def _why(error: Exception) -> str:
+    """Why a cluster was not joined, in one line; Ray tells some of it only in the errors below its own."""
+    text = " ".join(str(error).split())
+    versions = re.findall(r"Ray: (\S+) Python: (\S+)", text)
+    if len(versions) == 2:
+        theirs, ours = (f"Ray {version} on Python {python}" for version, python in versions)
+        return f"it runs {theirs}, this is {ours}; both have to be the same"
+    told = traceback.format_exception(error)
+    if any("AuthenticationError" in line or "no authentication token" in line for line in told):
+        return "its token is another one; set RAY_AUTH_MODE, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH, as it has them"
+    return _first_line(error)
 
 
 def _require_answer(address: str) -> None:

@@ -13,9 +13,9 @@ from cluster.executors.loggers import make_loggers
 from cluster.executors.session import count_places, require_resources
 from cluster.executors.training_config import TrainingVerbConfig
 from cluster.progress import Tick
+from finegpr.atomic import write_bytes
 from finegpr.reid.job import Fit, JobResult, run_job
 from finegpr.reid.train import fit
-from finegpr.storage import write_bytes
 from search.objectives.training import ShortTraining
 
 if TYPE_CHECKING:

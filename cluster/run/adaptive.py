@@ -17,6 +17,7 @@ from cluster.executors.base import Executor, MeasureJob
 from cluster.outputs import differences
 from cluster.progress import progress, say
 from finegpr.arrays import Ints
+from finegpr.atomic import withdraw
 from finegpr.measuring.config import MeasureConfig
 from finegpr.measuring.files import FORMAT, read_record, read_verified
 from finegpr.measuring.freshness import changed_images, in_words
@@ -24,7 +25,7 @@ from finegpr.measuring.measure import cell_order
 from finegpr.measuring.reference import fit_settings
 from finegpr.measuring.results import Measurements
 from finegpr.mixture import choice_from_record
-from finegpr.storage import withdraw, write_arrays, write_sealed
+from finegpr.storage import write_arrays, write_sealed
 from finegpr.subset import Subset
 from finegpr.weighing import Weighing
 from finegpr.weights import VGG, find_weights

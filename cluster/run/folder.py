@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from cluster.outputs import differences
 from cluster.progress import say
+from finegpr.atomic import move, withdraw, writing
 from finegpr.errors import ConfigError, StateError, write_anew
 from finegpr.storage import (
     ENDED,
@@ -24,10 +25,8 @@ from finegpr.storage import (
     path_part,
     read_json,
     read_marker,
-    withdraw,
     write_json,
     write_marker,
-    writing,
 )
 
 PLAN = "plan.json"
@@ -149,7 +148,8 @@ class RunFolder:
                 "--fork starts a new run, --fresh sets this stage's journal aside, or undo the change"
             )
         kept = first_free(folder.with_name(f"{folder.name}.before"))
-        folder.rename(kept)
+        with writing(kept):
+            move(folder, kept)
         say(f"{plan['stage']}: settings changed ({'; '.join(changes[:6])}); the old journal is kept as {kept}")
 
     def _tell_change(self, folder: Path, plan: dict[str, Any]) -> None:

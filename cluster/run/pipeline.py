@@ -15,7 +15,8 @@ from cluster.run.short_training import train_short
 from cluster.run.state import Made, Run
 from cluster.run.train import train
 from cluster.run.world import index, render_world
-from finegpr.storage import locked, write_bytes
+from finegpr.atomic import write_bytes
+from finegpr.storage import locked
 from search.report.data import ReportData
 
 CONFIG = "config.yaml"

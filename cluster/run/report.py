@@ -22,12 +22,13 @@ from cluster.run.folder import Stage, wall_seconds
 from cluster.run.results import REPORT, REPORT_DATA, RESULTS, print_results
 from cluster.run.state import TARGET, Made, Run
 from finegpr.arrays import Ints
+from finegpr.atomic import write_bytes
 from finegpr.catalog import WORLD, Catalog
 from finegpr.measuring.files import read_record as read_adaptive_record
 from finegpr.pixels.decode import BadImage, decode
 from finegpr.reid.job import METRICS
 from finegpr.reid.queries import Queries
-from finegpr.storage import canonical_hash, read_json, write_bytes, write_json
+from finegpr.storage import canonical_hash, read_json, write_json
 from finegpr.weighing import TERMS
 from search.analysis.compare import ArmSummary, jaccard, summarise
 from search.analysis.explain import (

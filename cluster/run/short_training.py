@@ -17,9 +17,10 @@ from cluster.search_by_training import (
     tell_spent,
 )
 from cluster.search_measured import SUBSET, TRUE_RANKING
+from finegpr.atomic import write_bytes
 from finegpr.mixture import choice_from_record
 from finegpr.reid.model import load_weights
-from finegpr.storage import read_json, write_bytes, write_json
+from finegpr.storage import read_json, write_json
 from finegpr.subset import Subset
 from finegpr.weights import find_weights
 from search.analysis.compare import RankAgreement

@@ -1,8 +1,8 @@
 """The verbs ``demo`` and ``run``: the main job, on rendered data or on a person's own."""
 
-import os
 import shlex
 import sys
+import tempfile
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ from cluster.run.pipeline import run_all
 from cluster.run.report import outcome
 from cluster.run.state import Run
 from cluster.settings import load_mapping, override, parse
+from finegpr.atomic import writing
 from finegpr.errors import ConfigError
-from finegpr.storage import writing
 
 
 def demo(verb: options.Demo) -> dict[str, Any]:
@@ -59,6 +59,4 @@ def _require_writable(folder: Path) -> None:
     """Fail before any work when ``folder`` cannot be written."""
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".{os.getpid()}.probe"
-        probe.touch()
-        probe.unlink()
+        tempfile.TemporaryFile(dir=folder).close()

@@ -21,9 +21,10 @@ from cluster.search_by_training import (
     tell_spent,
 )
 from cluster.search_measured import BEST_TRAINED, SUBSET, TRUE_RANKING, SearchVerbConfig
+from finegpr.atomic import write_bytes
 from finegpr.catalog import Catalog
 from finegpr.reid.queries import count_queries
-from finegpr.storage import write_bytes, write_json
+from finegpr.storage import write_json
 from search.analysis.subset_diff import describe, searched
 from search.analysis.true_ranking import CheckConfig, rank_by_training
 from search.loop import SearchResult

@@ -9,8 +9,9 @@ from cluster.outputs import replacing
 from cluster.progress import progress, say
 from cluster.run.data import TargetConfig, index_target
 from cluster.settings import override, validate
+from finegpr.atomic import write_bytes
 from finegpr.errors import ConfigError
-from finegpr.storage import locked, write_bytes
+from finegpr.storage import locked
 
 
 def render(verb: options.Render) -> dict[str, Any]:

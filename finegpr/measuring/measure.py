@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from finegpr import storage
 from finegpr.arrays import Ints
+from finegpr.atomic import withdraw
 from finegpr.catalog import Catalog, Cells
 from finegpr.contents import Contents
 from finegpr.errors import InputError, StateError
@@ -123,7 +124,7 @@ def measure_shard(meter: Meter, index: int, rows: Ints, folder: Path, *, positio
     table, contents = meter.look(rows[at])
     if old is not None:
         table, contents = _replaced(old[0], at, table), old[1].replaced(at, contents)
-    storage.withdraw(marker_path)
+    withdraw(marker_path)
     storage.write_table(path, table)
     contents.write(shard_contents(folder, index))
     bad = np.flatnonzero(~table["ok"].to_numpy())

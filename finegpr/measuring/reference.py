@@ -14,6 +14,7 @@ from torch import Tensor
 
 from finegpr import storage
 from finegpr.arrays import Floats, Ints, Singles
+from finegpr.atomic import withdraw
 from finegpr.catalog import Catalog
 from finegpr.contents import Contents, contents_key, look
 from finegpr.errors import InputError
@@ -299,7 +300,7 @@ def _write(
     for name, target in statistics.items():
         arrays |= {f"target/{term}/{name}": vector for term, vector in enumerate(target.mean)}
         summary |= {f"sketch/{name}": target.sketch, f"constant/{name}": target.constant}
-    storage.withdraw(folder / REFERENCE_MARKER)
+    withdraw(folder / REFERENCE_MARKER)
     storage.write_sealed(
         folder / REFERENCE_MARKER,
         {

@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError
 
 from finegpr import storage
 from finegpr.arrays import Floats
+from finegpr.atomic import withdraw
 from finegpr.catalog import Catalog
 from finegpr.config import Config
 from finegpr.contents import contents_key
@@ -231,7 +232,7 @@ def _fit(
         statistics, bad = fit_target(config, network, catalog, bases, name, tick)
         mean, rest = project_mean(reference.bases, statistics)
         path, marker_path = target_paths(folder, keys[name])
-        storage.withdraw(marker_path)
+        withdraw(marker_path)
         sha256 = storage.write_arrays(
             path, {"sketch": statistics.sketch, "constant": statistics.constant, "mean": mean, "rest": rest}
         )

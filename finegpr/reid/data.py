@@ -12,22 +12,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from finegpr.arrays import Ints
+from finegpr.atomic import reserve, write_atomic
 from finegpr.catalog import Catalog
 from finegpr.errors import InputError, StateError, write_anew
 from finegpr.faults import is_absent, patiently, unreadable
 from finegpr.object_stores import AnyPath, stamp
 from finegpr.pixels import decode as image_files
 from finegpr.reid.ahead import ahead
-from finegpr.storage import (
-    canonical_hash,
-    file_sha256,
-    read_marker,
-    read_table,
-    reserve,
-    write_atomic,
-    write_marker,
-    write_table,
-)
+from finegpr.storage import canonical_hash, file_sha256, read_marker, read_table, write_marker, write_table
 
 _CHUNK = 1024
 _SURVEYED = 64  # files that a process decodes at a time to see whether it can

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from finegpr.atomic import move, writing
 from finegpr.errors import InputError, StateError, UnreadableError, write_anew
 from finegpr.reid.checkpoint import Arrays, read_checkpoint, write_checkpoint
 from finegpr.storage import read_json, write_json
@@ -62,7 +63,8 @@ class StateFolder:
     def save(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Write the state after an epoch; the one before it is kept."""
         if self._last.exists():
-            self._last.replace(self._previous)
+            with writing(self._previous):
+                move(self._last, self._previous)
         write_checkpoint(self._last, tensors, {**facts, "plan": self._plan})
 
     def load(self) -> tuple[Arrays, dict[str, Any]] | None:

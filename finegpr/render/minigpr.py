@@ -16,17 +16,16 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from PIL import Image
 from pydantic import Field
 
+from finegpr.atomic import write_bytes
 from finegpr.attributes import IDENTITY_ATTRIBUTES, ILLUMINATION, SCENE, VIEWPOINT, WEATHER
 from finegpr.config import Config
 from finegpr.errors import InputError
 from finegpr.render.camera import SOURCE_RIG
 from finegpr.render.person import make_person
 from finegpr.render.picture import Shot, render_one
-from finegpr.render.world import Condition, Progress, claimed, code, deal, replace_bytes, run_units, silent, write_jpeg
-from finegpr.storage import write_bytes
+from finegpr.render.world import Condition, Progress, claimed, code, deal, is_whole, run_units, silent, write_picture
 
 TITLE = "MiniGPR"
 
@@ -105,12 +104,10 @@ def _render_identity(unit: _Unit) -> int:
     folder = unit.root / f"{unit.identity:04d}"
     masks = unit.root / "masks" / folder.name
     names = [_name(unit.identity, condition) for condition in unit.conditions]
-    expected = [folder / f"{name}.jpg" for name in names]
+    pictures = [folder / f"{name}.jpg" for name in names]
     if config.masks:
-        expected += [masks / f"{name}.png" for name in names] + [masks / "keypoints.json"]
-        masks.mkdir(parents=True, exist_ok=True)
-    folder.mkdir(exist_ok=True)
-    if all(path.exists() for path in expected):
+        pictures += [masks / f"{name}.png" for name in names]
+    if (not config.masks or (masks / "keypoints.json").exists()) and all(map(is_whole, pictures)):
         return len(names)
     person = make_person(config.seed, "minigpr", unit.identity)
     keypoints = {}
@@ -133,14 +130,12 @@ def _render_identity(unit: _Unit) -> int:
             ),
         )
         image, mask, joints = render_one(person, shot, SOURCE_RIG, height=config.height, width=config.width)
-        write_jpeg(folder / f"{name}.jpg", image, config.quality)
+        write_picture(folder / f"{name}.jpg", image, quality=config.quality)
         if config.masks:
-            stream = io.BytesIO()
-            Image.fromarray(mask.astype(np.uint8) * 255).save(stream, format="PNG")
-            replace_bytes(masks / f"{name}.png", stream.getvalue())
+            write_picture(masks / f"{name}.png", mask.astype(np.uint8) * 255)
             keypoints[name] = [[round(float(value), 2) for value in joint] for joint in joints]
     if config.masks:
-        replace_bytes(masks / "keypoints.json", json.dumps(keypoints).encode())
+        write_bytes(masks / "keypoints.json", json.dumps(keypoints).encode())
     return len(names)
 
 

@@ -18,14 +18,24 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
+from finegpr.atomic import write_bytes
 from finegpr.attributes import IDENTITY_ATTRIBUTES, VIEWPOINT, by_name
 from finegpr.config import Config
 from finegpr.errors import InputError
 from finegpr.render.camera import PHOTOS, TARGET_RIG, Rig
 from finegpr.render.person import make_person
 from finegpr.render.picture import Shot, render_one
-from finegpr.render.world import CONDITIONS, Condition, Progress, claimed, deal, run_units, silent, write_jpeg
-from finegpr.storage import write_bytes
+from finegpr.render.world import (
+    CONDITIONS,
+    Condition,
+    Progress,
+    claimed,
+    deal,
+    is_whole,
+    run_units,
+    silent,
+    write_picture,
+)
 from finegpr.subset import Subset
 
 TITLE = "MiniMarket"
@@ -157,7 +167,7 @@ def _render_unit(unit: _Unit) -> int:
     config = unit.config
     for picture in unit.pictures:
         path = unit.root / picture.path
-        if path.exists():
+        if is_whole(path):
             continue
         viewpoint, weather, illumination, scene = picture.condition
         photo = PHOTOS[picture.camera - 1]
@@ -174,7 +184,7 @@ def _render_unit(unit: _Unit) -> int:
         person = make_person(config.seed, "minimarket", picture.person)
         rig = _JUNK_RIG if picture.label == JUNK else TARGET_RIG
         image, _, _ = render_one(person, shot, rig, height=config.height, width=config.width, photo=photo)
-        write_jpeg(path, image, photo.quality)
+        write_picture(path, image, quality=photo.quality)
     return len(unit.pictures)
 
 

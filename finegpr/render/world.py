@@ -2,21 +2,21 @@
 
 import functools
 import io
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
 
+from finegpr.atomic import flush_below, write_bytes, writing
 from finegpr.attributes import ILLUMINATION, SCENE, VIEWPOINT, WEATHER
 from finegpr.config import Config
 from finegpr.errors import StateError
-from finegpr.storage import canonical_hash, locked, read_json, read_marker, write_json, write_marker, writing
+from finegpr.storage import canonical_hash, locked, read_json, read_marker, write_json, write_marker
 
 Progress = Callable[[int, int], None]
 Condition = tuple[str, str, str, str]
@@ -80,18 +80,24 @@ def _shuffled_deck(factors: Sequence[Sequence[str]], random: np.random.Generator
     return deck
 
 
-def write_jpeg(path: Path, image: np.ndarray, quality: int) -> None:
-    """Write a picture under a temporary name and rename it: a file that exists is whole."""
+def write_picture(path: Path, image: np.ndarray, **options: Any) -> None:
+    """Write a picture as JPEG or PNG, by its suffix; ``options`` are Pillow's.
+
+    It is not flushed: thousands of pictures are flushed together, or redrawn, sooner than one by one.
+    """
     stream = io.BytesIO()
-    Image.fromarray(image).save(stream, format="JPEG", quality=quality)
-    replace_bytes(path, stream.getvalue())
+    Image.fromarray(image).save(stream, format="PNG" if path.suffix == ".png" else "JPEG", **options)
+    write_bytes(path, stream.getvalue(), flush=False)
 
 
-def replace_bytes(path: Path, data: bytes) -> None:
-    """Write and rename without syncing: thousands of pictures are redrawn sooner than synced one by one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(data)
-    temporary.replace(path)
+def is_whole(path: Path) -> bool:
+    """Whether a picture is there and can be read: one that was not flushed may be empty after a power loss."""
+    try:
+        with Image.open(path, formats=("JPEG", "PNG")) as image:
+            image.load()
+    except (OSError, SyntaxError, ValueError):
+        return False
+    return True
 
 
 @contextmanager
@@ -116,6 +122,7 @@ def claimed(root: Path, config: Config, world: Mapping[str, object]) -> Iterator
             return
         write_json(description, {**world, "hash": identity, "settings": config.model_dump(mode="json")})
         yield True
+        flush_below(root)
         write_marker(root, {"hash": identity, "format": FORMAT})
 
 

@@ -12,8 +12,8 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
+from finegpr.atomic import writing
 from finegpr.errors import InputError
-from finegpr.storage import writing
 from search.export.address import tells_password, without_password
 from search.trial import Trial
 

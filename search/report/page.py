@@ -7,7 +7,8 @@ from pathlib import Path
 
 from plotly.offline import get_plotlyjs
 
-from finegpr.storage import sha256, write_bytes
+from finegpr.atomic import write_bytes
+from finegpr.storage import sha256
 from search.analysis import words
 from search.report import comparison_text, explain_text
 from search.report import text as report_text

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from plotly.offline import get_plotlyjs
 
+from finegpr.atomic import write_bytes
 from finegpr.mixture import choice_from_json
-from finegpr.storage import canonical_hash, write_bytes
+from finegpr.storage import canonical_hash
 from finegpr.subset import Subset
 from search.analysis.words import MINUS, NONE, counted, duration, number, percent
 from search.objectives import OBJECTIVES

@@ -26,13 +26,14 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from finegpr.atomic import write_atomic
 from finegpr.catalog import Catalog
 from finegpr.measuring.config import MeasureConfig
 from finegpr.measuring.measure import cell_order, measure
 from finegpr.measuring.results import Measurements
 from finegpr.render.minigpr import MiniGPRConfig, render_minigpr
 from finegpr.render.minimarket import MiniMarketConfig, render_minimarket
-from finegpr.storage import canonical_hash, read_json, write_atomic, write_json
+from finegpr.storage import canonical_hash, read_json, write_json
 from finegpr.subset import Subset
 from finegpr.weighing import Scale, Weighing
 from search.adaptive.sampler import AdaptiveConfig, AdaptiveSampler, why_stop

@@ -31,6 +31,7 @@ from label_free_candidates import (
 from numpy.typing import NDArray
 from scipy import stats
 
+from finegpr.atomic import write_bytes
 from finegpr.catalog import Catalog
 from finegpr.reid.checkpoint import read_checkpoint, read_embedder
 from finegpr.reid.data import ImageStore, open_pixels
@@ -42,7 +43,7 @@ from finegpr.reid.recipes import recipe
 from finegpr.reid.train import fit
 from finegpr.render.minigpr import MiniGPRConfig, render_minigpr
 from finegpr.render.minimarket import MiniMarketConfig, render_minimarket
-from finegpr.storage import read_json, write_bytes, write_json
+from finegpr.storage import read_json, write_json
 from finegpr.subset import Subset
 from search.analysis.true_ranking import random_subsets
 from search.space import Budget, Space

@@ -27,7 +27,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from finegpr.storage import canonical_hash, read_json, write_atomic, write_json
+from finegpr.atomic import write_atomic
+from finegpr.storage import canonical_hash, read_json, write_json
 from search.loop import PATIENCE, regret, search
 from search.objectives import CellObjective, make_objective
 from search.optimizers import make_masks, make_optimizer

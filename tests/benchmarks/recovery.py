@@ -24,6 +24,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from finegpr.atomic import write_atomic
 from finegpr.attributes import SCENE, VIEWPOINT
 from finegpr.catalog import Catalog
 from finegpr.measuring.config import MeasureConfig
@@ -34,8 +35,8 @@ from finegpr.render.minigpr import MiniGPRConfig, render_minigpr
 from finegpr.render.minimarket import MiniMarketConfig, render_minimarket
 from finegpr.render.person import make_person
 from finegpr.render.picture import Shot, render_one
-from finegpr.render.world import code, deal, write_jpeg
-from finegpr.storage import read_json, sha256, write_atomic, write_json
+from finegpr.render.world import code, deal, is_whole, write_picture
+from finegpr.storage import read_json, sha256, write_json
 from finegpr.subset import Subset
 from finegpr.weighing import Scale, Weighing
 from search.analysis.compare import agreements, t_interval, value_shares
@@ -94,7 +95,7 @@ def render_without_gap(planted: dict[str, list[str]], number: int, folder: Path)
             codes = zip((*ATTRIBUTES, "scene"), "cwlp", (viewpoint, weather, illumination, scene), strict=True)
             name = "_".join(f"{letter}{code(attribute, value):02d}" for attribute, letter, value in codes)
             path = folder / f"{who:04d}" / f"{who:04d}_{name}.jpg"
-            if path.exists():
+            if is_whole(path):
                 continue
             shot = Shot(
                 viewpoint=VIEWPOINT.degrees(viewpoint),
@@ -109,7 +110,7 @@ def render_without_gap(planted: dict[str, list[str]], number: int, folder: Path)
                 ),
             )
             image, _, _ = render_one(person, shot, SOURCE_RIG, height=SOURCE.height, width=SOURCE.width)
-            write_jpeg(path, image, SOURCE.quality)
+            write_picture(path, image, quality=SOURCE.quality)
     return Catalog.index(folder, layout="finegpr")
 
 

@@ -14,7 +14,7 @@ from finegpr.render.camera import SOURCE_RIG
 from finegpr.render.person import make_person
 from finegpr.render.picture import Shot, render_one
 from finegpr.render.scene import panorama
-from finegpr.render.world import write_jpeg
+from finegpr.render.world import write_picture
 
 
 def main(arguments: list[str]) -> None:
@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             start = time.process_time()
             for k, image in enumerate(images):
-                write_jpeg(Path(folder) / f"{k}.jpg", image, 92)
+                write_picture(Path(folder) / f"{k}.jpg", image, quality=92)
             written = time.process_time() - start
         print(f"{height}x{width}: {count / drawn:.0f} images/s, with JPEG {count / (drawn + written):.0f} images/s")
 

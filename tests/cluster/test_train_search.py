@@ -14,9 +14,9 @@ from tensorboardX.proto.event_pb2 import Event
 from cluster import cli
 from cluster.executors.short_trainings import LATE, TuneTrainings, run_watched
 from cluster.executors.training_config import TrainingVerbConfig
+from finegpr.atomic import write_bytes
 from finegpr.errors import ConfigError
 from finegpr.reid.job import run_job
-from finegpr.storage import write_bytes
 from finegpr.subset import Subset
 from search.journal import JOURNAL
 from search.loop import search

@@ -1,6 +1,7 @@
 """The seam between a search and Ray Tune: what is handed over, how it ends, and what a cluster has room for."""
 
 import importlib.util
+import re
 import threading
 from types import SimpleNamespace
 
@@ -156,6 +157,38 @@ def test_ray_address_is_joined_as_ray_users_expect(monkeypatch):
         with pytest.raises(ConfigError, match=reason), ray_session(config):
             pass
         assert asked.pop() == address
+
+
+@pytest.mark.parametrize(
+    ("errors", "said"),
+    [
+        (
+            ["Version mismatch: The cluster was started with:\n    Ray: 2.9.0\n    Python: 3.10.1\nThis process on "
+            "node 1:2 was started with:\n    Ray: 2.60.0\n    Python: 3.11.7\n"],
+            "it runs Ray 2.9.0 on Python 3.10.1, this is Ray 2.60.0 on Python 3.11.7; both have to be the same",
+        ),
+        (["ray.exceptions.AuthenticationError: InvalidAuthToken", "Failed to connect"], "RAY_AUTH_TOKEN_PATH, as"),
+        (["too old\nto be read"], "(too old);"),
+        ([""], "(RuntimeError);"),
+    ],
+)  # fmt: skip
+def test_whatever_joining_raises_is_one_line(monkeypatch, errors, said):
+    import ray
+
+    def init(**_):
+        below = None
+        for text in errors:
+            try:
+                raise RuntimeError(text) from below
+            except RuntimeError as error:
+                below = error
+        raise below
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr("cluster.executors.session._require_answer", lambda _: None)
+    with pytest.raises(ConfigError, match=re.escape(said)), ray_session(RayConfig(address="10.0.0.1:6379")):
+        pass
 
 
 def test_a_ray_that_does_not_start_is_one_line(monkeypatch):

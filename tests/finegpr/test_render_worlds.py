@@ -4,6 +4,8 @@ import csv
 import hashlib
 import itertools
 import json
+import os
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -130,9 +132,42 @@ def test_a_finished_world_returns_at_once_and_an_interrupted_one_is_continued(tm
     (root / "done.json").unlink()
     for path in (root / "0003").iterdir():
         path.unlink()
+    lost = sorted((root / "0002").iterdir())
+    lost[0].write_bytes(b"")  # as after a power loss
+    lost[1].write_bytes(lost[1].read_bytes()[:-40])
     render_minigpr(config, root)
     assert fingerprint(root) == before
     assert kept.stat().st_mtime_ns == age
+
+
+def test_an_empty_picture_or_mask_is_drawn_again(tmp_path: Path, source: Path, target: Path) -> None:
+    for world, render, names in (
+        (source, lambda root: render_minigpr(SMALL, root), ("0001/*.jpg", "masks/0002/*.png")),
+        (target, lambda root: render_minimarket(TARGET, root), ("query/*.jpg", "bounding_box_test/-1*.jpg")),
+    ):
+        root = tmp_path / world.parent.name
+        shutil.copytree(world, root)
+        (root / "done.json").unlink()
+        for name in names:
+            next(root.glob(name)).write_bytes(b"")
+        render(root)
+        assert fingerprint(root) == fingerprint(world)
+
+
+def test_a_world_is_flushed_before_it_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: set[str] = set()
+    fsync = os.fsync
+
+    def noting(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        assert not (tmp_path / "w" / "done.json").exists() or path == tmp_path / "w"
+        flushed.add(path.name)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    render_minigpr(SMALL.model_copy(update={"num_identities": 1, "images_per_identity": 2}), tmp_path / "w")
+    assert {path.name for path in tmp_path.glob("w/0001/*")} < flushed
+    assert {path.name for path in tmp_path.glob("w/masks/0001/*.png")} < flushed
 
 
 def test_another_world_is_refused(tmp_path: Path, source: Path, target: Path) -> None:

@@ -1,8 +1,12 @@
+import errno
 import os
 import pickle
 import stat
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -12,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from finegpr import storage
+from finegpr.atomic import flush_below, move, write_atomic, write_bytes
 from finegpr.errors import BusyError, InputError, StateError, WriteError
 from finegpr.storage import path_part
 
@@ -83,7 +88,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_temporary(tmp_path):
         raise OSError(28, "No space left on device")
 
     with pytest.raises(WriteError, match=r"state\.json: No space left"):
-        storage.write_atomic(path, fail_half_way)
+        write_atomic(path, fail_half_way)
     assert storage.read_json(path) == {"version": 1}
     assert [entry.name for entry in tmp_path.iterdir()] == ["state.json"]
 
@@ -94,13 +99,103 @@ def test_a_writer_killed_before_the_rename_leaves_the_old_file(tmp_path):
     code = (
         "import os, sys; from pathlib import Path; from finegpr import storage\n"
         "def write(temporary):\n    temporary.write_bytes(b'half'); os.kill(os.getpid(), 9)\n"
-        "storage.write_atomic(Path(sys.argv[1]), write)"
+        "write_atomic(Path(sys.argv[1]), write)"
     )
     assert subprocess.run([sys.executable, "-c", code, path], check=False).returncode == -9
     assert storage.read_json(path) == {"version": 1}
     assert len(list(tmp_path.iterdir())) == 2
     with storage.locked(tmp_path):
-        assert not list(tmp_path.glob(".*.tmp"))
+        assert {entry.name for entry in tmp_path.iterdir()} == {"state.json", ".lock", ".lock.json"}
+
+
+def test_locking_a_folder_leaves_what_is_not_left_behind(tmp_path):
+    """A person's own files, those of a writer at work, and all that lies in a folder that another process holds."""
+    own = [tmp_path / name for name in (".notes.tmp", ".state.json.17.tmp", ".aost-thesis.tmp", "sub/.x.1.tmp")]
+    (tmp_path / "sub").mkdir()
+    for path in own:
+        path.write_text("mine")
+    held = tmp_path / "sub" / "held"
+    with subprocess.Popen([sys.executable, "-c", HOLD, held], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        left_behind = [folder / f".aost-{'0' * 32}.tmp" for folder in (tmp_path, tmp_path / "sub", held)]
+        for path in left_behind:
+            path.touch()
+
+        def write(temporary: Path) -> None:
+            temporary.write_bytes(b"half")
+            with storage.locked(tmp_path):
+                assert temporary.read_bytes() == b"half"
+
+        write_atomic(tmp_path / "sub" / "state.json", write)
+        assert [path.exists() for path in left_behind] == [False, False, True]
+        holder.kill()
+    assert all(path.read_text() == "mine" for path in own)
+    assert (tmp_path / "sub" / "state.json").read_bytes() == b"half"
+
+
+def test_writers_with_the_same_process_number_do_not_meet(tmp_path, monkeypatch):
+    """Two containers on one disk, or two threads, that write the same file at the same time: one of both wins."""
+    monkeypatch.setattr(os, "getpid", lambda: 17)
+    barrier = threading.Barrier(8)
+
+    def write(number: int) -> None:
+        def half(temporary: Path) -> None:
+            temporary.write_bytes(str(number).encode() * 5)
+            barrier.wait()
+            with temporary.open("ab") as stream:
+                stream.write(str(number).encode() * 5)
+
+        write_atomic(tmp_path / ("n" * 250), half)  # a name that leaves no room for a longer one
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(8)))
+    [written] = list(tmp_path.iterdir())
+    assert len(written.read_bytes()) == 10
+    assert len(set(written.read_bytes())) == 1
+
+
+@pytest.fixture
+def flushed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The name of every file and folder that was flushed, in order."""
+    names: list[str] = []
+    fsync = os.fsync
+
+    def noting(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        assert path.is_dir() or path.stat().st_size, "what is flushed has been written"
+        names.append(".tmp" if path.name.startswith(".aost-") else path.name)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    return names
+
+
+def test_a_file_is_flushed_before_it_is_renamed_and_its_folder_after(tmp_path, flushed):
+    storage.write_json(tmp_path / "a" / "b" / "state.json", {})
+    assert flushed == ["a", tmp_path.name, ".tmp", "b"]
+    flushed.clear()
+    write_bytes(tmp_path / "a" / "picture.jpg", b"x", flush=False)
+    assert flushed == []
+    flush_below(tmp_path / "a")
+    assert sorted(flushed) == ["a", "b", "picture.jpg", "state.json"]
+    flushed.clear()
+    move(tmp_path / "a" / "picture.jpg", tmp_path / "b.jpg")
+    assert sorted(flushed) == sorted(["a", tmp_path.name])
+
+
+@pytest.mark.parametrize(("number", "is_failure"), [(errno.EINVAL, False), (errno.ENOTSUP, False), (errno.EIO, True)])
+def test_a_file_system_that_cannot_flush_folders_is_let_off(tmp_path, monkeypatch, number, is_failure):
+    fsync = os.fsync
+
+    def refusing(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refusing)
+    with pytest.raises(WriteError, match=os.strerror(number)) if is_failure else nullcontext():
+        storage.write_json(tmp_path / "state.json", {})
 
 
 @pytest.mark.parametrize(
@@ -283,9 +378,9 @@ def test_a_private_file_is_its_owners_from_the_first_byte_and_others_as_the_umas
     before = os.umask(umask)
     try:
         (tmp_path / "private").write_bytes(b"open before")
-        storage.write_atomic(tmp_path / "private", write, private=True)
-        storage.write_bytes(tmp_path / "new" / "private", b"a face", private=True)
-        storage.write_bytes(tmp_path / "public", b"a table")
+        write_atomic(tmp_path / "private", write, private=True)
+        write_bytes(tmp_path / "new" / "private", b"a face", private=True)
+        write_bytes(tmp_path / "public", b"a table")
     finally:
         os.umask(before)
     assert modes == [0o600]

@@ -12,8 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from finegpr.arrays import Floats
+from finegpr.atomic import write_atomic
 from finegpr.errors import InputError
-from finegpr.storage import write_atomic
 from search.analysis.compare import ArmSummary
 from search.analysis.records import Choice, Spread
 from search.report.data import ReportData
