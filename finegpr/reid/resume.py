@@ -10,7 +10,7 @@ from torch import Tensor
 
 from finegpr.errors import InputError, StateError, UnreadableError, write_anew
 from finegpr.reid.checkpoint import Arrays, read_checkpoint, write_checkpoint
-from finegpr.storage import read_json, write_json
+from finegpr.storage import read_json, write_json, writing
 
 INDIFFERENT = frozenset({"cache_bytes", "workers", "save_seconds"})
 """Settings that change how fast a training is, not what it computes."""
@@ -38,14 +38,18 @@ class StateFolder:
         if not self.checkpoint.exists():
             return None
         _, facts = self._read(self.checkpoint)
+        self._drop_states()
         return facts
 
     def finish(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Write the final checkpoint, then drop the states before it."""
         write_checkpoint(self.checkpoint, tensors, {**facts, "plan": self._plan})
-        self._last.unlink(missing_ok=True)
-        self._previous.unlink(missing_ok=True)
-        self._bad.unlink(missing_ok=True)
+        self._drop_states()
+
+    def _drop_states(self) -> None:
+        for path in (self._last, self._previous, self._bad):
+            with writing(path):
+                path.unlink(missing_ok=True)
 
     def save_bad(self, bad: Mapping[int, str]) -> None:
         """Write which images (row -> reason) this training leaves out, before its first step."""
@@ -62,7 +66,8 @@ class StateFolder:
     def save(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Write the state after an epoch; the one before it is kept."""
         if self._last.exists():
-            self._last.replace(self._previous)
+            with writing(self._previous):
+                self._last.replace(self._previous)
         write_checkpoint(self._last, tensors, {**facts, "plan": self._plan})
 
     def load(self) -> tuple[Arrays, dict[str, Any]] | None:
