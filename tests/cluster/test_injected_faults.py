@@ -44,7 +44,7 @@ arms: [random, mmd_rbf]
 output: {run}
 """
 FINISHED = ("done.json", "shard-*.json", "model.safetensors")
-TIMES = ("seal", "seconds", "created", "stages")
+TIMES = ("seal", "seconds", "created", "ended", "stages")
 Seen = dict[str, tuple[int, int]]
 
 
