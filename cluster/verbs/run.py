@@ -1,8 +1,8 @@
 """The verbs ``demo`` and ``run``: the main job, on rendered data or on a person's own."""
 
-import os
 import shlex
 import sys
+import tempfile
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,4 @@ def _require_writable(folder: Path) -> None:
     """Fail before any work when ``folder`` cannot be written."""
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".{os.getpid()}.probe"
-        probe.touch()
-        probe.unlink()
+        tempfile.TemporaryFile(dir=folder).close()  # has no name, so none is left behind
