@@ -21,7 +21,8 @@ def train(run: Run, indexed: Indexed, manifests: Sequence[Manifest]) -> tuple[Tr
     pending = [each for each in trained if not each.stage.done]
     if not pending:
         return trained
-    store = _image_store(run, indexed, [each.job for each in pending])
+    # Of those that are done too: so a run that goes on keeps the store that it has.
+    store = _image_store(run, indexed, [each.job for each in trained])
     jobs = [replace(each.job, images=store) for each in pending]
     for place, (each, job) in enumerate(zip(pending, jobs, strict=True)):
         if _is_kept(run, each.arm, each.job.seed):

@@ -59,4 +59,4 @@ def _require_writable(folder: Path) -> None:
     """Fail before any work when ``folder`` cannot be written."""
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
+        tempfile.TemporaryFile(dir=folder).close()  # has no name, so none is left behind

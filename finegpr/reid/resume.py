@@ -39,14 +39,18 @@ class StateFolder:
         if not self.checkpoint.exists():
             return None
         _, facts = self._read(self.checkpoint)
+        self._drop_states()
         return facts
 
     def finish(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Write the final checkpoint, then drop the states before it."""
         write_checkpoint(self.checkpoint, tensors, {**facts, "plan": self._plan})
-        self._last.unlink(missing_ok=True)
-        self._previous.unlink(missing_ok=True)
-        self._bad.unlink(missing_ok=True)
+        self._drop_states()
+
+    def _drop_states(self) -> None:
+        for path in (self._last, self._previous, self._bad):
+            with writing(path):
+                path.unlink(missing_ok=True)
 
     def save_bad(self, bad: Mapping[int, str]) -> None:
         """Write which images (row -> reason) this training leaves out, before its first step."""

@@ -149,6 +149,9 @@ def test_a_finished_training_is_not_repeated(train, tmp_path):
     first = fit(config(), train, output=tmp_path, seed=0)
     again = fit(config(save_seconds=9), train, output=tmp_path, seed=0, report=interrupt_after(1))
     assert (again.checkpoint, again.history) == (first.checkpoint, first.history)
+    (tmp_path / "previous.safetensors").touch()  # what could not be dropped then is dropped now
+    fit(config(), train, output=tmp_path, seed=0)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
     with pytest.raises(StateError, match=r"learning_rate 0.01 -> 0.02.*another output"):
         fit(config(learning_rate=0.02), train, output=tmp_path, seed=0)
     with pytest.raises(StateError, match="seed 0 -> 1"):

@@ -97,7 +97,7 @@ def test_a_writer_killed_before_the_rename_leaves_the_old_file(tmp_path):
     path = tmp_path / "state.json"
     storage.write_json(path, {"version": 1})
     code = (
-        "import os, sys; from pathlib import Path; from finegpr import storage\n"
+        "import os, sys; from pathlib import Path; from finegpr.atomic import write_atomic\n"
         "def write(temporary):\n    temporary.write_bytes(b'half'); os.kill(os.getpid(), 9)\n"
         "write_atomic(Path(sys.argv[1]), write)"
     )
