@@ -31,9 +31,9 @@ ADVICE = f"set TMPDIR to a folder with {NEEDED_BYTES >> 20} MB free, or use --se
 def session_folder() -> Iterator[Path]:
     """A private folder for one Ray, short enough for its sockets and removed at the end.
 
-    It lies where RAY_TMPDIR or TMPDIR say, else in /tmp or /var/tmp. Where that path is long or odd a link leads to it. Locked
-    as long as it is used, so that what killed processes left behind is known, and removed here. Raises WriteError that
-    names every place and what is wrong with it.
+    It lies where RAY_TMPDIR or TMPDIR say, else in /tmp or /var/tmp. Where that path is long or odd a link leads to it.
+    It is locked as long as it is used, so that what killed processes left behind is known, and removed here. Raises
+    WriteError that names every place and what is wrong with it.
     """
     place = _place()
     _remove_left_behind(place)
