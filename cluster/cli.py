@@ -19,7 +19,7 @@ from typing import Any
 import tyro
 
 from cluster.arguments import in_order
-from cluster.environment import Streams, require_utf8
+from cluster.environment import Streams, keep_working_folder_out, require_utf8
 from cluster.options import Verb
 from cluster.verbs import VERBS
 from finegpr.errors import AostError, ConfigError, WriteError, did_you_mean
@@ -108,9 +108,13 @@ def _parse(arguments: list[str]) -> Verb:
 
 
 def _require_text(arguments: list[str]) -> None:
-    """Raises ConfigError for what is not UTF-8: no table or record of ours could hold such a name."""
-    for argument in arguments:
-        if not (given := os.fsencode(argument).decode("utf-8", "backslashreplace")) == argument:
+    """Raises ConfigError for names that are not UTF-8: neither a table nor Ray could hold them."""
+    try:
+        working = str(Path.cwd())
+    except OSError as error:
+        raise ConfigError(f"the working directory cannot be read ({error.strerror}); change to another one") from None
+    for name in (*arguments, working):
+        if (given := os.fsencode(name).decode("utf-8", "backslashreplace")) != name:
             raise ConfigError(f"{given} is not valid UTF-8; rename it, or give a link to it that has another name")
 
 
@@ -124,6 +128,7 @@ def _from_home(given: Any) -> Any:
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of ``aost``; exits with the codes that README lists."""
     require_utf8()
+    keep_working_folder_out()
     streams = Streams()
     try:
         code = run(sys.argv[1:] if arguments is None else arguments)

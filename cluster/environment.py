@@ -1,4 +1,4 @@
-"""What a process is given by those who start it: the language of its names, and its standard streams."""
+"""What a process is given by those who start it: the encoding of names, the path of modules, standard streams."""
 
 import errno
 import io
@@ -16,6 +16,11 @@ def require_utf8() -> None:
         os.environ["PYTHONUTF8"] = "1"  # for processes of ours and of Ray as well
         _flush()
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def keep_working_folder_out() -> None:
+    """Processes that this one starts do not look for modules in the working directory, where a person's own lie."""
+    os.environ.setdefault("PYTHONSAFEPATH", "1")
 
 
 def _flush() -> None:

@@ -84,10 +84,30 @@ def ray_session(config: RayConfig) -> Iterator[Any]:
         ray.shutdown()
 
 
+def _options(ray: Any, address: str) -> dict[str, Any]:
+    """What every connection has: silence, and our packages on the path of the workers.
+
+    Ray would put the working directory before them, with whatever ``search.py`` a person has there.
+    """
+
+    class OwnPath(ray.job_config.JobConfig):  # type: ignore[misc]
+        def _runtime_env_has_working_dir(self) -> bool:
+            """Asked before Ray adds the folders of the script and of the shell."""
+            return True
+
+    root = Path(__file__).parents[2]
+    # Installed packages are found without it, and what lies beside them must not come before Python's own.
+    path = [] if root.name in ("site-packages", "dist-packages") else [str(root)]
+    options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
+    if not address.startswith("ray://"):  # there the server makes the connection, from a folder of its own
+        options["job_config"] = OwnPath(_py_driver_sys_path=path)
+    return options
+
+
 def _start(ray: Any, folder: Path, **options: Any) -> None:
     try:
         with own_signals():
-            ray.init(address="local", _temp_dir=str(folder), logging_level="ERROR", log_to_driver=False, **options)
+            ray.init(address="local", _temp_dir=str(folder), **_options(ray, "local"), **options)
     except Exception as error:
         if (lack := unfit(folder)) is not None:
             raise WriteError(f"Ray did not start, {folder}: {lack}; {ADVICE}") from error
@@ -134,7 +154,7 @@ def in_background(call: Callable[[], object]) -> None:
 def _joined(ray: Any, address: str) -> Iterator[None]:
     try:
         with own_signals():
-            ray.init(address=address, logging_level="ERROR", log_to_driver=False)
+            ray.init(address=address, **_options(ray, address))
     except Exception as error:  # a head of another version, or none of Ray's, may raise anything
         raise _not_joined(address, _why(error)) from error
     try:

@@ -32,7 +32,7 @@ def session_folder() -> Iterator[Path]:
     """A private folder for one Ray, short enough for its sockets and removed at the end.
 
     It lies where RAY_TMPDIR or TMPDIR say, else in /tmp or /var/tmp. Where that path is long or odd a link leads to it.
-    Locked as long as it is used, so that what killed processes left behind is known, and removed here. Raises
+    It is locked as long as it is used, so that what killed processes left behind is known, and removed here. Raises
     WriteError that names every place and what is wrong with it.
     """
     place = _place()

@@ -54,11 +54,18 @@ def test_names_are_the_same_under_every_locale(environment: dict[str, str], imag
     assert (refused.returncode, refused.stderr.count("\n")) == (3, 1)
 
 
-def test_a_name_that_is_no_utf8_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_name_that_is_no_utf8_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     odd = os.fsdecode(os.fsencode(tmp_path) + b"/b\xff")
     Path(odd).mkdir()
-    assert cli.run(["index", odd, "--layout", "folder", "--output", str(tmp_path / "c.parquet")]) == 2
-    assert r"b\xff is not valid UTF-8; rename it" in capsys.readouterr().err
+    for arguments in (["index", odd, "--layout", "folder", "--output", str(tmp_path / "c.parquet")], ["demo"]):
+        assert cli.run(arguments) == 2
+        assert r"b\xff is not valid UTF-8; rename it" in capsys.readouterr().err
+        monkeypatch.chdir(odd)
+    Path(odd).rmdir()
+    assert cli.run(["demo"]) == 2
+    assert "change to another one" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -101,6 +108,54 @@ def test_standard_output_keeps_the_bytes_of_a_name(tmp_path: Path) -> None:
     with (tmp_path / "out").open("wb") as stream:
         subprocess.run([sys.executable, "-c", code], stdout=stream, check=True, env={**os.environ, "PYTHONUTF8": "1"})
     assert (tmp_path / "out").read_bytes() == b"b\xff\n"
+
+
+@pytest.fixture
+def own_modules(tmp_path: Path) -> Path:
+    """A working directory with modules of a person's own that have our names, and one of Python's."""
+    folder = tmp_path / "own"
+    for name in ("search.py", "finegpr/__init__.py", "random.py"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(f"raise RuntimeError('their {name}')")
+    return folder
+
+
+@pytest.mark.processes
+def test_modules_of_a_person_are_not_taken_for_ours(own_modules: Path) -> None:
+    sides = ("source.num_identities=1", "source.images_per_identity=1", "target.num_train=1", "target.num_junk=0")
+    people = ("train", "validation", "test")
+    small = [f"target.{name}_identities=1" for name in people] + ["target.num_distractors=0", "target.gallery_images=1"]
+    command = [sys.executable, "-m", "cluster.cli", "render", "--output", "world", "--set", *sides, *small]
+    done = subprocess.run(command, cwd=own_modules, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.processes
+@pytest.mark.usefixtures("no_ray")
+def test_a_private_ray_takes_nothing_from_the_working_folder_and_leaves_nothing_at_home(
+    own_modules: Path, people: Catalog, tmp_path: Path
+) -> None:
+    (own_modules / "cluster.py").write_text("raise RuntimeError('their cluster.py')")
+    script, home, place = tmp_path / "bin" / "aost", tmp_path / "home", tmp_path / ("t" * 80)
+    for folder in (script.parent, home, place):
+        folder.mkdir()
+    script.write_text("from cluster.cli import main\nmain()\n")
+    catalog = Path(str(people.root)) / "source.parquet"
+    settings = ["weights=random", "height=32", "width=32", "basis_images=4", "images_per_cell=1"]
+    measure = ["measure", str(catalog), "--targets", str(catalog), "--output", "m", "--set", *settings]
+    command = shlex.join([sys.executable, str(script), *measure])
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run(
+        ["bash", "-c", f"{command} <&- >&-"],
+        cwd=own_modules,
+        env={**kept, "HOME": str(home), "TMPDIR": str(place)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not (home / ".ray").exists()
+    assert not list(place.glob("aost-*"))
 
 
 @pytest.fixture
