@@ -14,7 +14,7 @@ import traceback
 from dataclasses import fields, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import tyro
 
@@ -125,7 +125,7 @@ def _from_home(given: Any) -> Any:
     return from_home(given) if isinstance(given, Path) else given
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None) -> NoReturn:
     """Entry point of ``aost``; exits with the codes that README lists."""
     require_utf8()
     keep_working_folder_out()
@@ -136,11 +136,10 @@ def main(arguments: list[str] | None = None) -> None:
         code = left.code if isinstance(left.code, int) else int(left.code is not None)
     if code == 0 and (reason := streams.lost()) is not None:
         code = _fail(f"the work is done, but standard output cannot be written: {reason}", WriteError.exit_code, Verb())
-    if code in (EXIT_TERMINATED, EXIT_INTERRUPTED):
-        # Nothing of ours is left to do, and what Ray does at an exit takes seconds.
-        sys.stdout.flush()
-        os._exit(code)
-    sys.exit(code)
+    # Nothing of ours is left to do. What libraries do at an exit takes seconds, and now and then aborts the process.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def run(arguments: list[str]) -> int:

@@ -22,7 +22,7 @@ HEAVY = ("ray", "torch", "pandas", "xgboost", "nevergrad", "plotly")
 def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys; from cluster import cli\n"
-        "try: cli.main(['--help'])\n"
+        "try: cli.run(['--help'])\n"
         f"finally: print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -91,6 +91,14 @@ def test_work_is_done_whatever_becomes_of_the_streams(redirection: str, code: in
         assert done.stderr.splitlines()[-1] == last
 
 
+@pytest.mark.parametrize(("arguments", "code"), [(["--help"], 0), (["demoo"], 2), (["index", "--nothing"], 2)])
+def test_what_libraries_do_at_an_exit_does_not_change_the_code(arguments: list[str], code: int) -> None:
+    program = f"import atexit, os; from cluster import cli; atexit.register(os.abort); cli.main({arguments})"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert done.stdout or done.stderr
+
+
 def test_no_file_gets_the_number_of_a_closed_stream(tmp_path: Path) -> None:
     code = (
         "import os, sys; from pathlib import Path; from cluster.environment import Streams\n"
