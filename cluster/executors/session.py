@@ -58,6 +58,8 @@ def ray_session(config: RayConfig) -> Iterator[Any]:
     # What a person should know comes through ``progress``. Importing sets these levels, so this comes after.
     for name in ("ray.data", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # Its state of an experiment is read by nobody here, and a signal may end the writing of it.
+    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
 
     if (address := config.address or os.environ.get("RAY_ADDRESS")) is not None:
         _require_answer(address)
