@@ -12,7 +12,7 @@ from cluster.executors.loggers import Logger, make_loggers
 from cluster.executors.session import RayConfig, announce, ray_session
 from cluster.executors.short_trainings import TuneTrainings
 from cluster.executors.training_config import TrainingVerbConfig
-from cluster.progress import Tick, say
+from cluster.progress import Tick, progress, say
 from finegpr.catalog import Catalog
 from finegpr.errors import AostError
 from finegpr.measuring.config import MeasureConfig
@@ -96,15 +96,19 @@ class RayExecutor:
         from cluster.executors.ray_train import fit_on_workers
 
         say(f"  {job.label}: Ray Train, {self._num_workers} worker{'s' if self._num_workers > 1 else ''}")
-        fit_on_workers(
-            job.config,
-            Catalog.read(job.manifest, root=job.source_root),
-            output=job.model,
-            seed=job.seed,
-            ray=self.cluster,
-            num_workers=self._num_workers,
-            use_gpu=self._use_gpu,
-        )
+        with progress("training", "steps") as tick:
+            fit_on_workers(
+                job.config,
+                Catalog.read(job.manifest, root=job.source_root),
+                output=job.model,
+                report=lambda epoch: tick(
+                    epoch.step, job.config.whole(step=epoch.step, epoch=epoch.epoch), f"loss {epoch.loss:.3f}"
+                ),
+                seed=job.seed,
+                ray=self.cluster,
+                num_workers=self._num_workers,
+                use_gpu=self._use_gpu,
+            )
 
     def close(self) -> None:
         self._stack.close()

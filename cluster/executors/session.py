@@ -9,7 +9,7 @@ import socket
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from math import floor
 from pathlib import Path
@@ -135,10 +135,11 @@ def own_signals() -> Iterator[None]:
                 signal.signal(number, handler)
 
 
-def in_background(call: Callable[[], object]) -> None:
+def in_background(call: Callable[[], object], meanwhile: Callable[[], None]) -> None:
     """Run ``call`` in a thread and wait: Ray Train installs handlers of its own only in the main one.
 
-    Raises what ``call`` raises; a signal ends the waiting.
+    ``meanwhile`` is called every second, and once more at the end. Raises what ``call`` raises; a signal ends the
+    waiting.
     """
     future: Future[object] = Future()
 
@@ -149,6 +150,9 @@ def in_background(call: Callable[[], object]) -> None:
             future.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()
+    while not wait([future], timeout=1.0).done:
+        meanwhile()
+    meanwhile()
     future.result()
 
 

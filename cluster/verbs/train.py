@@ -11,14 +11,13 @@ from cluster.recipes import train_config
 from cluster.settings import override
 from finegpr.catalog import Catalog
 from finegpr.reid.resume import INDIFFERENT
-from finegpr.reid.train import fit
+from finegpr.reid.train import Epoch, fit
 from finegpr.storage import locked
 
 
 def train(verb: options.Train) -> dict[str, Any]:
     config = train_config(override({"recipe": verb.recipe}, verb.set), "--set")
     config.require_shares(verb.workers)
-    num_steps = config.steps or 0
     catalog = read_source(verb.manifest).part("train")
     asked = {
         "settings": config.model_dump(mode="json", exclude=set(INDIFFERENT)),
@@ -29,28 +28,28 @@ def train(verb: options.Train) -> dict[str, Any]:
     with locked(verb.output):
         asked["images"] = images_key(catalog, verb.output / ".contents.parquet")
         begin(verb.output, asked, fresh=verb.fresh)
-        if verb.workers > 1 or verb.gpu:
-            from cluster.executors.ray_train import fit_on_workers
-            from cluster.executors.session import RayConfig, ray_session
-
-            with ray_session(RayConfig()) as ray:
-                fit_on_workers(
-                    config,
-                    catalog,
-                    output=verb.output,
-                    seed=verb.seed,
-                    ray=ray,
-                    num_workers=verb.workers,
-                    use_gpu=verb.gpu,
-                )
         with progress("training", "steps") as tick:
-            result = fit(
-                config,
-                catalog,
-                output=verb.output,
-                seed=verb.seed,
-                report=lambda epoch: tick(epoch.step, num_steps or epoch.step, f"loss {epoch.loss:.3f}"),
-            )
+
+            def tell(epoch: Epoch) -> None:
+                tick(epoch.step, config.whole(step=epoch.step, epoch=epoch.epoch), f"loss {epoch.loss:.3f}")
+
+            if verb.workers > 1 or verb.gpu:
+                from cluster.executors.ray_train import fit_on_workers
+                from cluster.executors.session import RayConfig, ray_session
+
+                with ray_session(RayConfig()) as ray:
+                    result = fit_on_workers(
+                        config,
+                        catalog,
+                        output=verb.output,
+                        report=tell,
+                        seed=verb.seed,
+                        ray=ray,
+                        num_workers=verb.workers,
+                        use_gpu=verb.gpu,
+                    )
+            else:
+                result = fit(config, catalog, output=verb.output, seed=verb.seed, report=tell)
     say(f"{result.num_images} images of {result.num_identities} identities, {result.weights} -> {result.checkpoint}")
     told = {"checkpoint": str(result.checkpoint), "loss": result.history[-1].loss, "num_images": result.num_images}
     evaluate = ("aost", "evaluate", result.checkpoint, "--target", "TARGET.parquet", "--output", "metrics.json")

@@ -4,7 +4,7 @@
 ``measure_shard`` in any process and order; the numbers do not depend on who measured which shard.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import zip_longest
 from pathlib import Path
@@ -27,11 +27,13 @@ from finegpr.measuring.meter import Meter
 from finegpr.measuring.reference import Reference, fit_reference, priorities
 from finegpr.measuring.results import Measurements, read_measurements
 
+SHARDS, MOST_IN_SHARD = 16, 2000
+
 
 def plan_shards(
     config: MeasureConfig, catalog: Catalog, cells: Cells, *, batches: Sequence[Ints] | None = None
 ) -> list[Ints]:
-    """Which catalog rows to measure, in catalog order, ``images_per_shard`` at a time.
+    """Which catalog rows to measure, in catalog order, ``images_per_shard`` at a time, or as many as suit their number.
 
     Rows of unknown cell, and junk, are left out. With ``images_per_cell`` each cell gives that many, as ``cell_order``
     says. With ``batches`` these rows are measured instead, batch after batch: such a plan may grow, its first shards
@@ -43,8 +45,15 @@ def plan_shards(
         batches = [_measurable(catalog, cells) if everything else cell_order(config, catalog, cells)]
     if not sum(map(len, batches)):
         raise InputError(f"no image of {catalog.title} has known values of all of {[a.name for a in cells.attributes]}")
+    return [shard for batch in batches for shard in _in_shards(config, np.sort(batch))]
+
+
+def _in_shards(config: MeasureConfig, rows: Ints) -> Iterator[Ints]:
     step = config.images_per_shard
-    return [np.sort(batch)[start : start + step] for batch in batches for start in range(0, len(batch), step)]
+    if step is None:
+        num_batches = -(-len(rows) // (SHARDS * config.batch_size))
+        step = max(config.batch_size, min(num_batches * config.batch_size, MOST_IN_SHARD))
+    return (rows[start : start + step] for start in range(0, len(rows), step))
 
 
 def cell_order(config: MeasureConfig, catalog: Catalog, cells: Cells) -> Ints:
@@ -115,13 +124,21 @@ def prepare(
     return shards
 
 
-def measure_shard(meter: Meter, index: int, rows: Ints, folder: Path, *, positions: Ints | None = None) -> None:
+def measure_shard(
+    meter: Meter,
+    index: int,
+    rows: Ints,
+    folder: Path,
+    *,
+    positions: Ints | None = None,
+    tick: Callable[[int], None] = lambda _: None,
+) -> None:
     """Measure one shard of the plan and commit it, the finish marker last; of a shard that was measured before, only
-    the images at ``positions``."""
+    the images at ``positions``. ``tick`` is told the images of each batch."""
     path, marker_path = shard_paths(folder, index)
     old = None if positions is None else _read_old(folder, index)
     at = np.arange(len(rows)) if positions is None or old is None else positions
-    table, contents = meter.look(rows[at])
+    table, contents = meter.look(rows[at], tick)
     if old is not None:
         table, contents = _replaced(old[0], at, table), old[1].replaced(at, contents)
     withdraw(marker_path)
@@ -184,7 +201,14 @@ def measure(
                 if following is not None:
                     meter.expect(pending[following].measured)
                 todo = pending[index]
-                measure_shard(meter, index, todo.rows, folder, positions=todo.positions)
-                done += len(todo)
-                report(done, total)
+                end = done + len(todo)
+
+                def tick(images: int) -> None:
+                    nonlocal done
+                    done += images
+                    report(done, total)
+
+                measure_shard(meter, index, todo.rows, folder, positions=todo.positions, tick=tick)
+                if done < end:  # bad images are in no batch
+                    tick(end - done)
     return read_measurements(folder)

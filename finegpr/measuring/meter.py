@@ -1,6 +1,6 @@
 """The measuring itself: images through the network, and its vectors to distances and sketches, batch after batch."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import closing
 from pathlib import Path
@@ -81,9 +81,9 @@ class Meter:
         """``look`` without what the images held."""
         return self.look(rows)[0]
 
-    def look(self, rows: Ints) -> tuple[pa.Table, Contents]:
+    def look(self, rows: Ints, tick: Callable[[int], None] = lambda _: None) -> tuple[pa.Table, Contents]:
         """Columns of ``measurements.shard_schema``, in the order of ``rows``; an unreadable image is ok=False. And what
-        the files held that were read for it.
+        the files held that were read for it. ``tick`` is told of each batch how many images it had.
 
         Several threads may call: the images of one are decoded while the network works for another.
         """
@@ -100,6 +100,7 @@ class Meter:
             for positions, measured in self._batches(reading, reasons):
                 for name, values in measured.items():
                     columns[name][positions] = values.numpy()
+                tick(len(positions))
         arrays = {
             "row": pa.array(rows),
             "ok": pa.array([reason is None for reason in reasons]),

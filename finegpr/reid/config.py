@@ -70,6 +70,10 @@ class TrainConfig(Config):
         """Whether batches are P identities x K images."""
         return any(loss.needs_pairs for loss in parse_losses(self.loss))
 
+    def whole(self, *, step: int, epoch: int) -> int:
+        """Steps of the whole training, whose first ``epoch`` epochs had ``step``."""
+        return self.steps or step // epoch * (self.epochs or epoch)
+
     def require_shares(self, num_processes: int) -> None:
         """Raise ConfigError when a batch cannot be shared by so many processes."""
         per_process = self.batch_size // num_processes

@@ -64,7 +64,7 @@ class TrainingJob:
     def told(self, numbers: Mapping[str, float], seconds: float) -> str:
         """One line on how far it is, from an epoch's ``numbers``, after so many seconds."""
         step, epoch = int(numbers["step"]), int(numbers["epoch"])
-        num_steps = self.config.steps or step // epoch * (self.config.epochs or epoch)
+        num_steps = self.config.whole(step=step, epoch=epoch)
         left = seconds * (num_steps - step) / step
         return f"{self.label}: loss {numbers['loss']:.3f}, step {step}/{num_steps}, about {left:.0f} s left of it"
 

@@ -24,6 +24,7 @@ from finegpr.catalog import Catalog
 from finegpr.errors import ConfigError
 from finegpr.reid.job import run_job
 from finegpr.reid.recipes import recipe
+from finegpr.reid.train import Epoch
 from search.journal import JOURNAL
 from search.loop import search
 from search.objectives.training import TRAININGS, training_objective
@@ -231,7 +232,11 @@ def test_one_training_of_a_search_on_two_workers(trainable, tmp_path):
         validation = market.part("validation_query", "validation_gallery")
         manifest = source.take(space.sampler.draw(subset, seed=0))
         places = {"validation": validation, "output": tmp_path / "again", "seed": 0}
-        again = fit_on_workers(config.train, manifest, **places, ray=ray, num_workers=2, use_gpu=False)
+        told: list[Epoch] = []
+        again = fit_on_workers(
+            config.train, manifest, **places, ray=ray, num_workers=2, use_gpu=False, report=told.append
+        )
+    assert tuple(told) == again.history
     assert score == pytest.approx(again.history[-1].metrics["mAP"], abs=1e-12)
     assert 0 < score <= 1
     assert (tmp_path / TENSORBOARD).is_dir()

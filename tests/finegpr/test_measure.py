@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -202,9 +203,9 @@ def test_finished_shards_are_not_measured_again(copy: Path, monkeypatch: pytest.
     (folder / "shard-00002.parquet").unlink()
     measured_again = []
 
-    def counted(meter: Meter, index: int, rows: np.ndarray, folder: Path, *, positions: np.ndarray | None) -> None:
+    def counted(meter: Meter, index: int, rows: np.ndarray, folder: Path, **how: Any) -> None:
         measured_again.append(index)
-        measure_shard(meter, index, rows, folder, positions=positions)
+        measure_shard(meter, index, rows, folder, **how)
 
     monkeypatch.setattr(module, "measure_shard", counted)
     told: list[tuple[int, int]] = []
@@ -212,7 +213,7 @@ def test_finished_shards_are_not_measured_again(copy: Path, monkeypatch: pytest.
     cells = source.cells(["weather", "light"])
     measure(CONFIG, source, targets_of(copy), folder, cells=cells, progress=lambda *counts: told.append(counts))
     assert measured_again == [1, 2]
-    assert told == [(10, 24), (20, 24), (24, 24)]
+    assert told == [(10, 24), (14, 24), (18, 24), (20, 24), (24, 24)], "by images, not by shards"
     assert shard_bytes(folder) == before
 
     run(copy, folder, CONFIG.model_copy(update={"seed": 1}))
@@ -325,9 +326,9 @@ def measured_again(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     rows_measured: list[int] = []
 
     class Counted(Meter):
-        def look(self, rows: np.ndarray) -> tuple[pa.Table, Contents]:
+        def look(self, rows: np.ndarray, *told: Any) -> tuple[pa.Table, Contents]:
             rows_measured.extend(rows.tolist())
-            return super().look(rows)
+            return super().look(rows, *told)
 
     monkeypatch.setattr(module, "Meter", Counted)
     return rows_measured
@@ -480,6 +481,16 @@ def test_cells_are_sampled_over_identities_whatever_the_order_of_files(world: Pa
         assert set(chosen(catalog, size)["path"]) == set(chosen(shuffled, size)["path"])
         assert set(chosen(catalog, 1)["path"]) <= set(chosen(catalog, size)["path"]), "samples are nested"
     assert set(chosen(catalog, 1)["path"]) != set(chosen(catalog, 1, seed=1)["path"])
+
+
+@pytest.mark.parametrize(
+    ("num_images", "sizes"),
+    [(5, {5}), (100, {16, 4}), (2000, {128, 80}), (3200, {208, 80}), (124_200, {2000, 200})],
+)
+def test_shards_fit_the_work(num_images: int, sizes: set[int]) -> None:
+    shards = list(module._in_shards(MeasureConfig(), np.arange(num_images)))
+    assert {len(shard) for shard in shards} == sizes
+    np.testing.assert_array_equal(np.concatenate(shards), np.arange(num_images))
 
 
 def test_a_catalog_without_cells_is_refused(world: Path) -> None:
