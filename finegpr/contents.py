@@ -120,14 +120,20 @@ class Contents:
 
 
 def look(
-    root: AnyPath, paths: Sequence[str] | NDArray[Any], known: Contents | None = None, *, tick: Tick = lambda *_: None
+    root: AnyPath,
+    paths: Sequence[str] | NDArray[Any],
+    known: Contents | None = None,
+    *,
+    stamps: Ints | None = None,
+    tick: Tick = lambda *_: None,
 ) -> Contents:
-    """The contents of n files below ``root``.
+    """The contents of n files below ``root``, whose ``stamps`` are looked at where they are not given.
 
     Those that are as ``known``, by the rule above, are not read; ``tick`` is told (files read, files to be read).
     """
     paths = np.asarray(paths, dtype=object)
-    stamps = look_at_times(root, paths)
+    if stamps is None:
+        stamps = look_at_times(root, paths)
     digests = np.zeros((len(paths), BYTES), dtype=np.uint8)
     is_known = np.zeros(len(paths), dtype=bool)
     if known is not None and known.root == str(root):

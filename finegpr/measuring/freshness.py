@@ -4,7 +4,7 @@ A changed image is measured again with its whole batch, and nothing else is: the
 everything, to the last bit, because a network's depend on the size of a batch in the last digits.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from finegpr.arrays import Ints
 from finegpr.catalog import Catalog
-from finegpr.contents import Contents, Tick, look
+from finegpr.contents import Contents, Tick, look, look_at_times
 from finegpr.errors import InputError
 from finegpr.measuring.files import (
     PLAN,
@@ -48,16 +48,14 @@ def pending_shards(folder: Path, catalog: Catalog, *, tick: Tick = lambda *_: No
     """
     batch_size: int = read_record(folder / REFERENCE_MARKER)["settings"]["batch_size"]
     inputs: Sequence[str] = read_record(folder / PLAN_MARKER)["shards"]
-    pending = {}
-    for index, rows in enumerate(_planned(folder)):
-        tick(index, len(inputs))
-        if not is_finished(folder, index, inputs[index]):
-            pending[index] = Pending(rows=rows)
-        elif len(changed := _changed(folder, index, catalog, rows, remember=True)):
-            batches = np.unique(changed // batch_size)
-            positions = np.flatnonzero(np.isin(np.arange(len(rows)) // batch_size, batches))
-            pending[index] = Pending(rows=rows, positions=positions)
-    return pending
+    shards = _planned(folder)
+    finished = [index for index in range(len(shards)) if is_finished(folder, index, inputs[index])]
+    pending = {index: Pending(rows=shards[index]) for index in sorted({*range(len(shards))}.difference(finished))}
+    for index, changed in _changed(folder, catalog, shards, finished, remember=True, tick=tick):
+        batches = np.unique(changed // batch_size)
+        positions = np.flatnonzero(np.isin(np.arange(len(shards[index])) // batch_size, batches))
+        pending[index] = Pending(rows=shards[index], positions=positions)
+    return dict(sorted(pending.items()))
 
 
 def is_finished(folder: Path, index: int, inputs: str) -> bool:
@@ -73,12 +71,10 @@ def changed_images(folder: Path, catalog: Catalog) -> list[str]:
     """
     if not (folder / PLAN_MARKER).exists():
         return []
-    paths = catalog.frame["path"]
-    changed: list[str] = []
-    for index, rows in enumerate(_planned(folder)):
-        if all(path.exists() for path in shard_paths(folder, index)):
-            changed += paths.iloc[rows[_changed(folder, index, catalog, rows, remember=False)]].tolist()
-    return changed
+    shards = _planned(folder)
+    finished = [index for index in range(len(shards)) if all(path.exists() for path in shard_paths(folder, index))]
+    changed = [shards[index][at] for index, at in _changed(folder, catalog, shards, finished, remember=False)]
+    return catalog.frame["path"].iloc[np.concatenate(changed)].tolist() if changed else []
 
 
 def require_unchanged(folder: Path, catalog: Catalog) -> None:
@@ -101,17 +97,34 @@ def _planned(folder: Path) -> list[Ints]:
     return np.split(plan["row"], np.cumsum(plan["size"])[:-1])
 
 
-def _changed(folder: Path, index: int, catalog: Catalog, rows: Ints, *, remember: bool) -> Ints:
-    """Positions in a finished shard of the images that changed."""
-    measured = read_record(shard_paths(folder, index)[1])["contents"]
-    known = Contents.read(shard_contents(folder, index))
-    if known is not None and (known.key != measured or len(known) != len(rows)):
-        known = None  # what it remembers is of other images than those that were measured
-    found = look(catalog.root, catalog.frame["path"].to_numpy()[rows], known)
-    if known is None:
-        changed = np.arange(len(rows) if found.key != measured else 0)
-    else:
-        changed = np.flatnonzero(found.differs(known))
-    if remember and not len(changed) and (known is None or not found.looks_as(known)):
-        found.write(shard_contents(folder, index))
-    return changed
+def _changed(
+    folder: Path,
+    catalog: Catalog,
+    shards: Sequence[Ints],
+    finished: Sequence[int],
+    *,
+    remember: bool,
+    tick: Tick = lambda *_: None,
+) -> Iterator[tuple[int, Ints]]:
+    """The finished shards of which images changed, and the positions of these."""
+    if not finished:
+        return
+    paths = catalog.frame["path"].to_numpy()
+    # All at once: of a store, this is one listing.
+    times = look_at_times(catalog.root, paths[np.concatenate([shards[index] for index in finished])])
+    stops = np.cumsum([len(shards[index]) for index in finished])
+    for done, (index, stamps) in enumerate(zip(finished, np.split(times, stops[:-1]), strict=True)):
+        tick(done, len(finished))
+        measured = read_record(shard_paths(folder, index)[1])["contents"]
+        known = Contents.read(shard_contents(folder, index))
+        if known is not None and (known.key != measured or len(known) != len(stamps)):
+            known = None  # what it remembers is of other images than those that were measured
+        found = look(catalog.root, paths[shards[index]], known, stamps=stamps)
+        if known is None:
+            changed = np.arange(len(stamps) if found.key != measured else 0)
+        else:
+            changed = np.flatnonzero(found.differs(known))
+        if len(changed):
+            yield index, changed
+        elif remember and (known is None or not found.looks_as(known)):
+            found.write(shard_contents(folder, index))
