@@ -4,13 +4,15 @@ An option that takes several values takes all that follow it, up to the next opt
 """
 
 import dataclasses
+import io
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stderr
 from typing import get_origin
 
 import tyro
 
 from cluster.options import Verb
-from finegpr.errors import ConfigError
+from finegpr.errors import ConfigError, did_you_mean
 
 SET = "--set"
 
@@ -39,6 +41,36 @@ def in_order(verb: type[Verb], arguments: Sequence[str]) -> list[str]:
     if len(found) < len(required) and greedy is not None:
         raise ConfigError(f"no {required[len(found)]} given; it comes before {greedy}, which takes all that follows it")
     return [*found, *rest]
+
+
+def parse(verb: type[Verb], arguments: Sequence[str]) -> Verb:
+    """The verb with what was typed. Raises ConfigError in one line; --help prints the manual and leaves."""
+    known = ["--" + field.name.replace("_", "-") for field in dataclasses.fields(verb) if not _is_positional(field)]
+    for typed in arguments:
+        option = typed.partition("=")[0]
+        if option.startswith("--") and option not in (*known, "--help"):
+            hint = did_you_mean(option, known, otherwise=f"options: {', '.join(known)}")
+            raise ConfigError(f"unknown option {option}; {hint}")
+    with redirect_stderr(io.StringIO()) as said:
+        try:
+            return tyro.cli(
+                verb,
+                args=in_order(verb, arguments),
+                prog=f"aost {verb.name()}",
+                description="",
+                config=(tyro.conf.FlagCreatePairsOff,),
+            )
+        except SystemExit as left:
+            if not left.code:
+                raise
+    raise ConfigError(f"{_in_one_line(said.getvalue())}; `aost {verb.name()} --help` is its manual")
+
+
+def _in_one_line(box: str) -> str:
+    """The words of the parser's first box but the last lines, which name the manual."""
+    lines = [line.strip("│ ") for line in box.splitlines() if line.startswith("│")]
+    parts = " ".join("|" if set(line) == {"─"} else line for line in lines).split("|")
+    return "; ".join(part.strip().rstrip(".") for part in parts[:-1] or parts)
 
 
 def _groups(

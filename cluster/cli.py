@@ -16,9 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-import tyro
-
-from cluster.arguments import in_order
+from cluster.arguments import parse
 from cluster.environment import Streams, keep_working_folder_out, require_utf8
 from cluster.options import Verb
 from cluster.verbs import VERBS
@@ -97,13 +95,7 @@ def _parse(arguments: list[str]) -> Verb:
 
         print(settings(verbs[name]), end="")
         sys.exit(0)
-    parsed: Verb = tyro.cli(
-        verbs[name],
-        args=in_order(verbs[name], rest),
-        prog=f"aost {name}",
-        description="",
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
+    parsed = parse(verbs[name], rest)
     return replace(parsed, **{field.name: _from_home(getattr(parsed, field.name)) for field in fields(parsed)})
 
 
@@ -147,7 +139,7 @@ def run(arguments: list[str]) -> int:
     _install_signals()
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(_Visible())
-    verb = Verb()
+    verb = Verb(json="--json" in arguments, debug="--debug" in arguments)
     try:
         _require_text(arguments)
         verb = _parse(arguments)
