@@ -4,6 +4,7 @@ A folder says in ``asked.json`` what it was begun for. The same command goes on 
 difference, or, with --fresh, begins again beside what was there. A file that is replaced by another one is kept.
 """
 
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from finegpr.storage import changed_fields, first_free, read_json, write_json
 
 ASKED = "asked.json"
 _SET_ASIDE = "before"
+_HASH = re.compile(r"[0-9a-f]{64}")
 
 
 def begin(folder: Path, asked: Mapping[str, Any], *, fresh: bool, may_grow: bool = False, record: str = ASKED) -> None:
@@ -71,12 +73,19 @@ def replacing(path: Path) -> Iterator[None]:
 
 
 def differences(before: object, after: object, *, but_new: bool = False) -> list[str]:
-    """Fields in which two JSON values differ, as ``a.b: old -> new``; with ``but_new`` those that were there before."""
+    """Fields in which two JSON values differ, as ``a.b: old -> new``, of hashes that they changed; with ``but_new``
+    those that were there before."""
     return [
-        f"{place.removeprefix('config.')}: {_short(old)} -> {_short(new)}"
+        f"{place.removeprefix('config.')}: {_in_words(old, new)}"
         for place, old, new in changed_fields(before, after)
         if old or not but_new
     ]
+
+
+def _in_words(old: object, new: object) -> str:
+    if all(isinstance(each, str) and _HASH.fullmatch(each) for each in (old, new)):
+        return "changed"  # two hashes tell nobody more
+    return f"{_short(old)} -> {_short(new)}"
 
 
 def _short(value: object) -> str:

@@ -1,5 +1,6 @@
 """What a person sees while a run works: bars on a terminal, plain lines elsewhere, always on standard error."""
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from finegpr.visible import visible
 
-PLAIN_EVERY_SECONDS = 5.0
+PLAIN_EVERY_SECONDS, SILENT_SECONDS = 5.0, 10.0
 
 
 class Tick(Protocol):
@@ -41,21 +42,37 @@ def answer(text: str) -> None:
 
 @contextmanager
 def progress(label: str, unit: str) -> Iterator[Tick]:
-    """A bar for one piece of long work on a terminal; elsewhere a plain line every few seconds."""
+    """A bar for one piece of long work on a terminal; elsewhere a plain line every few seconds, and never silence."""
     if console().is_terminal:
         with _bar(label) as tick:
             yield tick
         return
     started = last = time.monotonic()
+    state = "preparing"
+
+    def tell() -> None:
+        nonlocal last
+        last = time.monotonic()
+        reached, _, note = state.partition(", ")
+        say(f"  {label}: {reached}, {last - started:.0f} s{f', {note}' if note else ''}")
 
     def plain(done: int, total: int, note: str = "") -> None:
-        nonlocal last
-        now = time.monotonic()
-        if done == total or now - last >= PLAIN_EVERY_SECONDS:
-            last = now
-            say(f"  {label}: {done}/{total} {unit}, {now - started:.0f} s{f', {note}' if note else ''}")
+        nonlocal state
+        state = f"{done}/{total} {unit}{f', {note}' if note else ''}"
+        if done == total or time.monotonic() - last >= PLAIN_EVERY_SECONDS:
+            tell()
 
-    yield plain
+    def beat() -> None:
+        while not over.wait(1.0):
+            if time.monotonic() - last >= SILENT_SECONDS:
+                tell()
+
+    over = threading.Event()
+    threading.Thread(target=beat, daemon=True).start()
+    try:
+        yield plain
+    finally:
+        over.set()
 
 
 @contextmanager

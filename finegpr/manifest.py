@@ -254,12 +254,17 @@ class Sampler:
         if self.identities is None:
             return np.asarray(available @ size.astype(np.float64) >= self.budget)
         # The K chosen hold B images when the K largest do: either K fill their share, or they are the K largest.
+        num, images = self._largest(available)
+        return np.asarray((num == self.identities) & (images >= self.budget))
+
+    def _largest(self, available: Floats) -> tuple[Floats, Floats]:
+        """How many of the K identities that have most have an image, and their images together, (n,)."""
+        assert self.identities is not None
         order = np.argsort(-available, axis=1)
-        size = size[order]
+        size = self._kind_size[order]
         taken = np.clip(self.identities - (np.cumsum(size, axis=1) - size), 0, size)
         largest = np.take_along_axis(available, order, axis=1)
-        num = (taken * (largest > 0)).sum(axis=1)
-        return np.asarray((num == self.identities) & ((taken * largest).sum(axis=1) >= self.budget))
+        return (taken * (largest > 0)).sum(axis=1), (taken * largest).sum(axis=1)
 
     def _choose(self, available: Floats, num: int) -> _Chosen:
         """Which kinds are trained on when ``num`` identities are, given what one of each has, (n, K)."""
@@ -314,8 +319,12 @@ class Sampler:
         masks = cell_mask[None], None if group_mask is None else group_mask[None]
         if self.feasible(*masks)[0]:
             return
-        got = f"{self.images(*masks)[0]} images of {self.num_identities(*masks)[0]} identities"
+        images, people = int(self.images(*masks)[0]), int(self.num_identities(*masks)[0])
+        got = f"{images} images of {people} identities"
         wanted = "" if self.identities is None else f" of {self.identities} identities together"
+        if self.identities is not None and images >= self.budget and people >= self.identities:
+            most = int(self._largest(self._available(*masks))[1][0])
+            got += f", but no {self.identities} of them hold more than {most}"
         raise InputError(
             f"the subset holds {got}, expected at least {self.budget} images{wanted}; "
             "choose more values or lower the budget"

@@ -15,15 +15,18 @@ import numpy as np
 
 from cluster.executors.loggers import require_installed
 from cluster.executors.session import require_resources
+from cluster.outputs import differences
 from cluster.recipes import TRAINING
 from cluster.run.arms import Arm, Truth, make_arm
 from cluster.run.config import CHECKED, RunConfig
+from cluster.run.folder import PLAN, begun_otherwise
 from finegpr.catalog import Catalog
 from finegpr.device import resolve_device
 from finegpr.errors import ConfigError, InputError, WriteError
 from finegpr.parts import refuse_overlap
 from finegpr.reid.config import TrainConfig
 from finegpr.reid.queries import count_queries
+from finegpr.storage import path_part, read_json
 from finegpr.weights import VGG, find_weights
 from search.objectives import OBJECTIVES, SEES_PEOPLE
 from search.space import Space
@@ -72,6 +75,14 @@ def check_config(
                     f"{what} needs {needed:g} {name}, this machine has {here}; ask for fewer workers or threads, or "
                     "join a cluster by ray.address"
                 )
+
+
+def check_begun(config: RunConfig, root: Path) -> None:
+    """Whether the searches that lie in ``root`` go on. Raises the ConfigError that the run would end with."""
+    for name in config.objectives:
+        plan = root / "search" / path_part(name) / PLAN
+        if plan.exists() and (changes := differences(read_json(plan)["config"], config.search_settings(name))):
+            raise ConfigError(begun_otherwise(plan.parent, changes))
 
 
 def trainings_of(config: RunConfig) -> list[TrainConfig]:
@@ -146,7 +157,7 @@ def _check_people(config: RunConfig, source: Catalog, space: Space, arms: Sequen
         )
     budget = config.budget
     with_pairs = next((train.loss for train in trainings_of(config) if train.needs_pairs), None)
-    advice = f"loss {with_pairs} needs 2 images of one identity: use loss softmax"
+    advice = f"loss {with_pairs} needs 2 images of one identity: set train.loss=softmax"
     if min(budget.images, budget.identities or 2) < 2:
         raise ConfigError(
             f"budget is {budget.images} images of {budget.identities or 'all'} identities, and a training needs at "
@@ -171,7 +182,7 @@ def _check_people(config: RunConfig, source: Catalog, space: Space, arms: Sequen
         if with_pairs and not arm.selector and budget.identities is None and budget.images <= people:
             raise InputError(
                 f"arm {arm.name} trains on {budget.images} images of as many identities, one of each, and {advice}, "
-                f"set budget.identities, or give it more than {people} images"
+                f"give budget.images more than {people}, or set budget.identities, which also limits what can be chosen"
             )
 
 

@@ -179,6 +179,17 @@ class RunConfig(Config):
         """The run folder: ``output`` where it is given, else the config's own, else by its name under ``runs``."""
         return output or from_home(self.output or f"runs/{path_part(self.name)}")
 
+    def search_settings(self, objective: str) -> dict[str, Any]:
+        """All that the search by one objective depends on, but the measurements."""
+        search = self.search.model_copy(update={"objective": objective})
+        settings = {**search.model_dump(mode="json"), "budget": self.budget.model_dump(mode="json")}
+        settings["scale"] = self.measure.scale
+        if self.space != SpaceConfig():
+            settings["space"] = self.space.model_dump(mode="json")
+        if self.rounds is not None:
+            settings["rounds"] = self.rounds.model_dump(mode="json")
+        return settings
+
     def seeded(self) -> "RunConfig":
         """The same run with the seeds of its parts resolved: those of the world, the measuring and the search."""
         measure = self.measure.model_copy(update={"seed": self.sub_seed(self.measure.seed)})

@@ -6,7 +6,7 @@ stage (search, training) lives in ``<stage>/`` itself and refuses a changed conf
 
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -143,10 +143,7 @@ class RunFolder:
         if not changes:
             return
         if not self.fresh:
-            raise ConfigError(
-                f"{folder} was begun with other settings ({'; '.join(changes[:6])}); "
-                "--fork starts a new run, --fresh sets this stage's journal aside, or undo the change"
-            )
+            raise ConfigError(begun_otherwise(folder, changes))
         kept = first_free(folder.with_name(f"{folder.name}.before"))
         with writing(kept):
             move(folder, kept)
@@ -174,6 +171,14 @@ def wall_seconds(markers: Iterable[Mapping[str, Any]]) -> float | None:
         total += max(0.0, end - max(start, until))
         until = max(until, end)
     return total
+
+
+def begun_otherwise(folder: Path, changes: Sequence[str]) -> str:
+    """Why a journalled stage does not go on, and what to do."""
+    return (
+        f"{folder} was begun with other settings ({'; '.join(changes[:6])}); "
+        "--fork starts a new run, --fresh sets this stage's journal aside, or undo the change"
+    )
 
 
 def fork(root: Path) -> Path:

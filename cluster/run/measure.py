@@ -8,7 +8,9 @@ from cluster.progress import progress, say
 from cluster.run.adaptive import measure_adaptively
 from cluster.run.arms import searched_space
 from cluster.run.checks import check_data
+from cluster.run.folder import PLAN
 from cluster.run.state import SOURCE, TARGET, Indexed, Run
+from finegpr.errors import ConfigError
 from finegpr.measuring.freshness import changed_images, in_words
 from finegpr.measuring.known_bad import without_bad
 from finegpr.measuring.reference import target_sample
@@ -40,6 +42,12 @@ def measure(run: Run, indexed: Indexed) -> Measured:
         return f"{in_words(changed)} changed since" if changed else None
 
     with run.folder.stage("measure", inputs=inputs, config=settings, changes=changes) as (stage, fields):
+        searched = sorted(run.folder.root.glob(f"search/*/{PLAN}"))
+        if searched and not stage.done and not run.folder.fresh:
+            raise ConfigError(
+                f"{searched[0].parent} was begun by other measurements, as settings or images changed; --fork starts "
+                "a new run, --fresh sets its journal aside, or undo the change"
+            )
         job = MeasureJob(
             source=indexed.source,
             source_path=indexed.path(SOURCE),

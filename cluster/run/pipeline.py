@@ -4,7 +4,7 @@ from contextlib import ExitStack, nullcontext
 
 import yaml
 
-from cluster.run.checks import check_config, check_output
+from cluster.run.checks import check_begun, check_config, check_output
 from cluster.run.estimates import disk_bytes
 from cluster.run.measure import leave_out_bad, measure
 from cluster.run.report import write_summary
@@ -31,6 +31,8 @@ def run_all(run: Run) -> tuple[Made, ReportData]:
         # What is finished needs neither a cluster nor room.
         connect = None if (root / REPORT).exists() else lambda: nullcontext(run.executor.cluster)
         check_config(run.config, serial=run.executor.name == "serial", connect=connect)
+        if not run.folder.fresh:
+            check_begun(run.config, root)
         indexed = index(run, render_world(run))
         if not (root / "measure").exists():
             check_output(root, needed=disk_bytes(run.config, indexed.source, indexed.target, indexed.space))

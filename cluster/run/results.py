@@ -23,6 +23,7 @@ def print_results(data: ReportData) -> None:
     if not arms:
         say("the target has no query and gallery, so no arm was scored")
         say(f"the choice: {text.chosen_by(data)}")
+        _doubts(data)
         return
     title = visible(f"{arms[0].target}: mAP and rank-1 in percent")
     table = Table(title=title, box=SIMPLE_HEAD, collapse_padding=True)
@@ -56,6 +57,14 @@ def print_results(data: ReportData) -> None:
     for sentence in (data.scored, text.chosen_by(data), text.verdict(data), str(larger or ""), _cost(data)):
         if sentence:
             say(sentence)
+    _doubts(data)
+
+
+def _doubts(data: ReportData) -> None:
+    """The health checks that do not hold."""
+    for check in data.checks:
+        if check.verdict == "warn":
+            say(f"  doubtful: {check.name}, {check.figure}. {check.sentence}")
 
 
 def _cost(data: ReportData) -> str:

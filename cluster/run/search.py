@@ -10,7 +10,6 @@ from search.measured import Measured
 from search.objectives.mean_distance import embed_distance
 from search.objectives.surrogate import SurrogateReport, fit_surrogate
 from search.rounds import ROUNDS
-from search.space import SpaceConfig
 
 
 def validate_surrogate(run: Run, measured: Measured) -> SurrogateReport:
@@ -27,12 +26,7 @@ def validate_surrogate(run: Run, measured: Measured) -> SurrogateReport:
 def search(run: Run, indexed: Indexed, measured: Measured, name: str) -> Found:
     """The search by one objective."""
     config = run.config.search.model_copy(update={"objective": name})
-    settings = {**config.model_dump(mode="json"), "budget": run.config.budget.model_dump(mode="json")}
-    settings["scale"] = measured.weighing.scale
-    if run.config.space != SpaceConfig():
-        settings["space"] = run.config.space.model_dump(mode="json")
-    if run.config.rounds is not None:
-        settings["rounds"] = run.config.rounds.model_dump(mode="json")
+    settings = run.config.search_settings(name)
     stage = run.folder.open("search", name, inputs={"measure": measured.fingerprint}, config=settings, journal=True)
     work = MeasuredSearch(config=config, space=indexed.space, measured=measured, folder=stage.folder, settings=settings)
     started = time.monotonic()

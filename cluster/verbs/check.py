@@ -12,13 +12,14 @@ from cluster.settings import load_mapping, override
 
 def check(verb: options.Check) -> dict[str, Any]:
     from cluster.executors.session import ray_session
-    from cluster.run.checks import check_config, check_data, check_output, unscored
+    from cluster.run.checks import check_begun, check_config, check_data, check_output, unscored
     from cluster.run.chosen import choose
     from cluster.run.config import run_config
 
     config = run_config(override(load_mapping(verb.config), verb.set), str(verb.config)).seeded()
     root = config.root(verb.output)
     check_output(root, needed=0)
+    check_begun(config, root)
     check_config(config, serial=verb.serial, connect=lambda: ray_session(config.ray))
     say("weights, workers and loggers: as the config says")
     if config.world is not None:

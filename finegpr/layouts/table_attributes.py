@@ -79,8 +79,8 @@ def read_attribute(rows: UserTable, name: str, kinds: Kinds, identity: Ints) -> 
     texts = rows.texts(
         name,
         may_miss=kinds.missing is not None,
-        advice="fill them in, leave the column out, or say missing=own-value (a value of its own) or missing=leave-out "
-        "(their images are not listed)",
+        advice="fill them in, leave the column out, or set the layout's option missing=own-value (a value of its own) "
+        "or missing=leave-out (their images are not listed); in a config that is source.options.missing",
     )
     codes, uniques = texts.factorize()
     written = [str(value) for value in uniques]

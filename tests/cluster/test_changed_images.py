@@ -159,7 +159,8 @@ def test_a_run_measures_what_changed_and_never_goes_by_old_photos(aost: Aost, he
     assert "measure: 1 image (" in told
     assert "changed since, goes on" in told
     assert code == 2
-    assert "search/mmd_rbf was begun with other settings" in told
+    assert "search/mmd_rbf was begun by other measurements, as settings or images changed; --fork" in told
+    assert "measuring" not in told, "before, not after"
 
     for path in (here / "target/bounding_box_train").iterdir():
         invert(path)
