@@ -325,9 +325,10 @@ class Sampler:
         if self.identities is not None and images >= self.budget and people >= self.identities:
             most = int(self._largest(self._available(*masks))[1][0])
             got += f", but no {self.identities} of them hold more than {most}"
+        everything = cell_mask.all() and (group_mask is None or group_mask.all())
         raise InputError(
-            f"the subset holds {got}, expected at least {self.budget} images{wanted}; "
-            "choose more values or lower the budget"
+            f"{'all together' if everything else 'the subset'} holds {got}, expected at least {self.budget} "
+            f"images{wanted}; {'' if everything else 'choose more values or '}lower the budget"
         )
 
 

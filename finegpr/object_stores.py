@@ -14,7 +14,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from finegpr.errors import ConfigError, UnreachableError, UnreadableError
-from finegpr.faults import is_absent, is_of_file, patiently, unreadable
+from finegpr.faults import is_of_file
 from finegpr.home import from_home
 
 # What pyarrow.fs opens is given as a URL; one letter before the colon is a drive.
@@ -156,21 +156,6 @@ class RemotePath:
 
 AnyPath = Path | RemotePath
 """Where images are: on a disk that this machine sees, or in a store."""
-
-
-def stamp(path: AnyPath) -> tuple[int, int] | None:
-    """Size in bytes and time of change in nanoseconds of a file, None where there is none.
-
-    Raises UnreadableError without permission, and what ``patiently`` does.
-    """
-    look: Callable[[], Stat | os.stat_result] = path.stat
-    try:
-        status = patiently(look, path)
-    except OSError as error:
-        if is_absent(error):
-            return None
-        raise unreadable(path, error) from None
-    return status.st_size, status.st_mtime_ns
 
 
 def is_url(path: str | AnyPath) -> bool:

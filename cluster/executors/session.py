@@ -50,8 +50,6 @@ def ray_session(config: RayConfig) -> Iterator[Any]:
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     # Ray gives workers the lowest priority but three; beside any other program they would hardly start.
     os.environ.setdefault("RAY_worker_niceness", "0")
-    # Of its core's messages on this terminal none is for a person; what fails is raised.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
     import ray.data
     import ray.train

@@ -100,7 +100,7 @@ class RunConfig(Config):
     ``check`` too, so are the favourites of every other search, and ``checked_<objective>`` is the best of them.
     """
 
-    name: str
+    name: str = Field(min_length=1)
     output: str | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     world: WorldConfig | None = None

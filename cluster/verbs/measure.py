@@ -74,21 +74,25 @@ def _asked(config: MeasureConfig, adaptive: AdaptiveVerbConfig | None, job: Meas
         "adaptive": None if adaptive is None else adaptive.model_dump(mode="json"),
         "source": job.source.fingerprint,
         "targets": {name: catalog.fingerprint for name, catalog in job.targets.items()},
-        "images": {name: str(catalog.root) for name, catalog in {"the source": job.source, **job.targets}.items()},
+        "images": {"source": str(job.source.root), **_images_of(job.targets)},
     }
+
+
+def _images_of(targets: Mapping[str, Catalog]) -> dict[str, str]:
+    return {f"target {name}": str(catalog.root) for name, catalog in targets.items()}
 
 
 def _follow_roots(config: MeasureConfig, job: MeasureJob) -> None:
     """Write down of images that were copied or moved where they are now. What holds other images is another input."""
     asked = read_json(job.folder / ASKED) if (job.folder / ASKED).exists() else {}
     roots = dict(asked.get("images", {}))
-    sampled = {"the source": (basis_sample(config, job.source), basis_contents(job.folder))}
+    sampled = {"source": (basis_sample(config, job.source), basis_contents(job.folder))}
     for name, target in job.targets.items():
-        sampled[name] = target_sample(config, target), target_contents(job.folder, name)
+        sampled[f"target {name}"] = target_sample(config, target), target_contents(job.folder, name)
     for name, (sample, remembered) in sampled.items():
         before, now = roots.get(name), str(sample.root)
         if before not in (None, now) and share_unchanged(sample, remembered) >= LEAST_UNCHANGED:
-            say(f"  the images of {name} are now in {now}, before in {before}")
+            say(f"  the images of the {name} are now in {now}, before in {before}")
             roots[name] = now
     if roots != asked.get("images", {}):
         write_json(job.folder / ASKED, {**asked, "images": roots})

@@ -14,6 +14,7 @@ from cluster.search_measured import BEST_TRAINED, SUBSET, TRUE_RANKING, Measured
 from cluster.settings import override, validate
 from finegpr.catalog import Catalog
 from finegpr.errors import ConfigError
+from finegpr.measuring.freshness import require_photos_unchanged
 from finegpr.storage import locked
 from finegpr.weighing import Weighing
 from search.analysis.true_ranking import CheckConfig
@@ -80,11 +81,13 @@ def _search(verb: options.Search, config: TrainedSearchConfig, source: Catalog) 
         return found | next_select(verb, config, {"subset": verb.output / SUBSET}, by_measurements=False)
     measurements, source = read_measured(verb.measurements, source)
     space = make_space(source, config.budget, seed=config.seed, attributes=config.attributes, config=config.space)
+    target = only_target(measurements, verb.target)
+    require_photos_unchanged(verb.measurements, target)
     measured = Measured(
         measurements=measurements,
         cells=space.cells,
         identity=source.identities,
-        target=only_target(measurements, verb.target),
+        target=target,
         weighing=Weighing(scale=config.scale),
     )
     settings = {

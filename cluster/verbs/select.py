@@ -11,6 +11,7 @@ from finegpr.arrays import Ints
 from finegpr.catalog import Catalog
 from finegpr.errors import ConfigError, InputError
 from finegpr.layouts.listing import LABELS, first
+from finegpr.measuring.freshness import require_photos_unchanged
 from finegpr.subset import Subset
 from finegpr.weighing import Weighing
 
@@ -77,6 +78,7 @@ def _selected(verb: options.Select, catalog: Catalog) -> Ints:
     measurements, catalog = read_measured(verb.measurements, catalog)
     budget = Budget(images=verb.images, identities=verb.identities)
     target = only_target(measurements, verb.target)
+    require_photos_unchanged(verb.measurements, target)
     return select_images(
         verb.selector, catalog, measurements, budget, target=target, weighing=Weighing(), seed=verb.seed
     )

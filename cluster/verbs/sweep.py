@@ -28,6 +28,7 @@ from cluster.outputs import begin
 from cluster.progress import Tick, progress, say
 from cluster.settings import override, validate
 from finegpr.errors import AostError, StateError, write_anew
+from finegpr.measuring.freshness import require_photos_unchanged
 from finegpr.storage import (
     canonical_hash,
     file_sha256,
@@ -101,6 +102,8 @@ def sweep(verb: options.Sweep) -> dict[str, Any]:
     settings = {"targets": list(verb.targets) or sorted(measurements.terms)}
     config, output = validate(SweepConfig, override(settings, verb.set), "--set"), verb.output
     require_targets(config.targets, measurements)
+    for target in config.targets:
+        require_photos_unchanged(verb.measurements, target)
     ground = Ground.of(config, catalog, measurements)
     plan = {
         "format": FORMAT,

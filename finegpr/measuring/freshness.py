@@ -22,7 +22,9 @@ from finegpr.measuring.files import (
     read_verified,
     shard_contents,
     shard_paths,
+    target_contents,
 )
+from finegpr.object_stores import locate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,9 +82,32 @@ def changed_images(folder: Path, catalog: Catalog) -> list[str]:
 def require_unchanged(folder: Path, catalog: Catalog) -> None:
     """Raises InputError where images of ``catalog`` changed after ``folder`` was measured."""
     if changed := changed_images(folder, catalog):
+        missing = [path for path in changed if not (catalog.root / path).exists()]
+        if missing:
+            raise InputError(
+                f"{in_words(missing)} in {catalog.root} are missing, which were there when {folder} was measured; put "
+                "them back, or index and measure what there is"
+            )
         raise InputError(
             f"{in_words(changed)} in {catalog.root} changed after {folder} was measured; run the `aost measure` "
             "command of it again: it measures these anew, and nothing else"
+        )
+
+
+def require_photos_unchanged(folder: Path, target: str) -> None:
+    """Raises InputError where photos of a target changed after it was measured, or added from sketches, in ``folder``.
+
+    That is looked at where they lie on a disk of this machine.
+    """
+    known = Contents.read(target_contents(folder, target))
+    root = None if known is None else locate(known.root)
+    if known is None or not isinstance(root, Path) or not root.is_dir():
+        return
+    changed = known.paths[look(root, known.paths, known).differs(known)].tolist()
+    if changed:
+        raise InputError(
+            f"{in_words(changed)} of target {target} in {root} changed after {folder} was measured; run the "
+            "`aost measure` command of it again"
         )
 
 

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from finegpr.arrays import Ints
 from finegpr.atomic import reserve, write_atomic
 from finegpr.catalog import Catalog
+from finegpr.contents import contents_key
 from finegpr.errors import InputError, StateError, write_anew
 from finegpr.faults import is_absent, patiently, unreadable
-from finegpr.object_stores import AnyPath, stamp
+from finegpr.object_stores import AnyPath
 from finegpr.pixels import decode as image_files
 from finegpr.reid.ahead import ahead
 from finegpr.storage import canonical_hash, file_sha256, read_marker, read_table, write_marker, write_table
@@ -48,17 +49,17 @@ class ImageStore:
     def create(cls, folder: Path, catalogs: Iterable[Catalog], *, height: int, width: int) -> "ImageStore":
         """Decode every image of ``catalogs`` once; a finished store of the same files in ``folder`` is kept.
 
-        A store of other images, or of files whose size or time of change differ, is made anew. Raises InputError when
-        there are no images, and WriteError.
+        A store of other images, or of files that hold something else by now, is made anew. Raises InputError when there
+        are no images, and WriteError.
         """
+        catalogs = list(catalogs)
         path_of = {_key(path): path for catalog in catalogs for path in catalog.file_paths()}
         if not path_of:
             raise InputError(f"there are no images to decode for {folder}; the catalogs are empty")
         keys = sorted(path_of)
         paths = [path_of[key] for key in keys]
-        inputs = canonical_hash(
-            [[key.hex(), *(stamp(path) or (-1, -1))] for key, path in zip(keys, paths, strict=True)]
-        )
+        held = [contents_key(each, folder / f".contents-{number}.parquet") for number, each in enumerate(catalogs)]
+        inputs = canonical_hash([[key.hex() for key in keys], sorted(held)])
         wanted = {"inputs": inputs, "height": height, "width": width}
         marker = read_marker(folder)
         is_same = marker is not None and {name: marker.get(name) for name in wanted} == wanted

@@ -1,5 +1,6 @@
 """Other pixels under the same file names: what was made of the old ones is made anew, or refused by name."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -132,6 +133,69 @@ def test_a_training_of_repainted_images_is_another_one(aost: Aost, here: Path) -
     assert (here / "model/model.safetensors").read_bytes() == model
     assert aost(TRAIN.replace("--set", "--fresh --set"))[0] == 0
     assert (here / "model/model.safetensors").read_bytes() != model
+
+
+def test_decoded_images_are_of_the_images_as_they_are(aost: Aost, here: Path) -> None:
+    config = {
+        "name": "decoded",
+        "source": {"root": "source", "layout": "finegpr"},
+        "target": {"root": "target", "layout": "market1501"},
+        "measure": {"weights": "random", "height": 32, "width": 32, "basis_images": 80},
+        "budget": {"images": 8},
+        "arms": ["random", "everything", "mean_distance"],
+        "search": {"evaluations": 5},
+        "seeds": [0],
+        "train": {"model": "small", "weights": "random", "height": 64, "width": 32, "loss": "softmax", "steps": 1}
+        | {"batch_size": 72},
+    }
+    (here / "config.yaml").write_text(yaml.safe_dump(config))
+    for path in (here / "source").rglob("*.jpg"):
+        Image.open(path).save(path.with_suffix(".bmp"))
+        path.with_suffix(".bmp").rename(path)  # of one size, whatever they show
+    assert aost("run config.yaml --serial --output r")[0] == 0
+    for path in (here / "source").rglob("*.jpg"):
+        before = path.stat()
+        ImageOps.invert(Image.open(path)).save(path, format="BMP")
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert aost("run config.yaml --serial --output r --fresh")[0] == 0
+    assert aost("run config.yaml --serial --output anew")[0] == 0
+    for arm in ("random", "everything"):
+        models = [here / run / "train" / arm / "seed0" / "model" / "model.safetensors" for run in ("r", "anew")]
+        assert models[0].read_bytes() == models[1].read_bytes()
+
+
+def test_repainted_photos_are_no_longer_what_was_searched_by(aost: Aost, here: Path) -> None:
+    assert aost(MEASURED, *MEASURE)[0] == 0
+    for path in (here / "target/bounding_box_train").iterdir():
+        invert(path)
+    for line in (SEARCH, SELECT):
+        code, told = aost(line)
+        assert code == 3, told
+        assert "of target target in" in told
+    code, told = aost(MEASURED, *MEASURE)
+    assert code == 0, told
+    assert aost(SEARCH)[0] == 0
+
+
+def test_adaptive_rounds_are_of_the_photos_as_they_are(aost: Aost, here: Path) -> None:
+    adaptive = ["adaptive.budget.images=16", "adaptive.ceiling=0.9", "adaptive.batch=0.3"]
+    assert aost(MEASURED, *MEASURE, *adaptive)[0] == 0
+    for path in (here / "target/bounding_box_train").iterdir():
+        invert(path)
+    code, told = aost(MEASURED, *MEASURE, *adaptive)
+    assert code == 0, told
+    assert "photos.target: changed" in told
+    assert "the rounds begin anew" in told
+    assert aost(MEASURED.replace("--output m", "--output anew"), *MEASURE, *adaptive)[0] == 0
+    assert (here / "m/adaptive.safetensors").read_bytes() == (here / "anew/adaptive.safetensors").read_bytes()
+
+
+def test_images_that_are_gone_are_missing(aost: Aost, here: Path) -> None:
+    assert aost(MEASURED, *MEASURE)[0] == 0
+    next((here / "source").rglob("*.jpg")).unlink()
+    code, told = aost(SEARCH)
+    assert code == 3
+    assert "are missing, which were there when" in told
 
 
 def test_a_run_measures_what_changed_and_never_goes_by_old_photos(aost: Aost, here: Path) -> None:
