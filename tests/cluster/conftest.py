@@ -1,7 +1,7 @@
 """Measured worlds, and Ray on two nodes of one machine; the Ray that tests share is that of ``tests/conftest.py``."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,17 @@ from cluster import cli
 from finegpr.catalog import Catalog
 from finegpr.measuring.config import MeasureConfig
 from finegpr.measuring.measure import measure
+
+
+@pytest.fixture
+def aost(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """Runs a command line; gives the exit code and what is said."""
+
+    def run(line: str, *more: str) -> tuple[int, str]:
+        code = cli.run([*line.split(), *more])
+        return code, capsys.readouterr().err
+
+    return run
 
 
 @pytest.fixture

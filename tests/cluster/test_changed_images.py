@@ -9,7 +9,6 @@ import pytest
 import yaml
 from PIL import Image, ImageOps
 
-from cluster import cli
 from finegpr.catalog import Catalog
 
 MEASURE = ["weights=random", "height=32", "width=32", "basis_images=80", "batch_size=4"]
@@ -18,17 +17,6 @@ Aost = Callable[..., tuple[int, str]]
 
 def invert(path: Path) -> None:
     ImageOps.invert(Image.open(path)).save(path)
-
-
-@pytest.fixture
-def aost(capsys: pytest.CaptureFixture[str]) -> Aost:
-    """Runs a command line; gives the exit code and what is said."""
-
-    def run(line: str, *more: str) -> tuple[int, str]:
-        code = cli.run([*line.split(), *more])
-        return code, capsys.readouterr().err
-
-    return run
 
 
 @pytest.fixture

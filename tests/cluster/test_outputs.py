@@ -6,22 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from cluster import cli
 from finegpr.catalog import Catalog
 
 MEASURE = ["weights=random", "height=32", "width=32", "basis_images=8", "images_per_cell=1", "target_images=8"]
 Aost = Callable[..., tuple[int, str]]
-
-
-@pytest.fixture
-def aost(capsys: pytest.CaptureFixture[str]) -> Aost:
-    """Runs a command line; gives the exit code and what is said."""
-
-    def run(line: str, *more: str) -> tuple[int, str]:
-        code = cli.run([*line.split(), *more])
-        return code, capsys.readouterr().err
-
-    return run
 
 
 @pytest.fixture
