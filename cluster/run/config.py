@@ -142,7 +142,8 @@ class RunConfig(Config):
         known |= {TRAINING, *(CHECKED + objective for objective in self.objectives)}
         unknown = [arm for arm in self.arms if arm not in known and not arm.startswith(WRONG)]
         if unknown:
-            raise ValueError(f"unknown arm {unknown[0]!r}; known: {', '.join(sorted(known))}, wrong_<attribute>")
+            every = f"known: {', '.join(sorted(known))}, wrong_<attribute>"
+            raise ValueError(f"unknown arm {unknown[0]!r}; {did_you_mean(unknown[0], sorted(known), otherwise=every)}")
         if len(set(self.arms)) != len(self.arms) or len(set(self.seeds)) != len(self.seeds):
             raise ValueError("arms and seeds should each be named once")
         if not self.objectives:
@@ -212,6 +213,9 @@ def _with_arms(mapping: dict[str, Any]) -> dict[str, Any]:
     objective = search.get("objective") if isinstance(search, dict) else None
     if not mapping.get("arms"):
         return {**mapping, "arms": [RANDOM, objective or SearchConfig().objective, EVERYTHING]}
+    if objective is not None and objective not in OBJECTIVES:
+        hint = did_you_mean(str(objective), OBJECTIVES, otherwise=f"known: {', '.join(OBJECTIVES)}")
+        raise ConfigError(f"search.objective: no objective {objective!r}; {hint}")
     if objective is not None and objective not in mapping["arms"]:
         raise ConfigError(f"search.objective {objective!r} is not among the arms; a run searches by its arms")
     return mapping

@@ -7,7 +7,7 @@ from pydantic import Field, JsonValue
 from cluster.progress import say
 from finegpr.catalog import Catalog
 from finegpr.config import Config
-from finegpr.errors import ConfigError
+from finegpr.errors import ConfigError, InputError
 from finegpr.reid.queries import ignore_cameras
 
 
@@ -29,15 +29,17 @@ class TargetConfig(DataConfig):
     cameras: Literal["known", "ignore"] = "known"
 
 
-def index_data(data: DataConfig) -> Catalog:
-    """List one folder, and say what is not usual in it.
+def index_data(data: DataConfig, *, what: str = "") -> Catalog:
+    """List one folder, and say what is not usual in it; ``what`` names it in errors.
 
-    Raises ConfigError for options that its layout does not take.
+    Raises ConfigError for options that its layout does not take, and what ``Catalog.index`` raises.
     """
     if "title" in data.options:
         raise ConfigError("title is no option of a layout; say it beside root and layout")
     try:
         catalog = Catalog.index(data.root, layout=data.layout, title=data.title, **data.options)
+    except InputError as error:
+        raise type(error)(f"{what}: {error}" if what else str(error)) from None
     except TypeError as error:
         raise ConfigError(f"options {data.options} do not fit layout {data.layout}: {error}") from None
     for note in catalog.notes:
@@ -45,7 +47,7 @@ def index_data(data: DataConfig) -> Catalog:
     return catalog
 
 
-def index_target(data: TargetConfig) -> Catalog:
+def index_target(data: TargetConfig, *, what: str = "") -> Catalog:
     """``index_data``, the cameras ignored where it says so."""
-    catalog = index_data(data)
+    catalog = index_data(data, what=what)
     return catalog if data.cameras == "known" else ignore_cameras(catalog)

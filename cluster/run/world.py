@@ -98,4 +98,4 @@ def _read(path: Path, data: DataConfig) -> Catalog:
 
 
 def _listed(folders: Folders) -> dict[str, Catalog]:
-    return {SOURCE: index_data(folders.source), TARGET: index_target(folders.target)}
+    return {SOURCE: index_data(folders.source, what=SOURCE), TARGET: index_target(folders.target, what=TARGET)}

@@ -33,7 +33,10 @@ def check(verb: options.Check) -> dict[str, Any]:
 
     assert config.source is not None
     assert config.target is not None
-    (source, note), target = train_part(index_data(config.source)), index_target(config.target)
+    (source, note), target = (
+        train_part(index_data(config.source, what="source")),
+        index_target(config.target, what="target"),
+    )
     if note is not None:
         say(note)
     truth = known_truth(config, source, target)
