@@ -5,6 +5,7 @@ from itertools import permutations
 import pytest
 
 from cluster.recipes import train_config
+from cluster.run.checks import unbudgeted
 from cluster.run.chosen import choose, train_command
 from cluster.run.config import RunConfig, run_config
 from cluster.run.folder import wall_seconds
@@ -92,6 +93,18 @@ def test_what_cannot_be_all_that_matches_is_one_line(
 ) -> None:
     with pytest.raises(ConfigError, match=said):
         config(*arms, **settings)
+
+
+def test_what_arms_that_take_all_differ_in_is_said() -> None:
+    assert unbudgeted(config("mmd_rbf")) is None
+    of_all = unbudgeted(config("mmd_rbf", "everything"))
+    assert of_all == "Arm everything takes all images and identities instead of the budget, for as many training steps."
+    budget = {"images": 4, "identities": 3}
+    longer = unbudgeted(config("all_mmd_rbf", "everything", budget=budget, train={"recipe": RECIPE, "epochs": 2}))
+    assert longer == (
+        "Arms all_mmd_rbf, everything take all images of the 3 identities instead of 4, for as many epochs, so for "
+        "more steps where there are more images."
+    )
 
 
 def test_an_objective_that_is_not_searched_cannot_be_chosen_by() -> None:
