@@ -99,7 +99,7 @@ def _require_settings(verb: options.Verb) -> None:
         case options.Search():
             search_config(override({}, verb.set))
         case options.Sweep():
-            validate(SweepConfig, override({"targets": ["market"]}, verb.set), "--set")
+            validate(SweepConfig, override({"targets": ["market"], "layer_weights": [[1]]}, verb.set), "--set")
         case options.Measure(from_sketches=None):
             validate(MeasureVerbConfig, override({}, verb.set), "--set")
         case options.Measure():
