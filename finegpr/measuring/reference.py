@@ -16,7 +16,7 @@ from finegpr import storage
 from finegpr.arrays import Floats, Ints, Singles
 from finegpr.atomic import withdraw
 from finegpr.catalog import Catalog
-from finegpr.contents import Contents, contents_key, look
+from finegpr.contents import Contents, look
 from finegpr.errors import InputError
 from finegpr.measuring.config import MeasureConfig
 from finegpr.measuring.files import (
@@ -27,8 +27,8 @@ from finegpr.measuring.files import (
     basis_contents,
     read_record,
     read_verified,
-    target_contents,
 )
+from finegpr.measuring.freshness import photos_key
 from finegpr.measuring.networks import VGG19, LoadedWeights, load_weights
 from finegpr.measuring.sketch import Basis, fit_basis
 from finegpr.object_stores import AnyPath
@@ -122,10 +122,8 @@ def fit_reference(
     found = weights or find_weights(VGG, config.weights, seed=config.seed)
     settings = fit_settings(config, found)
     photos = {name: target_sample(config, catalog) for name, catalog in targets.items()}
-    fingerprints = [
-        [name, catalog.fingerprint, contents_key(photos[name], target_contents(folder, name))]
-        for name, catalog in targets.items()
-    ]
+    keys = {name: photos_key(folder, name, sample) for name, sample in photos.items()}
+    fingerprints = [[name, catalog.fingerprint, keys[name]] for name, catalog in targets.items()]
     inputs = storage.canonical_hash([FORMAT, settings, source.fingerprint, fingerprints])
     sample = basis_sample(config, source)
     marker_path = folder / REFERENCE_MARKER
@@ -152,10 +150,12 @@ def fit_reference(
         "weights": found.description,
         "weights_given": config.weights,
         "basis": storage.canonical_hash([basis.hash for basis in bases]),
+        "photos": keys,
         "quarantine": quarantine,
         "warnings": warnings,
     }
     give_back_freed_blocks()
+    withdraw(marker_path)
     looked.write(basis_contents(folder))
     _write(folder, bases, statistics, facts)
     return load_reference(folder)
@@ -300,7 +300,6 @@ def _write(
     for name, target in statistics.items():
         arrays |= {f"target/{term}/{name}": vector for term, vector in enumerate(target.mean)}
         summary |= {f"sketch/{name}": target.sketch, f"constant/{name}": target.constant}
-    withdraw(folder / REFERENCE_MARKER)
     storage.write_sealed(
         folder / REFERENCE_MARKER,
         {
