@@ -66,10 +66,11 @@ def moments_vector(features: Tensor) -> Tensor:
     """
     x = _by_position(features)
     x = x.float() if x.dtype == torch.bfloat16 else x
-    num_positions, channels = x.shape[1:]
-    mean = x.sum(dim=1) / num_positions  # torch.var_mean takes 7 to 25 times as long here, with no digit more
-    variance = (x - mean[:, None]).square_().sum(dim=1) / num_positions
-    return torch.cat([mean, variance.sqrt()], dim=1).div_(sqrt(channels))
+    positions, filters = x.shape[1:]
+    # Two sums: a tenth of the time of torch.var_mean along this axis; and pairwise, where a product with 1 / M is not.
+    mean = x.sum(dim=1) / positions
+    variance = (x - mean[:, None]).square_().sum(dim=1) / positions
+    return torch.cat([mean, variance.sqrt_()], dim=1).div_(sqrt(filters))
 
 
 def pooled_vector(features: Tensor) -> Tensor:

@@ -47,10 +47,12 @@ target: {num_train: 12, train_identities: 6, test_identities: 3, num_distractors
          validation_identities: 1, height: 48, width: 24}
 run:
   measure: {network: vgg19, weights: random, height: 32, width: 32, images_per_cell: 1, basis_images: 16}
-  budget: {images: 40, identities: 8}
+  budget: {images: 40, identities: 10}
   search: {evaluations: 40}
-  arms: [random, mean_distance, mmd_rbf, true_distribution, everything]
-  train: {recipe: quick, steps: 2, batch_size: 8}
+  train: {recipe: quick, batch_size: 8}
+steps:
+  2: [random, mean_distance, mmd_rbf, true_distribution, all_true_distribution, everything]
+  3: [random, all_mmd_rbf, everything]
 """
 
 

@@ -199,7 +199,7 @@ def test_pickled_and_missing_weights(
     monkeypatch.setenv("AOST_WEIGHTS", str(data / "nowhere"))
     code, said = run("measure.weights=imagenet")
     assert code == 3
-    assert "finegpr.weights vgg19" in said
+    assert "`aost weights vgg19 --fetch` brings them" in said
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,7 @@ def places(run: Path) -> dict[str, str]:
         pytest.param("diff {subset} {subset} --catalog {source}", id="diff"),
         pytest.param("export {journal} --storage {new}.log --study tiny", id="export"),
         pytest.param("compare {run}", id="compare"),
+        pytest.param("weights", id="weights"),
         pytest.param("report {run}", id="report"),
         pytest.param(
             "search {source} --measurements {measurements} --output {new} --set budget.images=16 evaluations=20",
