@@ -66,12 +66,11 @@ def moments_vector(features: Tensor) -> Tensor:
     """
     x = _by_position(features)
     x = x.float() if x.dtype == torch.bfloat16 else x
-    images, positions, filters = x.shape
-    # As products with 1 / M: a tenth of the time of torch.var_mean along this axis.
-    share = x.new_full((images, 1, positions), 1 / positions)
-    mean = torch.bmm(share, x)
-    variance = torch.bmm(share, (x - mean).square_())
-    return torch.cat([mean, variance.sqrt_()], dim=2)[:, 0].div_(sqrt(filters))
+    positions, filters = x.shape[1:]
+    # Two sums: a tenth of the time of torch.var_mean along this axis; and pairwise, where a product with 1 / M is not.
+    mean = x.sum(dim=1) / positions
+    variance = (x - mean[:, None]).square_().sum(dim=1) / positions
+    return torch.cat([mean, variance.sqrt_()], dim=1).div_(sqrt(filters))
 
 
 def pooled_vector(features: Tensor) -> Tensor:

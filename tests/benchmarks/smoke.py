@@ -24,7 +24,7 @@ SMALLEST = {
     "label_free": "--seeds 7 --people 40 --networks 3 --world {folder}/world",
     "mean_distance_scaling": "--rounds 1",
     "measure_memory": "--sizes 200 400",
-    "measure_rate": "--size 32x32 --seconds 0.5",
+    "measure_rate": "--sizes 32x32 --seconds 0.5",
     "optimizer_regret": "--problems 1 --long 0 --most 500 --cache {folder}/cache",
     "probe_attributes": "--identities 64 --tested 64 --epochs 1",
     "recovery": "--targets 2 --people 10 --evaluations 20 --world {world}",
