@@ -1,7 +1,7 @@
 """The networks that a re-ID model can be built on.
 
-A new one is a function that builds it and a line in MODELS. Networks are imported where they are built, because
-settings name models and are read without torch.
+A new one is a function that builds it and a line in MODELS; any of timm's goes by ``timm/NAME``. Networks are imported
+where they are built, because settings name models and are read without torch, those of timm's excepted.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,23 +9,55 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from finegpr.errors import did_you_mean
+
 if TYPE_CHECKING:
     from torch import nn
+
+TIMM = "timm/"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """``build()`` returns the network up to its pooled features, ``dimension`` wide, of random parameters."""
+    """``build()`` returns the network up to its pooled features, ``dimension`` wide, of random parameters.
+
+    ``require_size(height, width)`` raises ValueError for images that it does not take. Parameters whose names begin
+    with ``own``, where it is not "", are in no file of ImageNet weights and stay as they are built.
+    """
 
     build: "Callable[[], nn.Module]"
     dimension: int
-    min_height: int
+    require_size: Callable[[int, int], None]
+    own: str = ""
+
+
+def find_architecture(model: str) -> Architecture:
+    """One of MODELS, or of timm's networks. Raises ValueError for any other name, saying the nearest."""
+    if model.startswith(TIMM):
+        from finegpr.reid.timm_networks import of_timm
+
+        return of_timm(model.removeprefix(TIMM))
+    if model not in MODELS:
+        known = f"known models: {', '.join(MODELS)}, and {TIMM}NAME for any of timm"
+        raise ValueError(f"no model {model!r}; {did_you_mean(model, MODELS, otherwise=known)}")
+    return MODELS[model]
+
+
+def _require_height(model: str, least: int, height: int, width: int) -> None:  # noqa: ARG001 (any width will do)
+    if height < least:
+        raise ValueError(f"model {model} needs a height of at least {least}, got {height}")
 
 
 def _small() -> "nn.Module":
     from finegpr.reid.small import SmallNet
 
     return SmallNet()
+
+
+def _lite() -> "nn.Module":
+    from finegpr.reid.lite import LiteNet
+
+    return LiteNet()
 
 
 def _resnet(name: str) -> "nn.Module":
@@ -37,8 +69,13 @@ def _resnet(name: str) -> "nn.Module":
     return network
 
 
+def _architecture(name: str, build: "Callable[[], nn.Module]", dimension: int, least: int, own: str = "") -> Architecture:
+    return Architecture(build=build, dimension=dimension, require_size=partial(_require_height, name, least), own=own)
+
+
 MODELS: Mapping[str, Architecture] = {
-    "small": Architecture(build=_small, dimension=512, min_height=64),
-    "resnet18": Architecture(build=partial(_resnet, "resnet18"), dimension=512, min_height=16),
-    "resnet50": Architecture(build=partial(_resnet, "resnet50"), dimension=2048, min_height=16),
+    "small": _architecture("small", _small, 512, 64),
+    "efficientnet_lite0": _architecture("efficientnet_lite0", _lite, 448, 64, own="neck."),
+    "resnet18": _architecture("resnet18", partial(_resnet, "resnet18"), 512, 16),
+    "resnet50": _architecture("resnet50", partial(_resnet, "resnet50"), 2048, 16),
 }

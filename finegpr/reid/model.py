@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from finegpr.errors import InputError
-from finegpr.reid.backbones import MODELS
+from finegpr.reid.backbones import find_architecture
 from finegpr.storage import read_arrays
 from finegpr.weights import Weights, fitting, wrapped
 
@@ -20,7 +20,7 @@ class Embedder(nn.Module):
 
     def __init__(self, *, model: str, size: tuple[int, int]) -> None:
         super().__init__()
-        architecture = MODELS[model]
+        architecture = find_architecture(model)
         self.model, self.size, self.dimension = model, size, architecture.dimension
         self.backbone = architecture.build()
         self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1) * 255, persistent=False)
@@ -34,18 +34,22 @@ class Embedder(nn.Module):
 def load_weights(weights: Weights) -> dict[str, Tensor] | None:
     """The checked first parameters of a backbone; None for random ones, which are those it is built with.
 
-    A file holds torchvision's names, or is a checkpoint of this program. Raises InputError when it holds another net's
+    A file holds torchvision's or timm's names, or is a checkpoint of this program; what the architecture calls its own
+    may be missing in it, and here. Raises InputError when it holds another net's
     weights, StateError when it has changed.
     """
     if weights.path is None:
         return None
     model, path = weights.network, weights.path
     arrays = read_arrays(path, expected_sha256=weights.sha256)
+    architecture = find_architecture(model)
     prefix = "backbone." if any(key.startswith("backbone.") for key in arrays) else ""
     with torch.device("meta"):  # shapes only: no memory, no draw from the global random state
-        expected = MODELS[model].build().state_dict()
+        expected = architecture.build().state_dict()
     state = {}
     for key, value in expected.items():
+        if architecture.own and key.startswith(architecture.own) and prefix + key not in arrays:
+            continue
         shape = tuple(value.shape)
         values, got = fitting(arrays.get(prefix + key), shape, whole=not value.is_floating_point())
         if values is None:

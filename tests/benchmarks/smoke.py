@@ -50,7 +50,7 @@ run:
   budget: {images: 40, identities: 8}
   search: {evaluations: 40}
   arms: [random, mean_distance, mmd_rbf, true_distribution, everything]
-  train: {recipe: quick, steps: 2, batch_size: 8}
+  train: {recipe: seconds, steps: 2, batch_size: 8}
 """
 
 

@@ -16,7 +16,7 @@ SEARCHED = ("mean_distance", "mmd_rbf", "attribute_shares")
 
 def config(*arms: str, **settings: object) -> RunConfig:
     folder = {"root": "x", "layout": "folder"}
-    mapping = {"name": "x", "source": folder, "target": folder, "budget": {"images": 4}, "train": {"recipe": "quick"}}
+    mapping = {"name": "x", "source": folder, "target": folder, "budget": {"images": 4}, "train": {"recipe": "seconds"}}
     return run_config({**mapping, "arms": ["random", *arms], **settings}, "x.yaml")
 
 
@@ -68,9 +68,9 @@ def test_an_objective_that_is_not_searched_cannot_be_chosen_by() -> None:
 
 def test_the_command_that_is_handed_over_trains_as_the_run_did() -> None:
     for changes in (
-        {"recipe": "quick"},
+        {"recipe": "seconds"},
         {"recipe": "paper", "epochs": 2},
-        {"recipe": "quick", "epochs": 3, "flip": 0.0},
+        {"recipe": "seconds", "epochs": 3, "flip": 0.0},
     ):
         train = train_config(changes, "x")
         words = [str(word) for word in train_command("m.parquet", train, seed=3, output="model")]  # type: ignore[arg-type]
