@@ -10,11 +10,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from finegpr.errors import did_you_mean
+from finegpr.weights import TIMM
 
 if TYPE_CHECKING:
     from torch import nn
-
-TIMM = "timm/"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +68,9 @@ def _resnet(name: str) -> "nn.Module":
     return network
 
 
-def _architecture(name: str, build: "Callable[[], nn.Module]", dimension: int, least: int, own: str = "") -> Architecture:
+def _architecture(
+    name: str, build: "Callable[[], nn.Module]", dimension: int, least: int, own: str = ""
+) -> Architecture:
     return Architecture(build=build, dimension=dimension, require_size=partial(_require_height, name, least), own=own)
 
 

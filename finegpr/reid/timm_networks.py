@@ -7,12 +7,13 @@ import torch
 from torch import nn
 
 from finegpr.errors import did_you_mean
-from finegpr.reid.backbones import TIMM, Architecture
+from finegpr.reid.backbones import Architecture
+from finegpr.weights import TIMM
 
 
 @lru_cache
 def of_timm(name: str) -> Architecture:
-    """timm's network of this name, of one that timm pools. Raises ValueError, with the nearest name, for another."""
+    """timm's network of this name. Raises ValueError, with the nearest name, for another."""
     if name not in (known := timm.list_models()):
         near = did_you_mean(name, known, otherwise="`timm.list_models()` in Python lists all")
         raise ValueError(f"timm {timm.__version__} has no network {name!r}; {near}")
