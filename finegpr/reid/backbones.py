@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 class Architecture:
     """``build()`` returns the network up to its pooled features, ``dimension`` wide, of random parameters.
 
-    ``require_size(height, width)`` raises ValueError for images that it does not take. Parameters whose names begin
-    with ``own``, where it is not "", are in no file of ImageNet weights and stay as they are built.
+    ``require_size(height, width)`` raises ValueError for images that it does not take; the message goes on after the
+    model's name. Parameters whose names begin with ``own``, where it is not "", are in no file of ImageNet weights and
+    stay as they are built.
     """
 
     build: "Callable[[], nn.Module]"
@@ -42,9 +43,12 @@ def find_architecture(model: str) -> Architecture:
     return MODELS[model]
 
 
-def _require_height(model: str, least: int, height: int, width: int) -> None:  # noqa: ARG001 (any width will do)
-    if height < least:
-        raise ValueError(f"model {model} needs a height of at least {least}, got {height}")
+def _at_least(least: int) -> Callable[[int, int], None]:
+    def require_size(height: int, width: int) -> None:  # noqa: ARG001 (any width will do)
+        if height < least:
+            raise ValueError(f"needs a height of at least {least}, got {height}")
+
+    return require_size
 
 
 def _small() -> "nn.Module":
@@ -68,15 +72,9 @@ def _resnet(name: str) -> "nn.Module":
     return network
 
 
-def _architecture(
-    name: str, build: "Callable[[], nn.Module]", dimension: int, least: int, own: str = ""
-) -> Architecture:
-    return Architecture(build=build, dimension=dimension, require_size=partial(_require_height, name, least), own=own)
-
-
 MODELS: Mapping[str, Architecture] = {
-    "small": _architecture("small", _small, 512, 64),
-    "efficientnet_lite0": _architecture("efficientnet_lite0", _lite, 448, 64, own="neck."),
-    "resnet18": _architecture("resnet18", partial(_resnet, "resnet18"), 512, 16),
-    "resnet50": _architecture("resnet50", partial(_resnet, "resnet50"), 2048, 16),
+    "small": Architecture(build=_small, dimension=512, require_size=_at_least(64)),
+    "efficientnet_lite0": Architecture(build=_lite, dimension=448, require_size=_at_least(64), own="neck."),
+    "resnet18": Architecture(build=partial(_resnet, "resnet18"), dimension=512, require_size=_at_least(16)),
+    "resnet50": Architecture(build=partial(_resnet, "resnet50"), dimension=2048, require_size=_at_least(16)),
 }

@@ -49,7 +49,10 @@ class TrainConfig(Config):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        find_architecture(self.model).require_size(self.height, self.width)
+        try:
+            find_architecture(self.model).require_size(self.height, self.width)
+        except ValueError as error:
+            raise ValueError(f"model {self.model} {error}") from None
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("give either epochs or steps")
         if not all(0 < milestone < 1 for milestone in self.milestones):

@@ -8,7 +8,6 @@ from torch import nn
 
 from finegpr.errors import did_you_mean
 from finegpr.reid.backbones import Architecture
-from finegpr.weights import TIMM
 
 
 @lru_cache
@@ -42,6 +41,6 @@ def _require_size(name: str, height: int, width: int) -> None:
             found = tuple(_shape_of(name)(torch.empty((2, 3, height, width), device="meta")).shape)
     except (AssertionError, IndexError, RuntimeError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"model {TIMM}{name} takes no images of {size} ({reason}); choose another size") from None
+        raise ValueError(f"takes no images of {size} ({reason}); choose another size") from None
     if found != (2, dimension):
-        raise ValueError(f"model {TIMM}{name} makes {found[1:]} of an image of {size}, expected {dimension} features")
+        raise ValueError(f"makes {found[1:]} of an image of {size}, expected {dimension} pooled features")
