@@ -304,13 +304,13 @@ class Train(Kept):
     """Train a re-identification model on a manifest or a catalog. The same command resumes.
 
     Example: aost train manifest.parquet --recipe paper --workers 4 --output model
-    Example: aost train manifest.parquet --recipe seconds --set steps=400 threads=2
+    Example: aost train manifest.parquet --recipe quick --set steps=400 threads=2
 
     Of a catalog with query and gallery parts only the train part is trained on, as elsewhere it alone is drawn from.
     The same training in this process or under Ray Train with any number of workers. The recipe paper is a ResNet-50 at
-    256x128 for 120 epochs, quick a small net at 64x32 for 300 steps. By --set:
+    256x128 for 120 epochs, quick a pretrained EfficientNet-Lite0 and seconds a small net, at 64x32. By --set:
 
-      model=resnet50 weights=imagenet        or small, resnet18; random, or a path
+      model=resnet50 weights=imagenet        or small, efficientnet_lite0, timm/NAME; random, or a path
       epochs=60                              or steps=2000: the one replaces the other
       height=256 width=128 batch_size=128 learning_rate=0.00035 milestones=[0.33,0.58] flip=0.5
       loss=softmax+triplet per_identity=4    a sum of losses; images of a person in a batch
@@ -319,7 +319,7 @@ class Train(Kept):
 
     manifest: tyro.conf.Positional[Path]
     recipe: str = "paper"
-    """A named recipe: paper or quick."""
+    """A named recipe: paper, quick or seconds."""
     set: tuple[str, ...] = ()
     """Settings of the recipe to change, such as epochs=60 weights=resnet50.safetensors."""
     workers: int = 1

@@ -28,6 +28,7 @@ SMALLEST = {
     "optimizer_regret": "--problems 1 --long 0 --most 500 --cache {folder}/cache",
     "probe_attributes": "--identities 64 --tested 64 --epochs 1",
     "recovery": "--targets 2 --people 10 --evaluations 20 --world {world}",
+    "reid_backbones": "--seeds 1 --seconds 0.2 --people 12 --world {folder}/world",
     "render_rate": "--share 0",
     "search_regret": "--spaces 1 --evaluations 20",
     "search_speed": "--evaluations 100 --seconds 0.2",
