@@ -1,5 +1,7 @@
 """The model ``efficientnet_lite0``: a pretrained network, cut and pooled for small images on a CPU."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -18,7 +20,7 @@ class LiteNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        whole = efficientnet.build("efficientnet_lite0")
+        whole: Any = efficientnet.build("efficientnet_lite0")
         self.conv_stem, self.bn1, self.blocks = whole.conv_stem, whole.bn1, whole.blocks[:_NUM_STAGES]
         self.stripes = Stripes()
         self.neck = nn.BatchNorm1d(448)

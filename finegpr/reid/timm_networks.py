@@ -1,6 +1,7 @@
 """Any network of timm as a backbone: ``model: timm/NAME``. Without a file of weights it begins at random ones."""
 
 from functools import lru_cache, partial
+from typing import Any
 
 import timm
 import torch
@@ -16,8 +17,8 @@ def of_timm(name: str) -> Architecture:
     if name not in (known := timm.list_models()):
         near = did_you_mean(name, known, otherwise="`timm.list_models()` in Python lists all")
         raise ValueError(f"timm {timm.__version__} has no network {name!r}; {near}")
-    network = _shape_of(name)
-    dimension = getattr(network, "head_hidden_size", None) or network.num_features
+    network: Any = _shape_of(name)
+    dimension = int(getattr(network, "head_hidden_size", None) or network.num_features)
     return Architecture(build=partial(_build, name), dimension=dimension, require_size=partial(_require_size, name))
 
 
