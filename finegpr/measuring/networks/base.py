@@ -60,7 +60,7 @@ class Extractor(nn.Module, ABC):
 
     @abstractmethod
     def layers(self) -> Iterator[tuple[str | None, Callable[[Tensor], Tensor]]]:
-        """What an image passes through in turn, each with its layer's name, or None where no term is of its map."""
+        """What an image passes through in turn, each with the name of its map, if it has one."""
 
     @torch.inference_mode()
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -74,12 +74,15 @@ class Extractor(nn.Module, ABC):
     @torch.inference_mode()
     def feature_maps(self, images: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Name and map (n, N, H, W) of each layer that a term is of, one after the other."""
-        x = self.normalise(images)
+        x, left = self.normalise(images), set(self._of_layer)
         for name, layer in self.layers():
+            if not left:
+                break
             # On a GPU: the same numbers every time, and none of the three digits that TF32 would keep.
             with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
                 x = layer(x)
-            if name is not None:
+            if name in left:
+                left.remove(name)
                 yield name, x
 
     @property
@@ -94,12 +97,14 @@ class Extractor(nn.Module, ABC):
 
 
 def he_initialised(shapes: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
-    """Random parameters of these shapes (He et al. 2015): weights by their number of inputs, biases 0."""
+    """Random parameters of these shapes (He et al. 2015): filters by their number of inputs, biases 0; batch norms that
+    change nothing."""
     generator = torch.Generator().manual_seed(seed)
     state = {}
     for key, value in shapes.items():
-        if key.endswith("weight"):
+        if value.ndim > 1:
             state[key] = torch.randn(value.shape, generator=generator) * sqrt(2 / value[0].numel())
         else:
-            state[key] = torch.zeros(value.shape)
+            ones = key.endswith(("weight", "running_var"))
+            state[key] = torch.full(value.shape, float(ones)).to(value.dtype)
     return state
