@@ -5,30 +5,15 @@ where they are built, because settings name models and are read without torch, t
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from finegpr.errors import did_you_mean
+from finegpr.reid.architecture import Architecture
 from finegpr.weights import TIMM
 
 if TYPE_CHECKING:
     from torch import nn
-
-
-@dataclass(frozen=True, kw_only=True)
-class Architecture:
-    """``build()`` returns the network up to its pooled features, ``dimension`` wide, of random parameters.
-
-    ``require_size(height, width)`` raises ValueError for images that it does not take; the message goes on after the
-    model's name. Parameters whose names begin with ``own``, where it is not "", are in no file of ImageNet weights and
-    stay as they are built.
-    """
-
-    build: "Callable[[], nn.Module]"
-    dimension: int
-    require_size: Callable[[int, int], None]
-    own: str = ""
 
 
 def find_architecture(model: str) -> Architecture:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from finegpr.errors import did_you_mean
-from finegpr.reid.backbones import Architecture
+from finegpr.reid.architecture import Architecture
 
 
 @lru_cache
