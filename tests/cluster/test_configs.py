@@ -115,7 +115,7 @@ def test_the_suffixes_that_are_read_are_in_the_help() -> None:
     assert IMAGE_SUFFIXES.issubset(words)
 
 
-TRAINED = ("training.train.recipe=quick", "training.seconds_per_image=0.001")
+TRAINED = ("training.train.recipe=seconds", "training.seconds_per_image=0.001")
 
 
 @pytest.mark.parametrize(
