@@ -18,11 +18,16 @@ EM_STEPS = 200
 
 @dataclass(frozen=True, kw_only=True)
 class AttributeEstimate:
-    """The estimated shares of one attribute's ``values`` in the target: their sum is 1, 0 where the source has none."""
+    """The estimated shares of one attribute's ``values`` in the target: their sum is 1, 0 where the source has none.
+
+    ``low`` and ``high``: 95 % interval of each share over which photos there are, None where it was not estimated.
+    """
 
     attribute: str
     values: tuple[str, ...]
     shares: tuple[float, ...]
+    low: tuple[float, ...] | None = None
+    high: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
