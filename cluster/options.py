@@ -253,7 +253,7 @@ class Sweep(Kept):
 
       images=[5000,20000] identities=[null] bounds=[[0,1]]   budgets, people, least and most share of the images
       objectives=[mmd_rbf] optimizers=[swarm] seeds=[0] scales=[standardised]
-      alphas=[0.9] betas=[1] layer_weights=[[0.2,0.2,0.2,0.2,0.2]]   of style and content in D_total, of style layers
+      alphas=[0.9] betas=[1] layer_weights=[[0.2,0.2,0.2,0.2,0.2]]   of style and content in D_total, of its layers
       evaluations=300 chunk=32       new subsets scored in each search; searches written down together
       sample=2000 sample_seed=0      so many points of the grid, not all
       attributes=[weather] space.arcs=[viewpoint]   as in `aost search`

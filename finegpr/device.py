@@ -1,4 +1,4 @@
-"""Which device computes, and with how many threads.
+"""Which device computes, in which precision, and with how many threads.
 
 torch is imported where it is asked, because settings name devices and are read without it.
 """
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import torch
 
 DeviceName = Literal["auto", "cpu", "cuda"]
+Precision = Literal["float32", "bf16"]
 
 
 def resolve_device(name: DeviceName) -> "torch.device":

@@ -57,6 +57,24 @@ def style_vector(features: Tensor) -> Tensor:
     return torch.cat(parts, dim=1).mul_(scale)
 
 
+def moments_vector(features: Tensor) -> Tensor:
+    """Feature maps (n, N, H, W) -> (n, 2 N): means and deviations of the channels over positions, over sqrt N.
+
+    Squared distance = 1/N sum (mu - mu')^2 + (sigma - sigma')^2, the statistics of batch normalisation as a style (Li
+    et al. 2017, equation 12); the deviation is that of the positions themselves, not an estimate. Float32 of bfloat16
+    maps.
+    """
+    x = _by_position(features)
+    x = x.float() if x.dtype == torch.bfloat16 else x
+    variance, mean = torch.var_mean(x, dim=1, correction=0)
+    return torch.cat([mean, variance.sqrt()], dim=1).div_(sqrt(x.shape[2]))
+
+
+def pooled_vector(features: Tensor) -> Tensor:
+    """Feature maps (n, N, H, W) -> (n, N), means over positions; squared distance = 1/2 sum (F - P)^2. Float32."""
+    return _by_position(features).float().mean(dim=1) / sqrt(2.0)
+
+
 def content_vector(features: Tensor) -> Tensor:
     """Feature maps (n, N, H, W) -> (n, H W N); squared distance = 1/2 sum (F - P)^2. Float32 of bfloat16 maps."""
     vector = _by_position(features).flatten(1)

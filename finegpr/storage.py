@@ -237,7 +237,8 @@ def read_arrays(path: Path, *, expected_sha256: str | None = None) -> dict[str, 
         tensors = deserialize(data)  # type: ignore[no-untyped-call]
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{path} is not a safetensors file ({str(error).splitlines()[0]}); pickled weights are never read"
+            f"{path} is not a safetensors file ({str(error).splitlines()[0]}); pickled weights are not read, "
+            "and `aost weights NETWORK --convert FILE` converts published ones"
         ) from None
     if unread := sorted({tensor["dtype"] for _, tensor in tensors} - {*_DTYPES, "BF16"}):
         raise InputError(

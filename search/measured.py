@@ -52,8 +52,8 @@ class Measured:
 
     @property
     def factors(self) -> Floats:
-        """(6,) with D_total = terms @ factors."""
-        return self.weighing.factors(self.measurements.median)
+        """(T,) with D_total = terms @ factors."""
+        return self.measurements.factors(self.weighing)
 
     @property
     def total(self) -> Floats:

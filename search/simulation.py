@@ -12,10 +12,13 @@ from finegpr.attributes import Attribute
 from finegpr.catalog import Cells
 from finegpr.measuring.results import Measurements
 from finegpr.subset import Subset
-from finegpr.weighing import NUM_TERMS, Weighing
+from finegpr.weighing import Terms, Weighing
 from search.measured import Measured
 
 TARGET = "target"
+
+
+TERMS = Terms(style=("style1", "style2", "style3", "style4", "style5"), content=("content",))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -68,7 +71,7 @@ def simulate(
     random = np.random.default_rng(seed)
     attributes = tuple(_attribute(place, size) for place, size in enumerate(sizes))
     codes = np.array(list(product(*(range(size) for size in sizes))), dtype=np.int16)
-    num_cells, num_coordinates = len(codes), NUM_TERMS * coordinates_per_term
+    num_cells, num_coordinates = len(codes), len(TERMS) * coordinates_per_term
     means = np.sqrt(interactions) * random.normal(size=(num_cells, num_coordinates))
     for place, size in enumerate(sizes):
         effect = random.normal(size=(size, num_coordinates))
@@ -154,7 +157,7 @@ def _attribute(place: int, size: int) -> Attribute:
 def _measurements(
     row: Ints, of_row: Ints, sketch: Floats, target: Floats, num_catalog: int, coordinates_per_term: int
 ) -> Measurements:
-    blocks = [slice(term * coordinates_per_term, (term + 1) * coordinates_per_term) for term in range(NUM_TERMS)]
+    blocks = [slice(term * coordinates_per_term, (term + 1) * coordinates_per_term) for term in range(len(TERMS))]
     terms: list[Any] = []
     medians = []
     half = len(sketch) // 2
@@ -164,6 +167,7 @@ def _measurements(
         terms.append(np.square(z - goal.mean(axis=0)).sum(axis=1) + spread)
         medians.append(np.median(np.square(z[:half] - z[half : 2 * half]).sum(axis=1)))
     return Measurements(
+        of=TERMS,
         row=row,
         cell=of_row[row],
         terms={TARGET: np.stack(terms, axis=1).astype(np.float32)},
@@ -171,9 +175,9 @@ def _measurements(
         sketch=sketch.astype(np.float32),
         blocks=blocks,
         norms=np.stack([np.square(sketch[:, block]).sum(axis=1) for block in blocks], axis=1).astype(np.float32),
-        off_basis=np.zeros((len(row), NUM_TERMS), dtype=np.float32),
+        off_basis=np.zeros((len(row), len(TERMS)), dtype=np.float32),
         target_sketch={TARGET: target.astype(np.float32)},
-        target_constant={TARGET: np.zeros(NUM_TERMS)},
+        target_constant={TARGET: np.zeros(len(TERMS))},
         num_target={TARGET: len(target)},
         quarantine=pd.DataFrame({"path": [], "reason": [], "of": []}),
         weights="simulated",

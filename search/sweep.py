@@ -23,7 +23,7 @@ from finegpr.config import Config
 from finegpr.errors import AostError, ConfigError
 from finegpr.measuring.results import Measurements
 from finegpr.storage import read_table
-from finegpr.weighing import ALPHA, BETA, LAYER_WEIGHT, NUM_STYLE_TERMS, Scale, Weighing
+from finegpr.weighing import ALPHA, BETA, Scale, Weighing
 from search.loop import NUM_RANDOM, random_median, search
 from search.measured import Measured
 from search.objectives import OBJECTIVES, CellObjective, make_objective
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 MAX_POINTS = 1_000_000
 
-WeightsOfLayers = Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=5, max_length=5)]
+WeightsOfLayers = Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 SCHEMA = pa.schema(
@@ -48,7 +48,7 @@ SCHEMA = pa.schema(
         ("scale", pa.string()),
         ("alpha", pa.float64()),
         ("beta", pa.float64()),
-        ("layer_weights", pa.list_(pa.float64(), NUM_STYLE_TERMS)),
+        ("layer_weights", pa.list_(pa.float64())),
         ("seed", pa.int64()),
         ("images", pa.int64()),
         ("identities", pa.int64()),
@@ -82,8 +82,8 @@ class SweepConfig(Config):
     """of style in D_total"""
     betas: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] = (BETA,)
     """of content in D_total"""
-    layer_weights: Annotated[tuple[WeightsOfLayers, ...], Field(min_length=1)] = ((LAYER_WEIGHT,) * NUM_STYLE_TERMS,)
-    """of the five style layers"""
+    layer_weights: Annotated[tuple[WeightsOfLayers, ...], Field(min_length=1)]
+    """one for each layer of style; by default the same for all, of sum 1"""
     images: Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=1)]
     """budgets: how many are trained on"""
     identities: Annotated[tuple[Annotated[int, Field(gt=0)] | None, ...], Field(min_length=1)] = (None,)
@@ -217,11 +217,14 @@ class Ground:
 
     @classmethod
     def of(cls, config: SweepConfig, catalog: "Catalog", measurements: Measurements) -> "Ground":
-        """Raises ConfigError or InputError for targets, attributes or bounds of values that no search could have."""
+        """Raises ConfigError or InputError for targets, weights, attributes or bounds of values that no search could
+        have."""
         if unknown := [name for name in config.targets if name not in measurements.terms]:
             raise ConfigError(
                 f"{', '.join(unknown)}: no such target; measured: {', '.join(sorted(measurements.terms))}"
             )
+        for weights in config.layer_weights:
+            Weighing(layer_weights=weights).weights(measurements.of)
         space = make_space(catalog, Budget(images=1), seed=0, attributes=config.attributes, config=config.space)
         return cls(cells=space.cells, groups=space.groups, identity=catalog.identities, measurements=measurements)
 

@@ -37,7 +37,7 @@ world:
     num_junk: 3
     distribution: {viewpoint: [0deg, 90deg], weather: [clouds, neutral], illumination: [dusk, afternoon]}
 measure:
-  {weights: random, height: 64, width: 32, images_per_cell: 1, basis_images: 20, style_coordinates: 6,
+  {network: vgg19, weights: random, height: 64, width: 32, images_per_cell: 1, basis_images: 20, style_coordinates: 6,
    content_coordinates: 12, batch_size: 8, images_per_shard: 16}
 budget: {images: 24, identities: 8}
 search: {evaluations: 160}

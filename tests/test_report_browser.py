@@ -164,7 +164,12 @@ def sweep_page(tmp_path_factory):
     )
     axes = {"images": (60, 90, 120), "identities": (None, 9), "bounds": ((0.15, 0.5),), "seeds": (0, 1)}
     objectives, optimizers = ("mean_distance", "mmd_rbf"), ("numpy_swarm", "random")
-    config = SweepConfig(targets=(TARGET,), objectives=objectives, optimizers=optimizers, evaluations=30, **axes)
+    axes |= {
+        "objectives": objectives,
+        "optimizers": optimizers,
+        "layer_weights": (simulated.measurements.of.even_weights,),
+    }
+    config = SweepConfig(targets=(TARGET,), evaluations=30, **axes)
     sweeper, folder = Sweeper(config, ground), tmp_path_factory.mktemp("sweep")
     write_table(folder / "sweep.parquet", to_table([sweeper.row(*each) for each in enumerate(Grid(config))]))
     frame = read_sweep(folder / "sweep.parquet")

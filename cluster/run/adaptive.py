@@ -29,7 +29,6 @@ from finegpr.mixture import choice_from_record
 from finegpr.storage import write_arrays, write_sealed
 from finegpr.subset import Subset
 from finegpr.weighing import Weighing
-from finegpr.weights import VGG, find_weights
 from search.adaptive.sampler import AdaptiveConfig, AdaptiveSampler, Decision
 from search.space import Space
 
@@ -157,7 +156,7 @@ def _settings(
     """All that decides which rows are asked for, JSON-ready."""
     return {
         "measure": {
-            **fit_settings(config, find_weights(VGG, config.weights, seed=config.seed)),
+            **fit_settings(config, config.find_weights()),
             **config.model_dump(include={"images_per_cell", "scale"}),
         },
         "adaptive": adaptive.model_dump(mode="json", include=set(AdaptiveConfig.model_fields)),

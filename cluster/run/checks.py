@@ -27,7 +27,7 @@ from finegpr.parts import refuse_overlap
 from finegpr.reid.config import TrainConfig
 from finegpr.reid.queries import count_queries
 from finegpr.storage import path_part, read_json
-from finegpr.weights import VGG, find_weights
+from finegpr.weights import find_weights
 from search.objectives import OBJECTIVES, SEES_PEOPLE
 from search.space import Space
 
@@ -43,7 +43,7 @@ def check_config(
     from finegpr.measuring import networks
     from finegpr.reid import model
 
-    networks.load_weights(find_weights(VGG, config.measure.weights, seed=config.measure.seed))
+    networks.load_network(config.measure.find_weights())
     trainings = trainings_of(config)
     for train in {train.model: train for train in trainings}.values():
         model.load_weights(find_weights(train.model, train.weights))

@@ -18,7 +18,6 @@ from finegpr.catalog import Catalog
 from finegpr.measuring.config import MeasureConfig
 from finegpr.reid.config import TrainConfig
 from finegpr.reid.sampler import batches_per_epoch
-from finegpr.weighing import NUM_STYLE_TERMS, NUM_TERMS
 from search.space import Space
 
 TRIED = 4
@@ -117,8 +116,8 @@ _DISK = "sketches and terms of every measured image, decoded images that fit cac
 def disk_bytes(config: RunConfig, source: Catalog, target: Catalog, space: Space) -> int:
     """What a run writes at most, about: measurements, decoded images, states of trainings."""
     measured = measured_images(config, space)[0]
-    sketch = NUM_STYLE_TERMS * config.measure.style_coordinates + config.measure.content_coordinates
-    total = measured * (2 * sketch + 3 * 4 * NUM_TERMS + 16)
+    sketch = sum(config.measure.num_coordinates)
+    total = measured * (2 * sketch + 3 * 4 * len(config.measure.terms) + 16)
     for each in trainings(config, source):
         images = 3 * each.config.height * each.config.width * (len(source) + len(target))
         total += images if images <= each.config.cache_bytes else 0
@@ -140,14 +139,13 @@ def _num_parameters(config: TrainConfig) -> int:
 def seconds_per_image(config: MeasureConfig, source: Catalog) -> float:
     """Of the measuring network, decoding included, on a few images of the source; NaN where none can be read."""
     from finegpr.device import limited_threads
-    from finegpr.measuring.networks import load_weights
+    from finegpr.measuring.networks import load_network
     from finegpr.measuring.reference import build_network, read_batches
-    from finegpr.weights import VGG, find_weights
 
     few = config.model_copy(update={"batch_size": TRIED})
     paths = source.take(np.arange(min(TRIED, len(source)))).file_paths()
     with limited_threads(config.threads):
-        network = build_network(few, load_weights(find_weights(VGG, config.weights, seed=config.seed)))
+        network = build_network(few, load_network(config.find_weights()))
         return _timed(lambda: list(read_batches(network, paths, few))) / len(paths)
 
 

@@ -15,7 +15,6 @@ from finegpr.measuring.freshness import changed_images, in_words
 from finegpr.measuring.known_bad import without_bad
 from finegpr.measuring.reference import target_sample
 from finegpr.weighing import Weighing
-from finegpr.weights import VGG, find_weights
 from search.measured import Measured
 
 
@@ -28,7 +27,7 @@ def measure(run: Run, indexed: Indexed) -> Measured:
         "photos": indexed.images_key(TARGET, target_sample(config, photos)),
         "index": indexed.key,
         "attributes": [attribute.name for attribute in space.cells.attributes],
-        "weights": find_weights(VGG, config.weights, seed=config.seed).sha256,
+        "weights": config.find_weights().sha256,
     }
     settings = config.model_dump(mode="json", exclude={"scale"})
     adaptive = run.config.adaptive

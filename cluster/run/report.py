@@ -29,7 +29,6 @@ from finegpr.pixels.decode import BadImage, decode
 from finegpr.reid.job import METRICS
 from finegpr.reid.queries import Queries
 from finegpr.storage import canonical_hash, read_json, write_json
-from finegpr.weighing import TERMS
 from search.analysis.compare import ArmSummary, jaccard, summarise
 from search.analysis.explain import (
     distance_contour,
@@ -148,6 +147,7 @@ def explanation(run: Run, made: Made, choice: Choice) -> dict[str, Any]:
         distance, cells, quantity="D_total of the images with this value, against the mean", seed=seed
     )
     importances = distance_importances(measured, made.surrogate)
+    off_basis = zip(measured.measurements.of.names, measured.measurements.off_basis_share.tolist(), strict=True)
     manifest = made.manifest(main, run.config.seeds[0])
     chosen_cells = space.cell_masks(space.mask(result.subset)[None])[0]
     rounds, rounds_ended = _rounds(run)
@@ -162,7 +162,7 @@ def explanation(run: Run, made: Made, choice: Choice) -> dict[str, Any]:
         style_shares=_style_shares(made),
         shifts=shifts,
         rounds=rounds,
-        off_basis=dict(zip(TERMS, measured.measurements.off_basis_share.tolist(), strict=True)),
+        off_basis=dict(off_basis),
         **_sizes(run, made, main),
     )
     return {

@@ -22,10 +22,7 @@ from finegpr.measuring.files import DERIVED_MARKER, REFERENCE_MARKER, basis_cont
 from finegpr.measuring.reference import LEAST_UNCHANGED, basis_sample, share_unchanged, target_sample
 from finegpr.measuring.results import Measurements, basis_hash
 from finegpr.storage import locked, read_json, write_json
-from finegpr.weighing import TERMS, Scale, Weighing
-from finegpr.weights import VGG, find_weights
-
-LISTED = ", ".join(TERMS)
+from finegpr.weighing import Scale, Weighing
 
 
 def measure(verb: options.Measure) -> dict[str, Any]:
@@ -70,7 +67,7 @@ def _asked(config: MeasureConfig, adaptive: AdaptiveVerbConfig | None, job: Meas
     """All that a measurement depends on but the images' bytes: those that change are measured anew in it."""
     return {
         "settings": config.model_dump(mode="json", exclude={"scale"}),
-        "weights": find_weights(VGG, config.weights, seed=config.seed).sha256,
+        "weights": config.find_weights().sha256,
         "adaptive": None if adaptive is None else adaptive.model_dump(mode="json"),
         "source": job.source.fingerprint,
         "targets": {name: catalog.fingerprint for name, catalog in job.targets.items()},
@@ -129,8 +126,9 @@ def _measure_from_sketches(verb: options.Measure, base: Path) -> dict[str, Any]:
         begin(verb.output, asked, fresh=verb.fresh, may_grow=True)
         measured = retarget(config, base, targets, verb.output, progress=tick)
     errors = read_record(verb.output / DERIVED_MARKER)["errors"]
+    listed = ", ".join(measured.of.names)
     for name, error in errors.items():
-        say(f"  {name} was measured; its distances from sketches miss these by, in standard deviations, {LISTED}:")
+        say(f"  {name} was measured; its distances from sketches miss these by, in standard deviations, {listed}:")
         _say_rows(error)
     return {**_tell(measured, verb.output, config.scale), "errors": errors, **_next_search(verb, measured)}
 
@@ -143,7 +141,7 @@ def _tell(measured: Measurements, folder: Path, scale: Scale) -> dict[str, Any]:
     for name, share in shares.items():
         say(f"  {name}: style is {share:.1%} of the {scale} distance")
     basis, off_basis = basis_hash(folder), measured.off_basis_summary()
-    say(f"  basis of the sketches {basis[:12]}; share of the images off it, {LISTED}:")
+    say(f"  basis of the sketches {basis[:12]}; share of the images off it, {', '.join(measured.of.names)}:")
     _say_rows(off_basis)
     for row in measured.quarantine.head(3).itertuples():
         say(f"  left out of {row.of}: {row.path}: {row.reason}")

@@ -99,7 +99,10 @@ class Chunks:
 def sweep(verb: options.Sweep) -> dict[str, Any]:
     """The verb: do all searches that are not done yet, write table and report, and return what ``--json`` prints."""
     measurements, catalog = read_measured(verb.measurements, read_source(verb.catalog))
-    settings = {"targets": list(verb.targets) or sorted(measurements.terms)}
+    settings = {
+        "targets": list(verb.targets) or sorted(measurements.terms),
+        "layer_weights": [measurements.of.even_weights],
+    }
     config, output = validate(SweepConfig, override(settings, verb.set), "--set"), verb.output
     require_targets(config.targets, measurements)
     for target in config.targets:

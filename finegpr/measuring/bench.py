@@ -1,9 +1,9 @@
 """How fast this machine measures images, what it spends the time on, and how near it comes to its limits.
 
-    python -m finegpr.measuring.bench --height 256 --width 128 --images 512 --precision bf16
+    python -m finegpr.measuring.bench --network vgg19 --height 256 --width 128 --images 512 --precision bf16
 
-It draws JPEG files of FineGPR's size, so it needs no data. Bare: the network to relu5_1 without Gram matrices, on
-images that already lie in the memory of its device. Whole: a shard from its files to its table. Both take turns.
+It draws JPEG files of FineGPR's size, so it needs no data. Bare: the network without its terms' statistics, on images
+that already lie in the memory of its device. Whole: a shard from its files to its table. Both take turns.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
-from typing import Literal, TypedDict, get_args
+from typing import TypedDict, get_args
 
 import numpy as np
 import pandas as pd
@@ -29,21 +29,21 @@ from torch import Tensor, nn
 from finegpr import storage
 from finegpr.arrays import Floats, Ints
 from finegpr.catalog import Catalog
+from finegpr.device import Precision
 from finegpr.errors import AostError
-from finegpr.measuring.config import MeasureConfig, Precision
+from finegpr.measuring.config import MeasureConfig
 from finegpr.measuring.measure import measure_shard
 from finegpr.measuring.meter import Meter
-from finegpr.measuring.networks import DTYPES, VGG19, LoadedWeights, load_weights
+from finegpr.measuring.networks import NETWORKS, load_network
+from finegpr.measuring.networks.base import DTYPES, Extractor, LoadedWeights
 from finegpr.measuring.reference import fit_reference
 from finegpr.object_stores import AnyPath
-from finegpr.perceptual import content_vector, style_vector
 from finegpr.pixels.decode import decode, load, resize
 from finegpr.pixels.prefetch import Decoder
 from finegpr.visible import visible
-from finegpr.weighing import CONTENT_LAYER, NUM_TERMS
-from finegpr.weights import VGG, find_weights
+from finegpr.weights import find_weights
 
-Network = Literal["vgg19", "cheap"]
+CHEAP = "cheap"
 
 CHEAPER = 16 / 3  # by which every layer is narrower: 28 times less arithmetic, about 20 times less time
 NUM_FILES = 160  # enough for 128 content coordinates; more images than that are the same files again
@@ -68,16 +68,18 @@ class Rate:
     seconds: float
 
 
-def weights_of(network: Network, *, seed: int = 0) -> LoadedWeights:
-    """Random weights: VGG-19's, or those of the same layers with ``CHEAPER`` times fewer filters each."""
-    return load_weights(find_weights(VGG, "random", seed=seed)) if network == "vgg19" else narrowed(CHEAPER, seed=seed)
+def weights_of(network: str, *, seed: int = 0) -> LoadedWeights:
+    """Random weights of a network, or of VGG-19's layers with ``CHEAPER`` times fewer filters each."""
+    return (
+        narrowed(CHEAPER, seed=seed) if network == CHEAP else load_network(find_weights(network, "random", seed=seed))
+    )
 
 
 def narrowed(factor: float, *, seed: int = 0) -> LoadedWeights:
     """A VGG-19 with ``factor`` times fewer filters in every layer, of random He weights."""
     generator = torch.Generator().manual_seed(seed)
     state, inputs = {}, 3
-    for key, value in load_weights(find_weights(VGG, "random", seed=seed)).state.items():
+    for key, value in load_network(find_weights("vgg19", "random", seed=seed)).state.items():
         if key.endswith("weight"):
             filters = max(1, round(len(value) / factor))
             shape = (filters, inputs, *value.shape[2:])
@@ -86,7 +88,7 @@ def narrowed(factor: float, *, seed: int = 0) -> LoadedWeights:
         else:
             state[key] = torch.zeros(inputs)
     description, sha256 = f"VGG-19 / {factor:g}, seed {seed}", f"narrow {factor} {seed}"
-    return LoadedWeights(network=VGG, description=description, sha256=sha256, path=None, seed=seed, state=state)
+    return LoadedWeights(network="vgg19", description=description, sha256=sha256, path=None, seed=seed, state=state)
 
 
 def draw_images(folder: Path, number: int = NUM_FILES, *, height: int = 480, width: int = 200) -> Catalog:
@@ -112,7 +114,7 @@ def open_meter(
     return Meter(config, folder, source, weights=weights)
 
 
-def bare_pass(network: VGG19, batches: Sequence[Tensor]) -> None:
+def bare_pass(network: Extractor, batches: Sequence[Tensor]) -> None:
     """The forward pass that everything is compared with."""
     for batch in batches:
         for _ in network.feature_maps(batch):
@@ -165,16 +167,16 @@ def stage_seconds(meter: Meter, folder: Path, *, repeats: int = 5) -> dict[str, 
         maps = [(name, x.clone(memory_format=torch.preserve_format)) for name, x in network.feature_maps(images)]
         vectors = network(images)
 
-        def gram() -> None:
+        def statistics() -> None:
             for name, x in maps:
-                content_vector(x) if name == CONTENT_LAYER else style_vector(x)
+                network.reduce(name, x)
 
         stages: dict[str, Callable[[], object]] = {
             "decode": lambda: [decode(path) for path in paths],
             "resize": lambda: [resize(each, **_size(config)) for each in pixels],
             "copy": lambda: host.to(device),
             "network": lambda: bare_pass(network, [images]),
-            "Gram": gram,
+            "statistics": statistics,
             "projection": lambda: meter.sketches(vectors),
             "distances": lambda: meter.terms(vectors),
             "write": lambda: storage.write_table(folder / "stage.parquet", table),
@@ -207,14 +209,19 @@ def arithmetic_limit(device: torch.device, precision: Precision) -> float:
     return 2 * size**3 / min(_timed(lambda: torch.mm(x, x, out=y), device)[0] for _ in range(5))
 
 
-def operations(network: VGG19, *, height: int, width: int) -> int:
+def operations(network: Extractor, *, height: int, width: int) -> int:
     """Multiplications and additions of the bare pass of one image."""
-    total, scale = 0, 1
-    for layer in network.features:
-        if isinstance(layer, nn.Conv2d):
-            total += 2 * layer.weight.numel() * (height // scale) * (width // scale)
-        elif isinstance(layer, nn.MaxPool2d):
-            scale *= 2
+    total = 0
+
+    def count(layer: nn.Module, _: object, maps: Tensor) -> None:
+        nonlocal total
+        assert isinstance(layer, nn.Conv2d)
+        total += 2 * layer.weight.numel() * maps.shape[2] * maps.shape[3]
+
+    hooks = [layer.register_forward_hook(count) for layer in network.modules() if isinstance(layer, nn.Conv2d)]
+    bare_pass(network, [torch.zeros(1, 3, height, width, dtype=torch.uint8)])
+    for hook in hooks:
+        hook.remove()
     return total
 
 
@@ -228,18 +235,18 @@ class Error:
 
 
 def bf16_error(config: MeasureConfig, folder: Path, source: Catalog, weights: LoadedWeights) -> Error:
-    """Per term (6,): median and 95th percentile of |d - d32| / d32, and Spearman's correlation of the ranks."""
+    """Per term (T,): median and 95th percentile of |d - d32| / d32, and Spearman's correlation of the ranks."""
     distances = []
     for precision in get_args(Precision):
         meter = open_meter(config.model_copy(update={"precision": precision}), folder / precision, source, weights)
         with closing(meter):
             terms = meter.measure(np.arange(len(source)))["terms/t0"].combine_chunks()
-        values = terms.flatten().to_numpy().reshape(-1, NUM_TERMS).astype(np.float64)
+        values = terms.flatten().to_numpy().reshape(-1, len(config.terms)).astype(np.float64)
         distances.append(values - meter.reference.targets["t0"].constant)
     exact, rounded = distances
     relative = np.abs(rounded - exact) / np.maximum(exact, np.finfo(float).tiny)
     ranks = [pd.DataFrame(each).rank().to_numpy() for each in distances]
-    spearman = [float(np.corrcoef(ranks[0][:, term], ranks[1][:, term])[0, 1]) for term in range(NUM_TERMS)]
+    spearman = [float(np.corrcoef(ranks[0][:, term], ranks[1][:, term])[0, 1]) for term in range(len(config.terms))]
     return Error(
         median=np.median(relative, axis=0), worst=np.percentile(relative, 95, axis=0), spearman=np.array(spearman)
     )
@@ -279,6 +286,7 @@ def run(arguments: argparse.Namespace) -> list[str]:
         batch_size=arguments.batch_size,
         threads=arguments.threads,
         precision=arguments.precision,
+        network="vgg19" if arguments.network == CHEAP else arguments.network,
         weights="random",
         basis_images=arguments.files,
     )
@@ -317,7 +325,7 @@ def run(arguments: argparse.Namespace) -> list[str]:
         if config.precision == "bf16":
             error = bf16_error(config, folder, source, weights)
             lines += [
-                "bf16 against float32, terms relu1_1 to relu5_1 and content:",
+                f"bf16 against float32, terms {', '.join(config.terms.names)}:",
                 *(
                     f"  {what:<28}" + " ".join(f"{value:9.2e}" for value in values)
                     for what, values in (("median relative error", error.median), ("95th percentile", error.worst))
@@ -339,7 +347,7 @@ def main(arguments: Sequence[str]) -> None:
         "--files", type=int, default=NUM_FILES, help="distinct images drawn; the basis is fitted on them"
     )
     parser.add_argument("--threads", type=int, default=1, help="of the network, on a CPU")
-    parser.add_argument("--network", choices=get_args(Network), default="vgg19")
+    parser.add_argument("--network", choices=(*NETWORKS, CHEAP), default="vgg19")
     parser.add_argument("--precision", choices=get_args(Precision), default="float32")
     print("\n".join(run(parser.parse_args(arguments))))
 

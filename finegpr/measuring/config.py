@@ -1,28 +1,29 @@
 """The settings of a measurement."""
 
-from typing import Literal
-
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from finegpr.config import Config
-from finegpr.weighing import Scale
-
-Precision = Literal["float32", "bf16"]
+from finegpr.device import Precision
+from finegpr.measuring.networks import NETWORKS
+from finegpr.weighing import Scale, Terms
+from finegpr.weights import Weights, find_weights
 
 
 class MeasureConfig(Config):
     """Settings of the measurement.
 
-    Sizes in pixels. ``weights`` is ``imagenet``, ``random`` or a path (see ``finegpr.weights``). ``images_per_cell``
-    and ``target_images`` cap what is measured by a seeded sample, None = all. ``basis_images`` source images give at
-    most ``style_coordinates`` per style layer and ``content_coordinates``. ``scale`` says how search weighs the terms;
-    it does not change what is measured. ``precision`` is that of the network's numbers; Gram matrices and distances are
-    float32 either way. ``threads`` are fixed because they change the last digits. A shard is what workers share and a
-    kill can cost: ``images_per_shard``, None = a sixteenth of what is measured at once, at most 2000, in whole batches.
+    Sizes in pixels. ``network`` is one of NETWORKS. ``weights`` is ``imagenet``, ``random`` or a path (see
+    ``finegpr.weights``). ``images_per_cell`` and ``target_images`` cap what is measured by a seeded sample, None = all.
+    ``basis_images`` source images give at most ``style_coordinates`` per term of style and ``content_coordinates`` per
+    one of content. ``scale`` says how search weighs the terms; it does not change what is measured. ``precision`` is
+    that of the network's numbers; statistics and distances are float32 either way. ``threads`` are fixed
+    because they change the last digits. A shard is what workers share and a kill can cost: ``images_per_shard``,
+    None = a sixteenth of what is measured at once, at most 2000, in whole batches.
     """
 
     height: int = Field(default=256, ge=32, le=1024)
     width: int = Field(default=128, ge=32, le=1024)
+    network: str = "vgg19"
     weights: str = "imagenet"
     images_per_cell: int | None = Field(default=None, ge=1)
     target_images: int | None = Field(default=2000, ge=1)
@@ -35,3 +36,25 @@ class MeasureConfig(Config):
     precision: Precision = "float32"
     threads: int = Field(default=1, ge=1)
     seed: int = Field(default=0, ge=0, lt=2**63)
+
+    @field_validator("network")
+    @classmethod
+    def _known_network(cls, network: str) -> str:
+        if network not in NETWORKS:
+            raise ValueError(f"no network {network!r}; known networks: {', '.join(NETWORKS)}")
+        return network
+
+    @property
+    def terms(self) -> Terms:
+        """Those of the network's distance."""
+        return NETWORKS[self.network].terms
+
+    @property
+    def num_coordinates(self) -> tuple[int, ...]:
+        """The most coordinates that each term's sketch may have, (T,)."""
+        styles, contents = len(self.terms.style), len(self.terms.content)
+        return (self.style_coordinates,) * styles + (self.content_coordinates,) * contents
+
+    def find_weights(self) -> Weights:
+        """Where the network's parameters are, and their hash; nothing is built. Raises as ``weights.find_weights``."""
+        return find_weights(self.network, self.weights, seed=self.seed)

@@ -3,8 +3,9 @@
 A measurement folder holds, in the order of writing:
 
     reference.safetensors   per term: basis and, per target, the mean vector; read by the meters only
-    summary.safetensors     median (6,), and per target its sketch (m, S) and constant (6,)
-    reference.json          finish marker of both: what they were made from, their SHA-256, weights, targets, warnings
+    summary.safetensors     median (T,), and per target its sketch (m, S) and constant (T,); T terms
+    reference.json          finish marker of both: what they were made from, their SHA-256, network, weights, names of
+                            the terms, targets, warnings
     plan.safetensors        row and cell of every image to measure, and the sizes of the shards
     shards.json             finish marker of the plan: for every shard the hash of what it is made from
     shard-00012.parquet     columns of ``shard_schema``
@@ -14,7 +15,7 @@ A measurement folder holds, in the order of writing:
 
 A derived folder (``finegpr.measuring.retarget``) holds new targets only, for the images of another folder, its base:
 
-    target-0123456789ab.safetensors   sketch (m, S), constant (6,), mean (S,) and rest (6,): see ``distances``
+    target-0123456789ab.safetensors   sketch (m, S), constant (T,), mean (S,) and rest (T,): see ``distances``
     target-0123456789ab.json          finish marker of a target, named by the hash of what it is made from
     derived.json            finish marker: where the base lies, the SHA-256 of its markers, the targets by name
 """
@@ -27,9 +28,9 @@ from numpy.typing import NDArray
 
 from finegpr import storage
 from finegpr.errors import StateError, write_anew
-from finegpr.weighing import NUM_TERMS
+from finegpr.weighing import Terms
 
-FORMAT = 3
+FORMAT = 4
 REFERENCE, SUMMARY, REFERENCE_MARKER = "reference.safetensors", "summary.safetensors", "reference.json"
 PLAN, PLAN_MARKER = "plan.safetensors", "shards.json"
 DERIVED_MARKER = "derived.json"
@@ -60,12 +61,12 @@ def target_paths(folder: Path, key: str) -> tuple[Path, Path]:
     return folder / f"target-{key[:12]}.safetensors", folder / f"target-{key[:12]}.json"
 
 
-def shard_schema(targets: list[str], num_coordinates: int) -> pa.Schema:
+def shard_schema(targets: list[str], num_terms: int, num_coordinates: int) -> pa.Schema:
     """Columns of a shard, one row per image; every number is zero where ``ok`` is False.
 
     norms: |u - mean|^2 per term; sketch: coordinates in units of each term's spread; terms/T: mean over target T.
     """
-    per_term = pa.list_(pa.float32(), NUM_TERMS)
+    per_term = pa.list_(pa.float32(), num_terms)
     return pa.schema(
         [
             ("row", pa.int64()),
@@ -77,6 +78,11 @@ def shard_schema(targets: list[str], num_coordinates: int) -> pa.Schema:
             *((f"terms/{target}", per_term) for target in targets),
         ]
     )
+
+
+def terms_of(reference: dict[str, Any]) -> Terms:
+    """The terms of a measurement, from its reference's marker."""
+    return Terms(style=tuple(reference["terms"]["style"]), content=tuple(reference["terms"]["content"]))
 
 
 def shard_markers(folder: Path) -> list[Path]:

@@ -19,12 +19,12 @@ from finegpr.contents import Contents, Reader
 from finegpr.errors import StateError
 from finegpr.measuring.config import MeasureConfig
 from finegpr.measuring.files import shard_schema
-from finegpr.measuring.networks import LoadedWeights, load_weights
+from finegpr.measuring.networks import load_network
+from finegpr.measuring.networks.base import LoadedWeights
 from finegpr.measuring.reference import build_network, fit_settings, load_reference
 from finegpr.pixels.allocator import give_back_freed_blocks
 from finegpr.pixels.prefetch import Decoder, Reading
 from finegpr.pixels.transfer import OnHost, on_device
-from finegpr.weights import VGG, find_weights
 
 
 class Meter:
@@ -46,11 +46,11 @@ class Meter:
         self.config = config
         self.catalog = catalog
         self.reference = load_reference(folder)
-        found = weights or find_weights(VGG, config.weights, seed=config.seed)
+        found = weights or config.find_weights()
         settings = fit_settings(config, found)
         if different := [name for name in settings if settings[name] != self.reference.settings.get(name)]:
             raise StateError(f"{folder} was fitted with other settings ({', '.join(different)}); fit it again")
-        self.network = build_network(config, weights or load_weights(found))
+        self.network = build_network(config, weights or load_network(found))
         device = self.network.device
         self._bases = [basis.to(device) for basis in self.reference.bases]
         self._units = torch.tensor([basis.spread or 1.0 for basis in self._bases], device=device).sqrt()
@@ -89,7 +89,8 @@ class Meter:
         """
         begun = self._expected.pop(rows.tobytes(), None)
         reading, looked = self._begin(rows) if begun is None else begun
-        schema = shard_schema(list(self._means), sum(basis.directions.shape[1] for basis in self._bases))
+        num_coordinates = sum(basis.directions.shape[1] for basis in self._bases)
+        schema = shard_schema(list(self._means), len(self._bases), num_coordinates)
         columns: dict[str, NDArray[Any]] = {
             field.name: np.zeros((len(rows), field.type.list_size), dtype=field.type.value_type.to_pandas_dtype())
             for field in schema
@@ -150,7 +151,7 @@ class Meter:
             yield waiting[0], waiting[1].wait()
 
     def sketches(self, vectors: list[Tensor]) -> dict[str, Tensor]:
-        """Columns sketch (n, S), norms and off_basis (n, 6) of a batch, from its vectors per term."""
+        """Columns sketch (n, S), norms and off_basis (n, T) of a batch, from its vectors per term."""
         sketch, norms, off_basis = [], [], []
         for basis, unit, vector in zip(self._bases, self._units, vectors, strict=True):
             coordinates, norm, off = basis.project(vector)
@@ -164,7 +165,7 @@ class Meter:
         }
 
     def terms(self, vectors: list[Tensor]) -> dict[str, Tensor]:
-        """Column terms/T (n, 6) of each target T."""
+        """Column terms/NAME (n, T) of each target."""
         columns = {}
         for name, means in self._means.items():
             squared = [

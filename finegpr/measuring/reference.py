@@ -28,16 +28,17 @@ from finegpr.measuring.files import (
     read_record,
     read_verified,
     target_contents,
+    terms_of,
 )
-from finegpr.measuring.networks import VGG19, LoadedWeights, load_weights
+from finegpr.measuring.networks import NETWORKS, load_network
+from finegpr.measuring.networks.base import Extractor, LoadedWeights
 from finegpr.measuring.sketch import Basis, fit_basis
 from finegpr.object_stores import AnyPath
 from finegpr.pixels.allocator import give_back_freed_blocks, keep_freed_blocks
 from finegpr.pixels.decode import check_quarantine
 from finegpr.pixels.prefetch import Decoder
 from finegpr.pixels.transfer import on_device
-from finegpr.weighing import NUM_STYLE_TERMS, NUM_TERMS
-from finegpr.weights import VGG, Weights, find_weights
+from finegpr.weights import Weights
 
 LEAST_UNCHANGED = 0.5
 """The basis of the sketches stays while so many of the images it was fitted on hold what they did then: it need not be
@@ -75,7 +76,7 @@ class Batch:
     bad: list[tuple[int, str]]
 
 
-def read_batches(network: VGG19, paths: Sequence[AnyPath], config: MeasureConfig) -> Iterator[Batch]:
+def read_batches(network: Extractor, paths: Sequence[AnyPath], config: MeasureConfig) -> Iterator[Batch]:
     """Decode, resize and push images through the network, ``batch_size`` at a time."""
     with Decoder(
         height=config.height, width=config.width, batch_size=config.batch_size, device=network.device
@@ -92,14 +93,14 @@ def priorities(catalog: Catalog, *, seed: int) -> NDArray[np.uint64]:
     return np.frombuffer(b"".join(digests), dtype="<u8")
 
 
-def build_network(config: MeasureConfig, weights: LoadedWeights) -> VGG19:
+def build_network(config: MeasureConfig, weights: LoadedWeights) -> Extractor:
     """The network on the GPU if there is one, else on ``config.threads`` threads of this process."""
     torch.set_num_threads(config.threads)
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu":
         keep_freed_blocks()
-    return VGG19(weights, config.precision).to(device)
+    return NETWORKS[weights.network].build(weights, config.precision).to(device)
 
 
 def fit_reference(
@@ -119,7 +120,7 @@ def fit_reference(
     if not targets:
         raise InputError("a measurement needs at least one target; name a folder of target images")
     require_images({"the source": source, **targets})
-    found = weights or find_weights(VGG, config.weights, seed=config.seed)
+    found = weights or config.find_weights()
     settings = fit_settings(config, found)
     photos = {name: target_sample(config, catalog) for name, catalog in targets.items()}
     fingerprints = [
@@ -137,7 +138,7 @@ def fit_reference(
     ):
         return load_reference(folder)
 
-    network = build_network(config, weights or load_weights(found))
+    network = build_network(config, weights or load_network(found))
     looked = look(sample.root, sample.frame["path"].to_numpy(), Contents.read(basis_contents(folder)))
     bases = _fit_bases(config, network, sample)
     statistics, quarantine, warnings = {}, [], []
@@ -149,6 +150,8 @@ def fit_reference(
         "format": FORMAT,
         "inputs": inputs,
         "settings": settings,
+        "network": config.network,
+        "terms": {"style": config.terms.style, "content": config.terms.content},
         "weights": found.description,
         "weights_given": config.weights,
         "basis": storage.canonical_hash([basis.hash for basis in bases]),
@@ -182,6 +185,7 @@ def load_reference(folder: Path) -> Reference:
         key: torch.from_numpy(array) for key, array in read_verified(folder / REFERENCE, marker["sha256"]).items()
     }
     summary = read_verified(folder / SUMMARY, marker["summary_sha256"])
+    num_terms = len(terms_of(marker))
     return Reference(
         bases=tuple(
             Basis(
@@ -190,11 +194,11 @@ def load_reference(folder: Path) -> Reference:
                 spread=marker["spread"][term],
                 median=float(summary["median"][term]),
             )
-            for term in range(NUM_TERMS)
+            for term in range(num_terms)
         ),
         targets={
             name: TargetStatistics(
-                mean=tuple(arrays[f"target/{term}/{name}"] for term in range(NUM_TERMS)),
+                mean=tuple(arrays[f"target/{term}/{name}"] for term in range(num_terms)),
                 constant=summary[f"constant/{name}"],
                 sketch=summary[f"sketch/{name}"],
             )
@@ -237,13 +241,12 @@ def share_unchanged(sample: Catalog, remembered: Path) -> float:
     return 1.0 - float(look(sample.root, sample.frame["path"].to_numpy(), known).differs(known).mean())
 
 
-def _fit_bases(config: MeasureConfig, network: VGG19, sample: Catalog) -> tuple[Basis, ...]:
+def _fit_bases(config: MeasureConfig, network: Extractor, sample: Catalog) -> tuple[Basis, ...]:
     batches = [batch.vectors for batch in read_batches(network, sample.file_paths(), config) if batch.vectors]
     if not batches:
         raise InputError(f"none of the {len(sample)} sampled source images below {sample.root} can be read")
     bases = []
-    for term in range(NUM_TERMS):
-        wanted = config.style_coordinates if term < NUM_STYLE_TERMS else config.content_coordinates
+    for term, wanted in enumerate(config.num_coordinates):
         vectors = torch.cat([vectors[term] for vectors in batches])
         for batch in batches:
             batch[term] = torch.empty(0)  # the next term needs the memory
@@ -253,7 +256,7 @@ def _fit_bases(config: MeasureConfig, network: VGG19, sample: Catalog) -> tuple[
 
 def fit_target(
     config: MeasureConfig,
-    network: VGG19,
+    network: Extractor,
     target: Catalog,
     bases: Sequence[Basis],
     name: str,
@@ -266,7 +269,7 @@ def fit_target(
     """
     count = 0
     mean = [torch.zeros_like(basis.mean, dtype=torch.float64) for basis in bases]
-    deviations = np.zeros(NUM_TERMS)
+    deviations = np.zeros(len(bases))
     coordinates, bad = [], []
     for batch in read_batches(network, target.file_paths(), config):
         bad += [(target.frame["path"].iloc[position], reason) for position, reason in batch.bad]

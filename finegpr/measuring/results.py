@@ -30,9 +30,10 @@ from finegpr.measuring.files import (
     shard_paths,
     shard_schema,
     target_paths,
+    terms_of,
 )
 from finegpr.pixels.decode import check_quarantine
-from finegpr.weighing import NUM_STYLE_TERMS, NUM_TERMS, TERMS, Weighing
+from finegpr.weighing import Terms, Weighing
 
 ROWS_AT_ONCE = 65_536  # of the estimated distances, which are computed in float64
 
@@ -47,17 +48,18 @@ like this (95th percentile in standard deviations over images, lowest Spearman):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Measurements:
-    """All images that could be measured, in catalog order, with n images and S sketch coordinates.
+    """All images that could be measured, in catalog order, with n images, T terms and S sketch coordinates.
 
-    row, cell int64 (n,): catalog row and cell. terms[target] float32 (n, 6): unweighted style terms of relu1_1 to
-    relu5_1, then content, mean over the target. median float64 (6,): median pair distance per term over a seeded
+    of: the terms. row, cell int64 (n,): catalog row and cell. terms[target] float32 (n, T): unweighted terms of style,
+    then of content, mean over the target. median float64 (T,): median pair distance per term over a seeded
     source sample. sketch float32 (n, S) and target_sketch[target] (m, S): squared distance over blocks[l] estimates
-    term l between two images. norms, off_basis float32 (n, 6): |u - mean|^2, and the share of it the sketch misses.
-    target_constant[target] float64 (6,): the part of the terms that no image can change. num_target[target]: its images
+    term l between two images. norms, off_basis float32 (n, T): |u - mean|^2, and the share of it the sketch misses.
+    target_constant[target] float64 (T,): the part of the terms that no image can change. num_target[target]: its images
     that could be read. quarantine: path, reason, of (``source`` or a target). num_catalog, catalog: rows and
     fingerprint of the sampled catalog.
     """
 
+    of: Terms
     row: Ints
     cell: Ints
     terms: Mapping[str, Singles]
@@ -99,7 +101,7 @@ class Measurements:
 
     @property
     def off_basis_share(self) -> Floats:
-        """Share (6,) of all images' squared norms that lies off the basis, in [0, 1]."""
+        """Share (T,) of all images' squared norms that lies off the basis, in [0, 1]."""
         share: Floats = _share_off_basis(self, np.zeros_like(self.row))[0]
         return share
 
@@ -114,11 +116,11 @@ class Measurements:
         }
 
     def distances(self, *, mean: Floats, rest: Floats) -> Floats:
-        """|u - t|^2 (n, 6) estimated from sketches, t with coordinates ``mean`` (S,), and ``rest`` (6,) off the basis.
+        """|u - t|^2 (n, T) estimated from sketches, t with coordinates ``mean`` (S,), and ``rest`` (T,) off the basis.
 
         See ``estimated_distances`` for the error.
         """
-        estimated = np.empty((len(self.row), NUM_TERMS))
+        estimated = np.empty((len(self.row), len(self.of)))
         for start in range(0, len(estimated), ROWS_AT_ONCE):
             rows = slice(start, start + ROWS_AT_ONCE)
             for term, block in enumerate(self.blocks):
@@ -131,18 +133,18 @@ class Measurements:
                 )
         return estimated
 
-    def _factors(self, weighing: Weighing) -> Floats:
-        """(6,) factors with D_total = terms @ factors."""
-        return weighing.factors(self.median)
+    def factors(self, weighing: Weighing) -> Floats:
+        """(T,) factors with D_total = terms @ factors."""
+        return weighing.factors(self.median, self.of)
 
     def total(self, target: str, weighing: Weighing) -> Floats:
         """D_total (n,) of every image to the target."""
-        return self.terms[target].astype(np.float64) @ self._factors(weighing)
+        return self.terms[target].astype(np.float64) @ self.factors(weighing)
 
     def style_share(self, target: str, weighing: Weighing) -> float:
         """Share of D_total, summed over all images, that comes from the style terms, in [0, 1]."""
-        parts = self.terms[target].astype(np.float64).sum(axis=0) * self._factors(weighing)
-        return float(parts[:NUM_STYLE_TERMS].sum() / parts.sum()) if parts.sum() > 0 else 0.0
+        parts = self.terms[target].astype(np.float64).sum(axis=0) * self.factors(weighing)
+        return float(parts[: len(self.of.style)].sum() / parts.sum()) if parts.sum() > 0 else 0.0
 
     def phi(self, weighing: Weighing) -> Singles:
         """Embedding (n, S) with |phi_i - phi_j|^2 ~ D_total between two images."""
@@ -154,7 +156,7 @@ class Measurements:
 
     def _coordinate_weights(self, weighing: Weighing) -> Singles:
         sizes = [block.stop - block.start for block in self.blocks]
-        return np.repeat(np.sqrt(self._factors(weighing)), sizes).astype(np.float32)
+        return np.repeat(np.sqrt(self.factors(weighing)), sizes).astype(np.float32)
 
 
 def estimated_distances(
@@ -229,8 +231,8 @@ def _read_measured(folder: Path) -> Measurements:
     plan = read_record(folder / PLAN_MARKER)
     planned = read_verified(folder / PLAN, plan["sha256"])
     targets: list[str] = list(reference["targets"])
-    blocks = to_blocks(reference["num_coordinates"])
-    schema = shard_schema(targets, blocks[-1].stop)
+    blocks, terms = to_blocks(reference["num_coordinates"]), terms_of(reference)
+    schema = shard_schema(targets, len(terms), blocks[-1].stop)
     tables, bad = [], []
     for index, inputs in enumerate(plan["shards"]):
         table, marker = _read_shard(folder, index, inputs, schema)
@@ -250,6 +252,7 @@ def _read_measured(folder: Path) -> Measurements:
         kept = slice(None)  # no copy of what may be gigabytes
     units = np.repeat(np.sqrt(np.asarray(reference["spread"])), reference["num_coordinates"]).astype(np.float32)
     measured = Measurements(
+        of=terms,
         row=row[kept],
         cell=planned["cell"][kept],
         terms={target: _matrix(table, f"terms/{target}")[kept] for target in targets},
@@ -319,16 +322,16 @@ def _off_basis_warnings(measured: Measurements, settings: Mapping[str, Any]) -> 
     worst = int(measured.off_basis_share.argmax())
     if measured.off_basis_share[worst] <= MAX_OFF_BASIS:
         return []
-    advice = basis_advice(settings, worst)
+    name, advice = measured.of.names[worst], basis_advice(settings, measured.of, worst)
     return [
-        f"{measured.off_basis_share[worst]:.0%} of the images' {TERMS[worst]} lies off the basis of the sketches, more "
+        f"{measured.off_basis_share[worst]:.0%} of the images' {name} lies off the basis of the sketches, more "
         f"than {MAX_OFF_BASIS:.0%}: too coarse for new targets; to use --from-sketches, {advice}"
     ]
 
 
-def basis_advice(settings: Mapping[str, Any], term: int) -> str:
-    """What makes sketches of ``term`` finer than those of these settings."""
-    name = "style_coordinates" if term < NUM_STYLE_TERMS else "content_coordinates"
+def basis_advice(settings: Mapping[str, Any], terms: Terms, term: int) -> str:
+    """What makes sketches of a term, by its place, finer than those of these settings."""
+    name = "style_coordinates" if term < len(terms.style) else "content_coordinates"
     images = min(2 * settings["basis_images"], 2000)
     return f"measure anew with a larger basis, as by --set basis_images={images} {name}={2 * settings[name]}"
 
@@ -374,7 +377,7 @@ def _matrix(table: pa.Table, column: str) -> NDArray[Any]:
 
 
 def _share_off_basis(measured: Measurements, group: Ints) -> Floats:
-    """Share of squared norms off the basis per group (n,) of images, (groups, 6); 0 where all norms are."""
+    """Share of squared norms off the basis per group (n,) of images, (groups, T); 0 where all norms are."""
     outside = measured.norms.astype(np.float64) * measured.off_basis
     sums, totals = (
         np.stack([np.bincount(group, weights=column) for column in values.T], axis=1)

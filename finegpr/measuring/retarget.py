@@ -31,7 +31,8 @@ from finegpr.measuring.files import (
     target_contents,
     target_paths,
 )
-from finegpr.measuring.networks import LoadedWeights, load_weights
+from finegpr.measuring.networks import load_network
+from finegpr.measuring.networks.base import LoadedWeights
 from finegpr.measuring.reference import (
     Reference,
     TargetStatistics,
@@ -45,8 +46,7 @@ from finegpr.measuring.reference import (
 from finegpr.measuring.results import MAX_OFF_BASIS, Measurements, basis_advice, read_measurements, require_measurement
 from finegpr.measuring.sketch import Basis
 from finegpr.pixels.allocator import give_back_freed_blocks
-from finegpr.weighing import TERMS, Scale
-from finegpr.weights import VGG, find_weights
+from finegpr.weighing import Scale
 
 Progress = Callable[[int, int], None]
 
@@ -141,11 +141,11 @@ def _settings(config: RetargetConfig, fitted: Mapping[str, Any], base: Path) -> 
         measuring = MeasureConfig.model_validate(given)
     except ValidationError:
         raise StateError(f"{base / REFERENCE_MARKER} was made by another version; measure anew") from None
-    weights = load_weights(find_weights(VGG, measuring.weights, seed=measuring.seed))
+    weights = load_network(measuring.find_weights())
     if weights.sha256 != fitted["settings"]["weights"]:
         raise InputError(
             f"{base} was measured with {fitted['weights']}, got {weights.description}; "
-            "name the file it was measured with, as by --set weights=vgg19.safetensors"
+            "name the file it was measured with, as by --set weights=FILE.safetensors"
         )
     return measuring, weights
 
@@ -155,21 +155,22 @@ def _check_sketches(
 ) -> dict[str, dict[str, list[float]]]:
     """Errors of the distances to the base's own targets; refuses a base whose sketches are too coarse."""
     measured = read_measurements(base)
+    names = measured.of.names
     share = measured.off_basis_share
     worst = int(share.argmax())
     if share[worst] > config.max_off_basis:
         raise ConfigError(
-            f"{share[worst]:.0%} of the images' {TERMS[worst]} in {base} lies off the basis of its sketches, at most "
-            f"{config.max_off_basis:.0%} is allowed for new targets; {basis_advice(settings, worst)}"
+            f"{share[worst]:.0%} of the images' {names[worst]} in {base} lies off the basis of its sketches, at most "
+            f"{config.max_off_basis:.0%} is allowed for new targets; {basis_advice(settings, measured.of, worst)}"
         )
     errors = {name: sketch_errors(measured, reference, name) for name in reference.targets}
     for name, error in errors.items():
         worst = int(np.argmax(error["percentile_95"]))
         if error["percentile_95"][worst] > config.max_error:
             raise ConfigError(
-                f"the sketches in {base} miss the {TERMS[worst]} distances to its target {name} by "
+                f"the sketches in {base} miss the {names[worst]} distances to its target {name} by "
                 f"{error['percentile_95'][worst]:.1%} of their standard deviation (95th percentile), at most "
-                f"{config.max_error:.1%} is allowed for new targets; {basis_advice(settings, worst)}"
+                f"{config.max_error:.1%} is allowed for new targets; {basis_advice(settings, measured.of, worst)}"
             )
     return errors
 
@@ -189,7 +190,7 @@ def sketch_errors(measured: Measurements, reference: Reference, target: str) -> 
 
 
 def project_mean(bases: tuple[Basis, ...], target: TargetStatistics) -> tuple[Floats, Floats]:
-    """Coordinates (S,) of a target's mean vectors, and the squared lengths (6,) of what they have off the basis."""
+    """Coordinates (S,) of a target's mean vectors, and the squared lengths (T,) of what they have off the basis."""
     coordinates, rest = [], []
     for basis, mean in zip(bases, target.mean, strict=True):
         # In float32 a single vector is projected term by term, which loses three more digits than a batch does.

@@ -5,8 +5,7 @@ from torch import Tensor, nn
 
 from finegpr.errors import InputError
 from finegpr.reid.backbones import MODELS
-from finegpr.storage import read_arrays
-from finegpr.weights import Weights, fitting, wrapped
+from finegpr.weights import Weights, fitting, read_state, wrapped
 
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
@@ -40,7 +39,7 @@ def load_weights(weights: Weights) -> dict[str, Tensor] | None:
     if weights.path is None:
         return None
     model, path = weights.network, weights.path
-    arrays = read_arrays(path, expected_sha256=weights.sha256)
+    arrays = read_state(weights)
     prefix = "backbone." if any(key.startswith("backbone.") for key in arrays) else ""
     with torch.device("meta"):  # shapes only: no memory, no draw from the global random state
         expected = MODELS[model].build().state_dict()

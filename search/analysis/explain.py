@@ -19,7 +19,6 @@ from scipy import sparse
 from finegpr.arrays import Floats
 from finegpr.mixture import Mixture
 from finegpr.subset import Subset
-from finegpr.weighing import NUM_STYLE_TERMS
 from search.analysis.records import Contour, Effect, Importance, Spread
 from search.measured import Measured
 from search.objectives.embedding import CellEmbedding
@@ -173,9 +172,8 @@ def distance_importances(measured: Measured, report: SurrogateReport) -> tuple[I
     """
     cells, embedding = measured.cells, embed_distance(measured)
     weighted = embedding.samples.values * embedding.readout[:, 0]
-    parts = np.stack(
-        [weighted.sum(axis=1), weighted[:, :NUM_STYLE_TERMS].sum(axis=1), weighted[:, NUM_STYLE_TERMS]], axis=1
-    )
+    style, content = np.split(weighted, [len(measured.measurements.of.style)], axis=1)
+    parts = np.stack([each.sum(axis=1) for each in (weighted, style, content)], axis=1)
     samples = replace(embedding.samples, values=parts, names=("D_total", "style", "content"))
     surrogate = fit_reported(cells, samples, report)
     found = np.average(np.abs(surrogate.shap_values(cells.codes)), axis=0, weights=cells.images)

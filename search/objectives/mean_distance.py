@@ -3,18 +3,17 @@
 import numpy as np
 
 from finegpr.arrays import Floats, Ints
-from finegpr.weighing import TERMS
 from search.measured import Measured
 from search.objectives.embedding import CellEmbedding, from_samples
 from search.objectives.samples import Samples
 
 
 def embed_distance(measured: Measured) -> CellEmbedding:
-    """mean_distance: no coordinates, l_c = mean D_total of the cell. The samples are the six unweighted terms."""
+    """mean_distance: no coordinates, l_c = mean D_total of the cell. The samples are the unweighted terms."""
     keep, cell, person = measured.images
     samples = Samples(
         values=measured.measurements.terms[measured.target][keep].astype(np.float64),
-        names=TERMS,
+        names=measured.measurements.of.names,
         cell=cell,
         identity=person,
         num_cells=len(measured.cells),

@@ -18,7 +18,7 @@ ROWS_AT_ONCE = 64  # keeps one kernel block in the cache
 
 
 def embed_rbf(measured: Measured) -> CellEmbedding:
-    """mmd_rbf: sum over the six terms and s in (0.5, 1, 2) of exp(-d / (s median)).
+    """mmd_rbf: sum over the terms and s in (0.5, 1, 2) of exp(-d / (s median)).
 
     The kernel measures each term by its own median, which ``standardised`` does too: under ``paper`` it has no meaning.
     """

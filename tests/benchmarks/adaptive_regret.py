@@ -51,7 +51,7 @@ CEILING = 0.4
 SMALL = 0.001  # regrets below this count as none
 SCALE: Scale = "standardised"
 OBJECTIVES = ("mean_distance", "mmd_linear", "mmd_rbf")
-MEASURE = MeasureConfig(height=64, width=32, weights="random", images_per_shard=500)
+MEASURE = MeasureConfig(network="vgg19", height=64, width=32, weights="random", images_per_shard=500)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -55,7 +55,9 @@ def resident() -> tuple[float, float]:
 
 def child(folder: Path, size: int) -> None:
     """Measure ``size`` images and say what was resident, at the end of the pass and after reading."""
-    config = MeasureConfig(height=32, width=32, weights="random", images_per_shard=2000, basis_images=NUM_FILES)
+    config = MeasureConfig(
+        network="vgg19", height=32, width=32, weights="random", images_per_shard=2000, basis_images=NUM_FILES
+    )
     catalog = draw(folder / "images", size)
     said: dict[str, float] = {}
 
@@ -68,8 +70,8 @@ def child(folder: Path, size: int) -> None:
 
     started = time.perf_counter()
     with (
-        patch("finegpr.measuring.reference.load_weights", lambda *_, **__: STUB),
-        patch("finegpr.measuring.meter.load_weights", lambda *_, **__: STUB),
+        patch("finegpr.measuring.reference.load_network", lambda *_, **__: STUB),
+        patch("finegpr.measuring.meter.load_network", lambda *_, **__: STUB),
     ):
         measured = measure(
             config,

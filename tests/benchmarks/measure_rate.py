@@ -21,7 +21,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ from cluster.executors.ray_data import ShardMeter, measure_pending
 from cluster.executors.session import RayConfig, ray_session
 from finegpr.catalog import Catalog
 from finegpr.measuring.bench import (
-    Network,
+    CHEAP,
     bare_pass,
     draw_images,
     measure_rate,
@@ -59,7 +59,9 @@ class RayRate:
 
 
 def config_of(size: tuple[int, int], *, threads: int) -> MeasureConfig:
-    return MeasureConfig(height=size[0], width=size[1], weights="random", basis_images=NUM_FILES, threads=threads)
+    return MeasureConfig(
+        network="vgg19", height=size[0], width=size[1], weights="random", basis_images=NUM_FILES, threads=threads
+    )
 
 
 def images_for(meter: Meter, seconds: float) -> int:
@@ -71,7 +73,7 @@ def images_for(meter: Meter, seconds: float) -> int:
     return meter.config.batch_size * max(2, round(seconds / (time.perf_counter() - started)))
 
 
-def bare_process(network: Network, size: tuple[int, int], folder: str, root: str, talk: Connection) -> None:
+def bare_process(network: str, size: tuple[int, int], folder: str, root: str, talk: Connection) -> None:
     """Runs the bare network for as many seconds as it is told, and answers with images and seconds."""
     source = Catalog.index(Path(root), layout="folder")
     meter = Meter(config_of(size, threads=1), Path(folder), source, weights=weights_of(network))
@@ -90,7 +92,7 @@ def bare_process(network: Network, size: tuple[int, int], folder: str, root: str
 class BareProcesses:
     """Two of them, started once and idle between their turns."""
 
-    def __init__(self, network: Network, size: tuple[int, int], folder: Path, root: Path) -> None:
+    def __init__(self, network: str, size: tuple[int, int], folder: Path, root: Path) -> None:
         context = multiprocessing.get_context("spawn")
         self.talks = []
         for _ in range(CORES):
@@ -111,7 +113,7 @@ class BareProcesses:
             talk.send(0)
 
 
-def timed_shard_meter(network: Network, times: Path) -> type[ShardMeter]:
+def timed_shard_meter(network: str, times: Path) -> type[ShardMeter]:
     """The actor with another network's weights, that also writes down when it finished each shard."""
 
     class Timed(ShardMeter):
@@ -142,9 +144,7 @@ def steady(times: Path, started: float) -> tuple[float, float, float]:
     return rate, shortest, min(log[0, 0] for log in actors) - started
 
 
-def ray_rate(
-    ray: Any, network: Network, size: tuple[int, int], folder: Path, source: Catalog, seconds: float
-) -> RayRate:
+def ray_rate(ray: Any, network: str, size: tuple[int, int], folder: Path, source: Catalog, seconds: float) -> RayRate:
     """Two actors of one thread; their start is all before the first shard is finished, less that shard's time."""
     config = config_of(size, threads=1)
     source.write(folder / "catalog.parquet")
@@ -204,7 +204,7 @@ def main(arguments: list[str]) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         source = draw_images(folder / "images", NUM_FILES)
-        for network in get_args(Network):
+        for network in ("vgg19", CHEAP):
             weights = weights_of(network)
             for threads in (1, CORES):
                 place = folder / f"{network}-{threads}"

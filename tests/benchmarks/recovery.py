@@ -51,7 +51,7 @@ ATTRIBUTES = ("viewpoint", "weather", "illumination")
 SIZES = ((12, 1, 1), (12, 2, 2), (6, 3, 3), (4, 2, 2), (6, 1, 4))  # planted values of each, in turn over the targets
 NUM_PEOPLE, PHOTOS_EACH = 60, 2
 SOURCE = MiniGPRConfig(images_per_identity=60, viewpoints=30)
-MEASURE = MeasureConfig(height=64, width=32, weights="random", images_per_shard=500)
+MEASURE = MeasureConfig(network="vgg19", height=64, width=32, weights="random", images_per_shard=500)
 
 
 def planted_values(source: Catalog, number: int) -> dict[str, list[str]]:

@@ -27,15 +27,14 @@ from finegpr.attributes import ILLUMINATION, WEATHER
 from finegpr.catalog import Catalog
 from finegpr.measuring.config import MeasureConfig
 from finegpr.measuring.measure import measure
-from finegpr.measuring.networks import load_weights
+from finegpr.measuring.networks import load_network
 from finegpr.measuring.reference import build_network, load_reference, read_batches
 from finegpr.measuring.results import MAX_OFF_BASIS, Measurements
 from finegpr.measuring.retarget import RetargetConfig, retarget
 from finegpr.measuring.sketch import SMALLEST_EIGENVALUE
 from finegpr.render.minigpr import MiniGPRConfig, render_minigpr
 from finegpr.render.minimarket import MiniMarketConfig, render_minimarket
-from finegpr.weighing import TERMS, Weighing
-from finegpr.weights import find_weights
+from finegpr.weighing import Weighing
 from search.measured import Measured
 from search.objectives import make_objective
 from search.optimizers.baselines import enumerate_masks, random_masks
@@ -44,7 +43,7 @@ from search.space import Budget, Space
 HEIGHT, WIDTH = 64, 32
 VIEWPOINTS = ["0deg", "120deg", "240deg"]
 NUM_PHOTOS = 40
-CONFIG = MeasureConfig(height=HEIGHT, width=WIDTH, weights="random")
+CONFIG = MeasureConfig(network="vgg19", height=HEIGHT, width=WIDTH, weights="random")
 BUDGET = Budget(images=60, least=0.02, most=0.25)
 OBJECTIVES = ("mmd_linear", "mmd_rbf")
 LOOKS = ("inside", "outside")
@@ -97,9 +96,9 @@ def plant(seed: int) -> dict[str, list[str]]:
 
 def vectors_of(catalog: Catalog) -> list[torch.Tensor]:
     """The six full vectors of every image, (n, d) each."""
-    network = build_network(CONFIG, load_weights(find_weights("vgg19", CONFIG.weights, seed=CONFIG.seed)))
+    network = build_network(CONFIG, load_network(CONFIG.find_weights()))
     parts = [batch.vectors for batch in read_batches(network, catalog.file_paths(), CONFIG)]
-    return [torch.cat([part[term] for part in parts]) for term in range(len(TERMS))]
+    return [torch.cat([part[term] for part in parts]) for term in range(len(CONFIG.terms))]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +174,7 @@ def kernels(products: Callable[[int], tuple[np.ndarray, ...]], measured: Measure
     """Both objectives' kernels from a term's inner products and squared lengths: source, across, target, and the part
     of source and target lengths that the products miss."""
     linear, rbf = ([np.zeros(1)] * 3 for _ in range(2))
-    for term, (median, weight) in enumerate(zip(measured.median, Weighing().factors(measured.median), strict=True)):
+    for term, (median, weight) in enumerate(zip(measured.median, measured.factors(Weighing()), strict=True)):
         source, across, target, of_source, of_target = products(term)
         x, y = np.diag(source) + of_source, np.diag(target) + of_target
         linear = [total + weight * part for total, part in zip(linear, (source, across, target), strict=True)]
@@ -299,7 +298,7 @@ def try_basis(
     shares = []
     estimates: dict[str, list[np.ndarray]] = {target: [] for target in targets}
     for term, products in enumerate(among):
-        wanted = CONFIG.style_coordinates if term < len(TERMS) - 1 else CONFIG.content_coordinates
+        wanted = CONFIG.num_coordinates[term]
         to_mean = products[:, sample].mean(axis=1)
         of_mean = products[np.ix_(sample, sample)].mean()
         centred = products - to_mean[:, None] - to_mean + of_mean
@@ -322,7 +321,7 @@ def try_basis(
     return Trial(
         name=name,
         share=float(np.max(shares)),
-        term=TERMS[int(np.argmax(shares))],
+        term=CONFIG.terms.names[int(np.argmax(shares))],
         new=Errors.of([stacked[target] for target in new], [targets[target].distances[images] for target in new]),
         known=Errors.of([stacked[KNOWN]], [targets[KNOWN].distances[images]]),
     )
@@ -431,7 +430,7 @@ def report(
     share_of_variance = {
         name: np.median([row[name, "variance"] for rows in regrets.values() for row in rows]) for name in OBJECTIVES
     }
-    head, rule = " | ".join(TERMS), " --- |" * (len(TERMS) + 1)
+    head, rule = " | ".join(CONFIG.terms.names), " --- |" * (len(CONFIG.terms) + 1)
     summary = measured.off_basis_summary()
     lines = [
         "# New targets from sketches, against full measurement",
@@ -443,7 +442,7 @@ def report(
         "`aost measure --from-sketches`: no image of the source was opened for them.",
         "",
         f"Sketch: {coordinates} coordinates in half precision, six norms and six shares off the basis:",
-        f"{2 * coordinates + 8 * len(TERMS)} bytes an image. On the disk (Parquet, zstd) {in_bytes[0]:.0f}, and "
+        f"{2 * coordinates + 8 * len(CONFIG.terms)} bytes an image. On the disk (Parquet, zstd) {in_bytes[0]:.0f}, and "
         f"{in_bytes[1]:.0f} with row, reason and the terms of",
         "one target.",
         "",

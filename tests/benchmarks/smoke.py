@@ -46,7 +46,7 @@ targets: {fog: {weather: [foggy, blizzard]}, snow: {weather: [blizzard, snowligh
 target: {num_train: 12, train_identities: 6, test_identities: 3, num_distractors: 0, num_junk: 0,
          validation_identities: 1, height: 48, width: 24}
 run:
-  measure: {weights: random, height: 32, width: 32, images_per_cell: 1, basis_images: 16}
+  measure: {network: vgg19, weights: random, height: 32, width: 32, images_per_cell: 1, basis_images: 16}
   budget: {images: 40, identities: 8}
   search: {evaluations: 40}
   arms: [random, mean_distance, mmd_rbf, true_distribution, everything]

@@ -25,7 +25,8 @@ world:
   source: {{num_identities: 10, images_per_identity: {each}, viewpoints: 90, height: 32, width: 16}}
   target: {{height: 32, width: 16, num_train: 8, train_identities: 4, validation_identities: 1, test_identities: 2,
            num_distractors: 0, num_junk: 0}}
-measure: {{weights: random, height: 32, width: 32, basis_images: 8, images_per_cell: 1, style_coordinates: 2,
+measure: {{network: vgg19, weights: random, height: 32, width: 32, basis_images: 8, images_per_cell: 1,
+          style_coordinates: 2,
           content_coordinates: 4}}
 budget: {{images: 24, identities: 6}}
 search: {{evaluations: 40}}

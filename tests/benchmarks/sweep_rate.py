@@ -28,7 +28,15 @@ WORLD = (
     *("source.width=24", "target.height=48", "target.width=24", "target.num_train=60", "target.train_identities=10"),
 )
 MEASURE = (
-    *("weights=random", "height=32", "width=32", "basis_images=64", "style_coordinates=8", "content_coordinates=16"),
+    *(
+        "network=vgg19",
+        "weights=random",
+        "height=32",
+        "width=32",
+        "basis_images=64",
+        "style_coordinates=8",
+        "content_coordinates=16",
+    ),
     "images_per_cell=2",
 )
 SWEEP = (

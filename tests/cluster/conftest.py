@@ -57,7 +57,13 @@ def foggy(people: Catalog, tmp_path_factory: pytest.TempPathFactory) -> Path:
     people.write(folder / "source.parquet")
     rows = np.flatnonzero(people.frame["weather"].isin(["foggy", "snowlight"]).to_numpy())[:30]
     config = MeasureConfig(
-        height=32, width=32, weights="random", basis_images=20, style_coordinates=4, content_coordinates=8
+        network="vgg19",
+        height=32,
+        width=32,
+        weights="random",
+        basis_images=20,
+        style_coordinates=4,
+        content_coordinates=8,
     )
     cells = people.cells(["viewpoint", "weather"])
     measure(config, people, {"foggy": people.take(rows)}, folder / "measurements", cells=cells)
@@ -72,7 +78,7 @@ def trainable(tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = ["num_train=44", "train_identities=2", "validation_identities=2", "test_identities=1", "height=48"]
     target += ["width=24", "num_distractors=0", "num_junk=0"]
     settings = [f"source.{each}" for each in source] + [f"target.{each}" for each in target]
-    small = ["weights=random", "height=32", "width=32", "basis_images=8", "style_coordinates=2"]
+    small = ["network=vgg19", "weights=random", "height=32", "width=32", "basis_images=8", "style_coordinates=2"]
     measured = ["--output", f"{folder}/measurements", "--set", *small, "content_coordinates=4"]
     commands = [
         ["render", "--output", f"{folder}/world", "--set", *settings],

@@ -23,6 +23,7 @@ from search.adaptive.sampler import AdaptiveConfig
 from search.space import Budget, Space
 
 CONFIG = MeasureConfig(
+    network="vgg19",
     height=32,
     width=32,
     weights="random",

@@ -12,7 +12,13 @@ from PIL import Image
 from cluster import cli
 from finegpr.storage import write_arrays
 
-MEASURE = ["measure.weights=random", "measure.height=32", "measure.width=32", "measure.basis_images=8"]
+MEASURE = [
+    "measure.network=vgg19",
+    "measure.weights=random",
+    "measure.height=32",
+    "measure.width=32",
+    "measure.basis_images=8",
+]
 SMALL = [*MEASURE, "measure.images_per_cell=1", "search.evaluations=40", "train.recipe=quick", "train.steps=2"]
 
 

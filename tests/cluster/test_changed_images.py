@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 
 from finegpr.catalog import Catalog
 
-MEASURE = ["weights=random", "height=32", "width=32", "basis_images=80", "batch_size=4"]
+MEASURE = ["network=vgg19", "weights=random", "height=32", "width=32", "basis_images=80", "batch_size=4"]
 Aost = Callable[..., tuple[int, str]]
 
 
@@ -128,7 +128,7 @@ def test_decoded_images_are_of_the_images_as_they_are(aost: Aost, here: Path) ->
         "name": "decoded",
         "source": {"root": "source", "layout": "finegpr"},
         "target": {"root": "target", "layout": "market1501"},
-        "measure": {"weights": "random", "height": 32, "width": 32, "basis_images": 80},
+        "measure": {"network": "vgg19", "weights": "random", "height": 32, "width": 32, "basis_images": 80},
         "budget": {"images": 8},
         "arms": ["random", "everything", "mean_distance"],
         "search": {"evaluations": 5},
@@ -191,7 +191,14 @@ def test_a_run_measures_what_changed_and_never_goes_by_old_photos(aost: Aost, he
         "name": "changed",
         "source": {"root": "source", "layout": "finegpr"},
         "target": {"root": "target", "layout": "market1501"},
-        "measure": {"weights": "random", "height": 32, "width": 32, "basis_images": 80, "batch_size": 4},
+        "measure": {
+            "network": "vgg19",
+            "weights": "random",
+            "height": 32,
+            "width": 32,
+            "basis_images": 80,
+            "batch_size": 4,
+        },
         "budget": {"images": 8},
         "arms": ["random", "mmd_rbf"],
         "search": {"evaluations": 5},

@@ -15,7 +15,13 @@ import pytest
 from cluster import cli
 from finegpr.storage import write_arrays
 
-MEASURE = ["measure.weights=random", "measure.height=32", "measure.width=32", "measure.basis_images=8"]
+MEASURE = [
+    "measure.network=vgg19",
+    "measure.weights=random",
+    "measure.height=32",
+    "measure.width=32",
+    "measure.basis_images=8",
+]
 SMALL = [*MEASURE, "train.recipe=quick"]
 SHORT = ["training.train.recipe=quick", "check.top=1"]
 Said = Callable[..., tuple[int, str]]

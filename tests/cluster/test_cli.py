@@ -165,7 +165,7 @@ def test_the_verbs_chain_by_the_commands_that_they_hand_over(
     market = aost("index", "my world/target", "--layout", "market1501", "--output", "market.parquet")
     assert market["next"] == "aost measure SOURCE.parquet --targets market.parquet --output measurements"
     indexed = aost(*following(rendered))
-    settings = ["weights=random", "height=32", "width=32", "basis_images=8", "images_per_cell=1"]
+    settings = ["network=vgg19", "weights=random", "height=32", "width=32", "basis_images=8", "images_per_cell=1"]
     measured = aost(*following(indexed, "--serial", "--set", *settings, TARGET="market"))
     assert measured["num_images"] == 84
     found = aost(*following(measured, "evaluations=60", "objective=mean_distance", IMAGES="12"))

@@ -149,7 +149,7 @@ def test_a_private_ray_takes_nothing_from_the_working_folder_and_leaves_nothing_
         folder.mkdir()
     script.write_text("from cluster.cli import main\nmain()\n")
     catalog = Path(str(people.root)) / "source.parquet"
-    settings = ["weights=random", "height=32", "width=32", "basis_images=4", "images_per_cell=1"]
+    settings = ["network=vgg19", "weights=random", "height=32", "width=32", "basis_images=4", "images_per_cell=1"]
     measure = ["measure", str(catalog), "--targets", str(catalog), "--output", "m", "--set", *settings]
     command = shlex.join([sys.executable, str(script), *measure])
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}

@@ -37,7 +37,7 @@ def test_a_new_target_without_an_image_of_the_source(tmp_path: Path, capsys: pyt
         aost(capsys, "index", str(tmp_path / name), "--layout", "market1501", "--output", catalog)
     source, market, duke = (str(tmp_path / f"{name}.parquet") for name in ("source", "market", "duke"))
     base, derived, direct = (str(tmp_path / name) for name in ("base", "derived", "direct"))
-    settings = ["--serial", "--set", "weights=random", "height=32", "width=32"]
+    settings = ["--serial", "--set", "network=vgg19", "weights=random", "height=32", "width=32"]
     measured = aost(capsys, "measure", source, "--targets", market, "--output", base, *settings)
     aost(capsys, "measure", source, "--targets", duke, "--output", direct, *settings)
     shutil.rmtree(tmp_path / "source")

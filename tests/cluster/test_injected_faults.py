@@ -35,7 +35,8 @@ CONFIG = """
 name: small
 source: {{root: {data}/source, layout: finegpr}}
 target: {{root: {data}/target, layout: market1501}}
-measure: {{weights: random, height: 32, width: 32, images_per_cell: 1, basis_images: 6, style_coordinates: 2,
+measure: {{network: vgg19, weights: random, height: 32, width: 32, images_per_cell: 1, basis_images: 6,
+          style_coordinates: 2,
   content_coordinates: 4, images_per_shard: 8}}
 budget: {{images: 8, identities: 2}}
 search: {{evaluations: 20, optimizer: numpy_swarm}}

@@ -46,7 +46,7 @@ def test_a_run_draws_no_image_that_it_found_broken(folder, tmp_path, monkeypatch
 name: x
 source: {{root: {folder}/source, layout: table, options: {{table: t.csv, identity_column: pid, circular: [angle]}}}}
 target: {{root: {folder}/target, layout: folder}}
-measure: {{weights: random, height: 32, width: 32, basis_images: 8}}
+measure: {{network: vgg19, weights: random, height: 32, width: 32, basis_images: 8}}
 budget: {{images: 100}}
 arms: [random, mmd_rbf, everything]
 search: {{evaluations: 40}}
@@ -68,7 +68,7 @@ def test_the_verbs_draw_none_either(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Catalog.index(folder / "source", layout="table", table="t.csv", identity_column="pid").write(tmp_path / "s.parquet")
     Catalog.index(folder / "target", layout="folder").write(tmp_path / "t.parquet")
-    settings = ["--set", "weights=random", "height=32", "width=32", "basis_images=8"]
+    settings = ["--set", "network=vgg19", "weights=random", "height=32", "width=32", "basis_images=8"]
     measure = ["measure", "s.parquet", "--targets", "t.parquet", "--output", "m", "--serial", *settings]
     assert cli.run(measure) == 0
     search = ["search", "s.parquet", "--measurements", "m", "--output", "f", "--serial"]

@@ -49,14 +49,14 @@ class FakeRay:
 def test_actors_leave_a_whole_cpu_on_every_node(
     nodes: list[tuple[float, float]], threads: int, number: int, cpus: float, gpus: int, decoding: int | None
 ) -> None:
-    actors = plan_actors(FakeRay(*nodes), MeasureConfig(threads=threads))
+    actors = plan_actors(FakeRay(*nodes), MeasureConfig(network="vgg19", threads=threads))
     assert (actors.number, actors.cpus, actors.gpus, actors.decoding_threads) == (number, cpus, gpus, decoding)
 
 
 @pytest.mark.parametrize("nodes", [[(2, 0)], [(3, 0), (3, 0)]])
 def test_more_threads_than_a_node_has_are_refused(nodes: list[tuple[float, float]]) -> None:
     with pytest.raises(ConfigError, match=r"measuring with 4 threads needs .*4 CPU.* fewer"):
-        plan_actors(FakeRay(*nodes), MeasureConfig(threads=4))
+        plan_actors(FakeRay(*nodes), MeasureConfig(network="vgg19", threads=4))
 
 
 class NarrowShardMeter(ShardMeter):
@@ -67,7 +67,9 @@ class NarrowShardMeter(ShardMeter):
 def test_an_actor_that_is_called_twice_at_once_writes_what_the_serial_form_writes(tmp_path: Path) -> None:
     source = draw_images(tmp_path / "images", 24, height=48, width=20)
     source.write(tmp_path / "catalog.parquet")
-    config = MeasureConfig(height=32, width=32, batch_size=4, basis_images=24, style_coordinates=8, weights="random")
+    config = MeasureConfig(
+        network="vgg19", height=32, width=32, batch_size=4, basis_images=24, style_coordinates=8, weights="random"
+    )
     for name in ("serial", "actor"):
         fit_reference(config, source, {"target": source}, tmp_path / name, weights=narrowed(16))
     shards = {index: np.arange(index * 6, index * 6 + 6) for index in range(4)}

@@ -13,7 +13,13 @@ from finegpr.catalog import Catalog
 
 COLUMN = "/../../x\x1b[31m\u202e"
 VALUES = ("\x1b]0;pwned\x07one", "[red]two\n\x9b1m")
-SMALL = ["measure.weights=random", "measure.height=32", "measure.width=32", "measure.basis_images=8"]
+SMALL = [
+    "measure.network=vgg19",
+    "measure.weights=random",
+    "measure.height=32",
+    "measure.width=32",
+    "measure.basis_images=8",
+]
 SMALL += ["search.evaluations=4", "train.recipe=quick", "train.steps=2"]
 
 

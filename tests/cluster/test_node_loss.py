@@ -20,6 +20,7 @@ from finegpr.render.minigpr import MiniGPRConfig, render_minigpr
 from finegpr.storage import read_table
 
 CONFIG = MeasureConfig(
+    network="vgg19",
     height=64,
     width=32,
     weights="random",

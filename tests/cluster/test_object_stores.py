@@ -11,7 +11,13 @@ from finegpr import object_stores
 from finegpr.catalog import Catalog
 from finegpr.object_stores import RemotePath
 
-SMALL = ["measure.weights=random", "measure.height=32", "measure.width=32", "measure.basis_images=8"]
+SMALL = [
+    "measure.network=vgg19",
+    "measure.weights=random",
+    "measure.height=32",
+    "measure.width=32",
+    "measure.basis_images=8",
+]
 SMALL += ["measure.images_per_cell=1", "search.evaluations=40", "train.recipe=quick", "train.steps=2"]
 
 

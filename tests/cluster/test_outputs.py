@@ -8,7 +8,15 @@ import pytest
 
 from finegpr.catalog import Catalog
 
-MEASURE = ["weights=random", "height=32", "width=32", "basis_images=8", "images_per_cell=1", "target_images=8"]
+MEASURE = [
+    "network=vgg19",
+    "weights=random",
+    "height=32",
+    "width=32",
+    "basis_images=8",
+    "images_per_cell=1",
+    "target_images=8",
+]
 Aost = Callable[..., tuple[int, str]]
 
 

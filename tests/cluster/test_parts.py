@@ -13,7 +13,15 @@ from cluster import cli
 from finegpr.catalog import Catalog
 from finegpr.measuring.results import read_measurements
 
-MEASURE = ["weights=random", "height=32", "width=32", "basis_images=8", "style_coordinates=2", "content_coordinates=4"]
+MEASURE = [
+    "network=vgg19",
+    "weights=random",
+    "height=32",
+    "width=32",
+    "basis_images=8",
+    "style_coordinates=2",
+    "content_coordinates=4",
+]
 SAID = "only the 36 images of its part train are used, not 6 of query, 18 of gallery"
 CONFIG = """
 name: x
@@ -25,7 +33,7 @@ target:
   root: {root}
   layout: table
   options: {{table: t.csv, identity_column: pid, camera_column: cam, part_column: part}}
-measure: {{weights: random, height: 32, width: 32, basis_images: 8}}
+measure: {{network: vgg19, weights: random, height: 32, width: 32, basis_images: 8}}
 budget: {{images: 12}}
 arms: [random, mmd_rbf, everything]
 search: {{evaluations: 20}}

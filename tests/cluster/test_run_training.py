@@ -20,7 +20,7 @@ world:
     {height: 48, width: 24, num_train: 12, train_identities: 4, validation_identities: 3, test_identities: 3,
      num_distractors: 0, num_junk: 0}
 measure:
-  {weights: random, height: 32, width: 32, images_per_cell: 1, basis_images: 8, style_coordinates: 2,
+  {network: vgg19, weights: random, height: 32, width: 32, images_per_cell: 1, basis_images: 8, style_coordinates: 2,
    content_coordinates: 4}
 budget: {images: 16, identities: 4}
 search: {evaluations: 60, optimizer: numpy_swarm}

@@ -18,7 +18,8 @@ world:
   target:
     {height: 48, width: 24, num_train: 12, train_identities: 6, validation_identities: 1, test_identities: 4,
      num_distractors: 2, num_junk: 1}
-measure: {weights: random, height: 32, width: 32, basis_images: 16, style_coordinates: 4, content_coordinates: 8}
+measure: {network: vgg19, weights: random, height: 32, width: 32, basis_images: 16, style_coordinates: 4,
+          content_coordinates: 8}
 budget: {images: 24, identities: 6}
 search: {evaluations: 80, optimizer: numpy_swarm+polish, optimizer_options: {population: 20}}
 arms: [random, mmd_rbf, importance, snp]

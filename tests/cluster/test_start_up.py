@@ -17,7 +17,8 @@ world:
   source: {num_identities: 8, images_per_identity: 12, viewpoints: 90, height: 32, width: 16}
   target: {height: 32, width: 16, num_train: 8, train_identities: 4, validation_identities: 1, test_identities: 2,
            num_distractors: 0, num_junk: 0}
-measure: {weights: random, height: 32, width: 32, basis_images: 8, images_per_cell: 1, style_coordinates: 2,
+measure: {network: vgg19, weights: random, height: 32, width: 32, basis_images: 8, images_per_cell: 1,
+          style_coordinates: 2,
           content_coordinates: 4}
 budget: {images: 16, identities: 4}
 search: {evaluations: 30}
@@ -113,7 +114,7 @@ def test_a_verb_that_reads_files_loads_neither(command: str, run: Path, tmp_path
 
 def test_measuring_in_this_process_does_not_load_ray(run: Path, tmp_path: Path) -> None:
     names = places(run)
-    settings = ["weights=random", "height=32", "width=32", "basis_images=8", "images_per_cell=1"]
+    settings = ["network=vgg19", "weights=random", "height=32", "width=32", "basis_images=8", "images_per_cell=1"]
     command = ["measure", names["source"], "--targets", names["target"], "--serial", "--output", str(tmp_path / "new")]
     (heavy,) = loaded([*command, "--set", *settings])
     assert "torch" in heavy, "this test can see what was loaded"

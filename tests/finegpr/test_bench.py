@@ -6,7 +6,8 @@ import torch
 
 from finegpr.errors import AostError
 from finegpr.measuring.bench import main, narrowed, operations, weights_of
-from finegpr.measuring.networks import VGG19, load_weights
+from finegpr.measuring.networks import load_network
+from finegpr.measuring.networks.vgg19 import VGG19
 from finegpr.weights import find_weights
 
 TINY = ["--height", "32", "--width", "32", "--files", "16", "--images", "20", "--rounds", "1", "--network", "cheap"]
@@ -27,7 +28,7 @@ def test_every_figure_is_there_and_a_missing_gpu_is_said(capsys: pytest.CaptureF
     assert min(whole, figures(said, "decoding alone:")[0]) > 0
     assert share == pytest.approx(100 * whole / bare, abs=100 * 0.1 / bare + 0.1)
     assert figures(said, "arithmetic:")[0] == 0.03
-    for stage in ("decode", "resize", "copy", "network", "Gram", "projection", "distances", "write"):
+    for stage in ("decode", "resize", "copy", "network", "statistics", "projection", "distances", "write"):
         assert figures(said, stage)[0] >= 0
     errors = [figures(said, label) for label in ("median relative error", "Spearman of the ranks")]
     assert [len(each) for each in errors] == [6, 6]
@@ -52,7 +53,7 @@ def test_operations_are_those_of_the_convolutions() -> None:
     expected = sum(
         2 * 9 * a * b * 256 * 128 // 4**scale for scale, layers in enumerate((*channels, *deep)) for a, b in layers
     )
-    assert operations(VGG19(load_weights(find_weights("vgg19", "random", seed=0))), height=256, width=128) == expected
+    assert operations(VGG19(load_network(find_weights("vgg19", "random", seed=0))), height=256, width=128) == expected
 
 
 def test_narrowed_weights_are_seeded() -> None:

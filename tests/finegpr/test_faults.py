@@ -25,7 +25,7 @@ from finegpr.reid.data import ImageStore
 
 PASSING = ["EIO", "EMFILE", "ENFILE", "ESTALE", "EAGAIN", "EBUSY", "ETIMEDOUT", "ENETDOWN", "EREMOTEIO"]
 MEASURE = MeasureConfig(
-    height=32, width=32, weights="random", basis_images=8, style_coordinates=4, content_coordinates=4
+    network="vgg19", height=32, width=32, weights="random", basis_images=8, style_coordinates=4, content_coordinates=4
 )
 
 Fail = Callable[..., None]

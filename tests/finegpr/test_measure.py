@@ -21,7 +21,8 @@ from finegpr.measuring.config import MeasureConfig
 from finegpr.measuring.freshness import pending_shards
 from finegpr.measuring.measure import measure, measure_shard, plan_shards, prepare
 from finegpr.measuring.meter import Meter
-from finegpr.measuring.networks import VGG19, load_weights
+from finegpr.measuring.networks import load_network
+from finegpr.measuring.networks.vgg19 import VGG19
 from finegpr.measuring.reference import fit_reference
 from finegpr.measuring.results import Measurements, read_measurements
 from finegpr.perceptual import pairwise_distance
@@ -33,6 +34,7 @@ from finegpr.weights import find_weights
 WEATHER = Attribute(name="weather", values=("sunny", "foggy", "snowlight"))
 LIGHT = Attribute(name="light", values=("day", "night"))
 CONFIG = MeasureConfig(
+    network="vgg19",
     height=32,
     width=32,
     weights="random",
@@ -115,7 +117,7 @@ def copy(finished: Path, tmp_path: Path) -> Path:
 def feature_maps(catalog: Catalog) -> list[torch.Tensor]:
     """relu1_1 ... relu5_1 and relu4_2, straight from the layers, in float64."""
     images, _ = load(catalog.file_paths(), height=32, width=32)
-    network = VGG19(load_weights(find_weights("vgg19", "random", seed=0)))
+    network = VGG19(load_network(find_weights("vgg19", "random", seed=0)))
     x, maps = network.normalise(torch.from_numpy(images)).double(), {}
     for index, layer in enumerate(network.features.double()):
         x = layer(x)
@@ -158,7 +160,7 @@ def test_sketches_and_medians_carry_the_pair_distances(world: Path, finished: Pa
 
 def test_embeddings_agree_with_the_totals(finished: Path) -> None:
     measured = read_measurements(finished)
-    np.testing.assert_allclose(Weighing().weights, [0.18] * 5 + [1.0])
+    np.testing.assert_allclose(Weighing().weights(measured.of), [0.18] * 5 + [1.0])
     for weighing in (Weighing(scale="paper"), Weighing()):
         phi, target = measured.phi(weighing), measured.target_phi("market", weighing)
         assert target.shape == (6, phi.shape[1])
@@ -166,7 +168,7 @@ def test_embeddings_agree_with_the_totals(finished: Path) -> None:
         # The target lies partly off the basis, which adds the same to every image (experiments: rank kept, size not).
         assert np.corrcoef(pairs, measured.total("market", weighing))[0, 1] > 0.97
         assert 0 < measured.style_share("market", weighing) < 1
-    standardised = measured.terms["market"] / measured.median @ Weighing().weights
+    standardised = measured.terms["market"] / measured.median @ Weighing().weights(measured.of)
     np.testing.assert_allclose(measured.total("market", Weighing()), standardised, rtol=1e-6)
 
 
@@ -237,7 +239,7 @@ def test_damage_is_named(copy: Path, name: str, damage: str) -> None:
 
 def test_sixty_random_flips_are_named(copy: Path) -> None:
     """One byte of any shard, marker, sketch, reference or weights file."""
-    network = VGG19(load_weights(find_weights("vgg19", "random", seed=0))).features.state_dict()
+    network = VGG19(load_network(find_weights("vgg19", "random", seed=0))).features.state_dict()
     weights = copy / "measured" / "vgg19.safetensors"
     write_arrays(weights, {f"features.{name}": value.numpy() for name, value in network.items()})
     config = CONFIG.model_copy(update={"weights": str(weights)})

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.processes
 CONTEXT = runpy.run_path(str(Path(__file__).parents[1] / "forked.py"))["CONTEXT"]
 
 CONFIG = MeasureConfig(
+    network="vgg19",
     height=32,
     width=32,
     weights="random",

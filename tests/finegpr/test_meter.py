@@ -18,7 +18,14 @@ from finegpr.pixels import prefetch
 from finegpr.pixels.decode import load
 
 CONFIG = MeasureConfig(
-    height=32, width=32, batch_size=4, basis_images=24, style_coordinates=8, content_coordinates=8, weights="random"
+    network="vgg19",
+    height=32,
+    width=32,
+    batch_size=4,
+    basis_images=24,
+    style_coordinates=8,
+    content_coordinates=8,
+    weights="random",
 )
 WEIGHTS = narrowed(16)
 

@@ -11,14 +11,16 @@ from torchvision.models import vgg as architecture
 
 from finegpr.errors import InputError
 from finegpr.measuring.bench import narrowed
-from finegpr.measuring.networks import VGG19, LoadedWeights, load_weights
+from finegpr.measuring.networks import load_network
+from finegpr.measuring.networks.base import LoadedWeights
+from finegpr.measuring.networks.vgg19 import VGG19
 from finegpr.perceptual import mean_distance
 from finegpr.storage import write_arrays
 from finegpr.weights import find_weights
 
 
 def load(weights: str, *, seed: int = 0) -> LoadedWeights:
-    return load_weights(find_weights("vgg19", weights, seed=seed))
+    return load_network(find_weights("vgg19", weights, seed=seed))
 
 
 def arrays_of(cfg: str, *, batch_norm: bool = False, classifier: bool = True) -> dict[str, np.ndarray]:

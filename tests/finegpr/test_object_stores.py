@@ -36,6 +36,7 @@ TARGET = MiniMarketConfig(
     width=24,
 )
 SMALL = MeasureConfig(
+    network="vgg19",
     height=32,
     width=32,
     weights="random",

@@ -48,7 +48,7 @@ def test_a_source_with_parts_keeps_its_rows_and_gives_only_the_train_part(tmp_pa
     assert "only the 8 images of its part train are used, not 4 of query, 4 of gallery" in note
     assert source.frame["path"].equals(catalog.frame["path"])
     assert np.array_equal(source.identities > 0, is_train)
-    config = MeasureConfig(weights="random")
+    config = MeasureConfig(network="vgg19", weights="random")
     for names in ([], ["light"]):
         [rows] = plan_shards(config, source, source.cells(names))
         assert np.array_equal(rows, np.flatnonzero(is_train))

@@ -7,7 +7,15 @@ import pytest
 import torch
 
 from finegpr.errors import InputError
-from finegpr.perceptual import content_vector, gram_matrix, mean_distance, pairwise_distance, style_vector
+from finegpr.perceptual import (
+    content_vector,
+    gram_matrix,
+    mean_distance,
+    moments_vector,
+    pairwise_distance,
+    pooled_vector,
+    style_vector,
+)
 
 golden = Path(__file__).parents[1] / "golden"
 
@@ -50,6 +58,22 @@ def test_golden_equations_of_the_paper() -> None:
             )
             np.testing.assert_allclose(alone.style[0, 0], vectors[f"style_E{layer}"], rtol=1e-12)
             np.testing.assert_allclose(alone.content[0, 0], vectors[f"content{layer}"], rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_moments_and_pooled_features_are_those_of_numpy(dtype: torch.dtype) -> None:
+    maps = torch.randn(2, 5, 4, 3, generator=torch.Generator().manual_seed(0)).to(dtype)
+    maps = maps.contiguous(memory_format=torch.channels_last)
+    flat = maps.double().numpy().reshape(2, 5, 12)
+    mean, deviation = flat.mean(axis=2), flat.std(axis=2)
+    moments, pooled = moments_vector(maps), pooled_vector(maps)
+    assert moments.dtype == pooled.dtype == torch.float32
+    np.testing.assert_allclose(moments, np.concatenate([mean, deviation], axis=1) / 5**0.5, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(pooled, mean / 2**0.5, rtol=1e-5, atol=1e-7)
+    apart = float((moments[0] - moments[1]).double().square().sum())
+    by_hand = np.square(mean[0] - mean[1]).sum() + np.square(deviation[0] - deviation[1]).sum()
+    assert apart == pytest.approx(by_hand / 5, rel=1e-5)
+    assert moments_vector(torch.ones(1, 2, 3, 3))[0].tolist() == pytest.approx([0.5**0.5, 0.5**0.5, 0.0, 0.0])
 
 
 def random_layers(seed: int, size: int) -> list[torch.Tensor]:

@@ -16,7 +16,7 @@ from finegpr.measuring import retarget as module
 from finegpr.measuring.config import MeasureConfig
 from finegpr.measuring.files import DERIVED_MARKER
 from finegpr.measuring.measure import measure
-from finegpr.measuring.networks import load_weights
+from finegpr.measuring.networks import load_network
 from finegpr.measuring.results import Measurements, basis_hash, read_measurements
 from finegpr.measuring.retarget import RetargetConfig, retarget
 from finegpr.storage import write_arrays
@@ -25,6 +25,7 @@ from finegpr.weights import find_weights
 WEATHER = Attribute(name="weather", values=("sunny", "foggy", "snowlight"))
 NUM_SOURCE = 24
 CONFIG = MeasureConfig(
+    network="vgg19",
     height=32,
     width=32,
     weights="random",
@@ -248,7 +249,7 @@ def test_other_weights_are_refused(world: Path, tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
     state = {
         f"features.{key}": value.numpy()
-        for key, value in load_weights(find_weights("vgg19", "random", seed=5)).state.items()
+        for key, value in load_network(find_weights("vgg19", "random", seed=5)).state.items()
     }
     write_arrays(path, state)
     with pytest.raises(InputError, match=r"measured with VGG-19, random He weights, seed 0, got .*other\.safetensors"):
@@ -259,7 +260,7 @@ def test_weights_that_moved_are_found_where_they_are_said_to_be(finished: Path, 
     path = tmp_path / "vgg.safetensors"
     state = {
         f"features.{key}": value.numpy()
-        for key, value in load_weights(find_weights("vgg19", "random", seed=5)).state.items()
+        for key, value in load_network(find_weights("vgg19", "random", seed=5)).state.items()
     }
     write_arrays(path, state)
     config = CONFIG.model_copy(update={"weights": str(path)})

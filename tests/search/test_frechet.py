@@ -99,7 +99,7 @@ def test_unmeasured_cells_get_the_predicted_mean_and_the_pooled_covariance() -> 
     )
     np.testing.assert_allclose(covariance, np.tile(form.within[np.triu_indices(4)], (gap.sum(), 1)), atol=1e-12)
     # The noise within the cells of this simulation is known: 0.25 in every coordinate of the sketch.
-    weights = Weighing().factors(simulation.measurements.median).repeat(6)
+    weights = simulation.measurements.factors(Weighing()).repeat(6)
     assert 0.5 < np.trace(form.within) / (0.25 * np.sort(weights)[-4:].sum()) < 2
     scored, report = make_frechet(simulation.measured, seed=0)
     assert report is not None

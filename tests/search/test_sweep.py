@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from finegpr.errors import ConfigError, StateError
 from finegpr.storage import write_table
-from finegpr.weighing import Weighing
+from finegpr.weighing import Terms, Weighing
 from search.loop import random_median, search
 from search.objectives import OBJECTIVES, make_objective
 from search.optimizers import make_optimizer
@@ -36,6 +36,7 @@ def make_config(**changes: Any) -> SweepConfig:
         "optimizers": ("numpy_swarm", "random"),
         "seeds": (0, 1),
         "evaluations": 30,
+        "layer_weights": ((0.2,) * 5,),
     }
     return SweepConfig(**(settings | changes))
 
@@ -94,7 +95,6 @@ def test_sample_is_seeded_ordered_and_from_the_grid() -> None:
         ({"seeds": (1, 1)}, "seeds should name each value once"),
         ({"optimizers": ("swram",)}, "no optimizer 'swram'"),
         ({"alphas": (0.9, 0.0), "betas": (0.0,)}, "leaves no distance"),
-        ({"layer_weights": ((0.2,) * 4,)}, "at least 5"),
         ({"image": (5,)}, "Extra inputs"),
     ],
 )
@@ -163,10 +163,21 @@ def test_weights_are_those_of_the_paper_s_sum(simulation: Simulation) -> None:
     expected = 0.7 * sum(weight * terms[:, place] for place, weight in enumerate(layers)) + 0.5 * terms[:, 5]
     changed = Weighing(scale="paper", alpha=0.7, beta=0.5, layer_weights=layers)
     np.testing.assert_allclose(measurements.total(TARGET, changed), expected, rtol=1e-12)
-    usual = Weighing(alpha=0.9, beta=1.0, layer_weights=(0.2,) * 5)
-    assert usual == Weighing()
     medians = np.array([2.0, 1.0, 4.0, 0.0, 1.0, 0.5])
-    np.testing.assert_allclose(usual.factors(medians), [0.09, 0.18, 0.045, 0.18, 0.18, 2.0], rtol=1e-12)
+    for usual in (Weighing(), Weighing(alpha=0.9, beta=1.0, layer_weights=(0.2,) * 5)):
+        found = usual.factors(medians, measurements.of)
+        np.testing.assert_array_equal(found, [0.9 * 0.2 / each for each in (2, 1, 4, 1, 1)] + [2.0])
+
+
+def test_weights_are_shared_evenly_where_nothing_is_said() -> None:
+    terms = Terms(style=("a", "b", "c", "d"), content=("e", "f"))
+    np.testing.assert_allclose(Weighing(alpha=2.0, beta=3.0).weights(terms), [0.5] * 4 + [1.5] * 2, rtol=1e-15)
+
+
+def test_weights_of_other_layers_are_refused(ground: Ground) -> None:
+    config = make_config(layer_weights=((0.2,) * 5, (0.2,) * 4))
+    with pytest.raises(ConfigError, match="4 layer_weights for 5 layers of style; give one for each of style1, style2"):
+        Ground.of(config, None, ground.measurements)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
