@@ -162,6 +162,7 @@ def explanation(run: Run, made: Made, choice: Choice) -> dict[str, Any]:
         style_shares=_style_shares(made),
         shifts=shifts,
         rounds=rounds,
+        camera_gap=next((each.objective.gap for each in made.found.values() if each.objective.gap), None),
         off_basis=dict(off_basis),
         **_sizes(run, made, main),
     )

@@ -6,7 +6,7 @@ Every target has one camera of each kind for all of its photos; its number decid
     make      another tone curve, contrast and saturation, half the resolution each way, and noise
 """
 
-import io
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,8 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from finegpr.object_stores import AnyPath
+from finegpr.pixels.decode import decode
 from finegpr.render.camera import LUMA
 from finegpr.render.world import is_whole, write_picture
 
@@ -70,17 +72,14 @@ def make(number: int) -> Recorder:
     )
 
 
-RECORDERS = {"colour": colour, "make": make}
+RECORDERS: Mapping[str, Callable[[int], Recorder]] = {"colour": colour, "make": make}
 
 
-def record_again(photos: Path, recorder: Recorder, folder: Path, *, seed: int) -> None:
-    """Write every JPEG below ``photos`` to ``folder`` under its own name, as ``recorder`` records it."""
-    for place, path in enumerate(sorted(photos.rglob("*.jpg"))):
-        copy = folder / path.relative_to(photos)
-        if is_whole(copy):
-            continue
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        with Image.open(path) as image:
-            photo = np.asarray(image.convert("RGB"))
-        random = np.random.default_rng((seed, 43, place))
-        write_picture(copy, recorder.record(photo, random), quality=recorder.quality)
+def record_again(photos: Sequence[AnyPath], recorder: Recorder, folder: Path, *, seed: int) -> None:
+    """Write every photo to ``folder`` under its own name, as ``recorder`` records it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for place, path in enumerate(photos):
+        copy = folder / path.name
+        if not is_whole(copy):
+            random = np.random.default_rng((seed, 43, place))
+            write_picture(copy, recorder.record(decode(path), random), quality=recorder.quality)
