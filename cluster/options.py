@@ -194,7 +194,7 @@ class Search(Kept):
       budget.images=20000            trained on, of budget.identities=null people: all of the subset's
       budget.least=0 budget.most=1   of the source's images that a subset may hold
       objective=mmd_rbf              or mean_distance (the published one), mmd_linear, frechet, mmd_posterior,
-                                     attribute_shares, training
+                                     attribute_shares, aligned_shares, training
       optimizer=swarm                or pso, numpy_swarm, greedy, descent, random, exhaustive, nevergrad:NAME;
                                      followed by +restart or +polish; optimizer_options.population=40
       evaluations=2000 seed=0        new subsets scored

@@ -18,6 +18,7 @@ from search.analysis.compare import RankAgreement, agreements, rank_agreement, v
 from search.analysis.records import AttributeShares, Choice
 from search.loop import SearchResult
 from search.objectives import CellObjective
+from search.objectives.attribute_shares import AttributeEstimate
 from search.objectives.base import Objective
 from search.optimizers.baselines import random_masks
 
@@ -34,8 +35,9 @@ def make_choice(run: Run, made: Made, name: str) -> Choice:
     attributes = space.cells.attributes + (() if groups is None else groups.attributes)
     source, chosen = (shares_of(catalog, attributes) for catalog in (made.indexed.source, manifest))
     true = true_shares(made.indexed.truth, attributes) if made.indexed.truth else {}
-    objectives = [each.objective for each in made.found.values()]
-    estimated = {each.attribute: np.array(each.shares) for other in objectives for each in other.estimate}
+    # the last word on an attribute is that of the objective itself
+    objectives = [made.found[other].objective for other in sorted(made.found, key=lambda other: other == name)]
+    estimated = {each.attribute: each for other in objectives for each in other.estimate}
     occurring = {
         attribute.name: [
             place
@@ -82,17 +84,20 @@ def attribute_shares(
     source: Shares,
     manifest: Shares,
     true: Shares,
-    estimated: Shares,
+    estimated: Mapping[str, AttributeEstimate],
 ) -> AttributeShares:
     """One attribute of a choice, with the values at ``places``: those that the source or the target has."""
     values = tuple(attribute.values[place] for place in places)
     chosen = subset.values.get(attribute.name, frozenset(values))
     kind: Literal["true", "estimate", "unknown"] = "unknown"
-    target = None
+    target, interval = None, None
     if attribute.name in true:
         kind, target = "true", tuple(true[attribute.name][places].tolist())
     elif attribute.name in estimated:
-        kind, target = "estimate", tuple(estimated[attribute.name][places].tolist())
+        estimate = estimated[attribute.name]
+        kind, target = "estimate", tuple(estimate.shares[place] for place in places)
+        if estimate.low is not None and estimate.high is not None:
+            interval = tuple((estimate.low[place], estimate.high[place]) for place in places)
     return AttributeShares(
         name=attribute.name,
         values=values,
@@ -103,6 +108,7 @@ def attribute_shares(
         manifest=tuple(manifest[attribute.name][places].tolist()),
         target=target,
         target_kind=kind,
+        target_interval=interval,
     )
 
 

@@ -174,6 +174,7 @@ def explanation(run: Run, made: Made, choice: Choice) -> dict[str, Any]:
             for each in made.manifests
             if each.seed == run.config.seeds[0]
         },
+        camera_gap=next((each.objective.gap for each in made.found.values() if each.objective.gap), None),
         off_basis=dict(off_basis),
         **_sizes(run, made, main),
     )

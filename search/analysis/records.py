@@ -15,7 +15,8 @@ class AttributeShares:
     """One attribute of a choice; every tuple is aligned with ``values``.
 
     ``source``, ``manifest``: shares of the images in the source and in the images drawn for training. ``target``:
-    the target's shares, true ones or an estimate as ``target_kind`` says, or None.
+    the target's shares, true ones or an estimate as ``target_kind`` says, or None; ``target_interval``: low and high of
+    each estimated share, if known.
     """
 
     name: str
@@ -27,6 +28,7 @@ class AttributeShares:
     manifest: tuple[float, ...]
     target: tuple[float, ...] | None
     target_kind: Literal["true", "estimate", "unknown"]
+    target_interval: tuple[tuple[float, float], ...] | None = None
 
     @property
     def whole(self) -> bool:

@@ -9,7 +9,13 @@ from finegpr.arrays import Bools, Floats
 from finegpr.errors import ConfigError
 from finegpr.subset import Subset
 from search.measured import Measured
-from search.objectives.attribute_shares import AttributeEstimate, AttributeSharesForm, make_attribute_shares
+from search.objectives.aligned_shares import make_aligned_shares
+from search.objectives.attribute_shares import (
+    AttributeEstimate,
+    AttributeSharesForm,
+    CameraGap,
+    make_attribute_shares,
+)
 from search.objectives.base import Form, Kind, Objective
 from search.objectives.embedding import CellEmbedding
 from search.objectives.frechet import make_frechet
@@ -30,6 +36,7 @@ OBJECTIVES: Mapping[str, Kind] = {
     "mmd_posterior": quadratic("squared distance of posteriors", embed_posterior),
     "frechet": Kind(unit="D_total", make=make_frechet),
     "attribute_shares": Kind(unit="total variation", make=make_attribute_shares),
+    "aligned_shares": Kind(unit="total variation", make=make_aligned_shares),
 }
 QUADRATIC = tuple(name for name, kind in OBJECTIVES.items() if kind.quadratic)
 SEES_PEOPLE = tuple(name for name, kind in OBJECTIVES.items() if kind.kernel is not None)
@@ -64,6 +71,11 @@ class CellObjective:
     def estimate(self) -> tuple[AttributeEstimate, ...]:
         """What the objective says of the target's attributes, one each; empty where it says nothing."""
         return self.form.estimate if isinstance(self.form, AttributeSharesForm) else ()
+
+    @property
+    def gap(self) -> CameraGap | None:
+        """How the target's photos differ from the source's, if the objective has looked."""
+        return self.form.gap if isinstance(self.form, AttributeSharesForm) else None
 
     def score(self, subsets: list[Subset]) -> Floats:
         """Scores (n,) of subsets of the space."""

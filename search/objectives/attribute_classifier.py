@@ -62,12 +62,7 @@ def read_attributes(measured: Measured) -> Readings:
             f"got {len(people)}; measure more"
         )
     fold = (np.random.default_rng(SEED).permutation(len(people)) % NUM_FOLDS)[of_image.reshape(-1)]
-    phi = measured.phi[keep].astype(np.float64)
-    origin, spread = phi.mean(axis=0), phi.std(axis=0)
-    unit = np.maximum(spread + SPREAD_FLOOR * np.median(spread), 1e-300)
-    goal = (measured.target_phi.astype(np.float64) - origin) / unit
-    phi -= origin
-    phi /= unit
+    phi, goal = standardised(measured, keep)
     readings = []
     for column, attribute in enumerate(cells.attributes):
         seen, labels = np.unique(cells.codes[cell, column].astype(np.int64), return_inverse=True)
@@ -84,6 +79,18 @@ def read_attributes(measured: Measured) -> Readings:
             )
         )
     return Readings(cell=cell, person=person, fold=fold, attributes=tuple(readings))
+
+
+def standardised(measured: Measured, keep: Ints) -> tuple[Floats, Floats]:
+    """Sketches of the measured images at ``keep`` (n, S) and of the target's (m, S), in units of the source's spread
+    round its mean."""
+    phi = measured.phi[keep].astype(np.float64)
+    origin, spread = phi.mean(axis=0), phi.std(axis=0)
+    unit = np.maximum(spread + SPREAD_FLOOR * np.median(spread), 1e-300)
+    goal = (measured.target_phi.astype(np.float64) - origin) / unit
+    phi -= origin
+    phi /= unit
+    return phi, goal
 
 
 def _read(

@@ -6,6 +6,7 @@ maximisation (Saerens et al. 2002).
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,26 +14,63 @@ from finegpr.arrays import Floats
 from search.measured import Measured
 from search.objectives.attribute_classifier import Reading, read_attributes, softmax
 
+if TYPE_CHECKING:
+    from finegpr.catalog import Cells
+
 EM_STEPS = 200
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttributeEstimate:
-    """The estimated shares of one attribute's ``values`` in the target: their sum is 1, 0 where the source has none."""
+    """The estimated shares of one attribute's ``values`` in the target: their sum is 1, 0 where the source has none.
+
+    ``low`` and ``high``: 95 % interval of each share over which photos there are, None where it was not estimated.
+    """
 
     attribute: str
     values: tuple[str, ...]
     shares: tuple[float, ...]
+    low: tuple[float, ...] | None = None
+    high: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CameraGap:
+    """How the target's photos differ from the mixture of the source that is nearest to them.
+
+    ``shift``: of their mean, root mean square over the sketch's coordinates, in units of the source's spread.
+    ``spread``: median ratio of their deviations to the mixture's. ``moved``: by how much (total variation) the shares
+    of ``attribute``, the most moved of all, differ from those of an estimate that takes no gap into account.
+    """
+
+    shift: float
+    spread: float
+    moved: float
+    attribute: str
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AttributeSharesForm:
     """Distance of a subset's attribute shares from ``estimate``. ``indicators`` (C, V) and ``goal`` (V,) run over the
-    values of all attributes."""
+    values of all attributes. ``gap``: what was taken out of the target's photos for the estimate, if anything."""
 
     indicators: Floats
     goal: Floats
     estimate: tuple[AttributeEstimate, ...]
+    gap: CameraGap | None = None
+
+    @classmethod
+    def of(
+        cls, cells: "Cells", estimate: tuple[AttributeEstimate, ...], gap: CameraGap | None = None
+    ) -> "AttributeSharesForm":
+        """The form over ``cells``, whose attributes are estimated one by one."""
+        indicators = [np.eye(len(attribute.values))[cells.codes[:, a]] for a, attribute in enumerate(cells.attributes)]
+        return cls(
+            indicators=np.concatenate(indicators, axis=1),
+            goal=np.concatenate([each.shares for each in estimate]),
+            estimate=estimate,
+            gap=gap,
+        )
 
     def score(self, shares: Floats) -> Floats:
         """Total variation, summed over attributes, at cell shares (n, C), rows summing to 1 -> (n,)."""
@@ -48,15 +86,8 @@ def make_attribute_shares(
 
     Raises as ``read_attributes``.
     """
-    cells, readings = measured.cells, read_attributes(measured)
-    estimate = tuple(estimate_shares(reading) for reading in readings.attributes)
-    indicators = [np.eye(len(attribute.values))[cells.codes[:, a]] for a, attribute in enumerate(cells.attributes)]
-    form = AttributeSharesForm(
-        indicators=np.concatenate(indicators, axis=1),
-        goal=np.concatenate([each.shares for each in estimate]),
-        estimate=estimate,
-    )
-    return form, None
+    estimate = tuple(estimate_shares(reading) for reading in read_attributes(measured).attributes)
+    return AttributeSharesForm.of(measured.cells, estimate), None
 
 
 def estimate_shares(reading: Reading) -> AttributeEstimate:

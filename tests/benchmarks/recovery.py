@@ -1,18 +1,19 @@
 """Whether an objective finds a target's own conditions again, with and without the gap between renderer and camera.
 
 MiniGPR is the source. The targets of planted conditions show other people: photographs of MiniMarket, with its cameras
-and streets (gap), or more images of the source's own renderer (no gap). What the search chooses is compared with what
-was planted.
+and streets (gap), these recorded once more by stronger cameras, or more images of the source's own renderer (no gap).
+What the search chooses is compared with what was planted.
 
-    python tests/benchmarks/recovery.py --world FOLDER [--targets 20] [--evaluations 4000]
+    python tests/benchmarks/recovery.py --world FOLDER [--network efficientnet_lite0 imagenet] [--per-cell 4]
 
-The world is rendered and measured in FOLDER, and what was chosen is kept there: an interrupted run goes on. What was to
-be decided was decided on targets 100 to 111, not on those reported.
+The world is rendered and measured in FOLDER, and what was chosen is kept there: an interrupted run goes on, with what
+is left to do. What was to be decided was decided on targets 100 to 111, not on those reported.
 """
 
 import argparse
 import os
 import platform
+import shlex
 import sys
 import tempfile
 import time
@@ -23,119 +24,19 @@ from pathlib import Path
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from recovery_world import ATTRIBUTES, KINDS, SIZES, SOURCE, Look, World, make_world
 
 from finegpr.atomic import write_atomic
-from finegpr.attributes import SCENE, VIEWPOINT
-from finegpr.catalog import Catalog
-from finegpr.measuring.config import MeasureConfig
-from finegpr.measuring.measure import measure
-from finegpr.measuring.results import Measurements
-from finegpr.render.camera import SOURCE_RIG
-from finegpr.render.minigpr import MiniGPRConfig, render_minigpr
-from finegpr.render.minimarket import MiniMarketConfig, render_minimarket
-from finegpr.render.person import make_person
-from finegpr.render.picture import Shot, render_one
-from finegpr.render.world import code, deal, is_whole, write_picture
 from finegpr.storage import read_json, sha256, write_json
 from finegpr.subset import Subset
 from finegpr.weighing import Scale, Weighing
-from search.analysis.compare import agreements, t_interval, value_shares
+from search.analysis.compare import agreements, t_interval, total_variation, value_shares
 from search.loop import search
 from search.measured import Measured
 from search.objectives import attribute_classifier, make_objective
 from search.objectives.attribute_classifier import Classifier
 from search.optimizers import make_optimizer
 from search.space import Budget, Space
-
-ATTRIBUTES = ("viewpoint", "weather", "illumination")
-SIZES = ((12, 1, 1), (12, 2, 2), (6, 3, 3), (4, 2, 2), (6, 1, 4))  # planted values of each, in turn over the targets
-NUM_PEOPLE, PHOTOS_EACH = 60, 2
-SOURCE = MiniGPRConfig(images_per_identity=60, viewpoints=30)
-MEASURE = MeasureConfig(network="vgg19", height=64, width=32, weights="random", images_per_shard=500)
-
-
-def planted_values(source: Catalog, number: int) -> dict[str, list[str]]:
-    """The values that target ``number`` shows, by attribute; every condition of a single one, or mixed."""
-    cells = source.cells(ATTRIBUTES)
-    random = np.random.default_rng(number)
-    return {
-        attribute.name: [
-            attribute.values[value]
-            for value in sorted(random.permutation(np.unique(cells.codes[:, column]))[:size].tolist())
-        ]
-        for (column, attribute), size in zip(enumerate(cells.attributes), SIZES[number % len(SIZES)], strict=True)
-    }
-
-
-def render_with_gap(planted: dict[str, list[str]], number: int, folder: Path) -> Catalog:
-    """MiniMarket's unlabelled photos: other people, other streets, another rig, six cameras."""
-    photos = MiniMarketConfig(
-        seed=number,
-        distribution=planted,
-        num_train=NUM_PEOPLE * PHOTOS_EACH,
-        train_identities=NUM_PEOPLE,
-        validation_identities=1,
-        test_identities=1,
-        num_distractors=0,
-        num_junk=0,
-    )
-    render_minimarket(photos, folder)
-    return Catalog.index(folder, layout="market1501").part("train")
-
-
-def render_without_gap(planted: dict[str, list[str]], number: int, folder: Path) -> Catalog:
-    """The same distribution by the source's own renderer: other people only."""
-    random = np.random.default_rng((number, 31))
-    hands = deal([planted[name] for name in ATTRIBUTES], NUM_PEOPLE, PHOTOS_EACH, random)
-    for who, hand in enumerate(hands, start=1):
-        person = make_person(10_000 + number, "minigpr", who)
-        (folder / f"{who:04d}").mkdir(parents=True, exist_ok=True)
-        for viewpoint, weather, illumination in hand:
-            scene = SCENE.values[int(random.integers(len(SCENE.values)))]
-            codes = zip((*ATTRIBUTES, "scene"), "cwlp", (viewpoint, weather, illumination, scene), strict=True)
-            name = "_".join(f"{letter}{code(attribute, value):02d}" for attribute, letter, value in codes)
-            path = folder / f"{who:04d}" / f"{who:04d}_{name}.jpg"
-            if is_whole(path):
-                continue
-            shot = Shot(
-                viewpoint=VIEWPOINT.degrees(viewpoint),
-                weather=weather,
-                illumination=illumination,
-                scene=scene,
-                seed=(
-                    10_000 + number,
-                    32,
-                    who,
-                    *(code(*pair) for pair in zip(ATTRIBUTES, (viewpoint, weather, illumination), strict=True)),
-                ),
-            )
-            image, _, _ = render_one(person, shot, SOURCE_RIG, height=SOURCE.height, width=SOURCE.width)
-            write_picture(path, image, quality=SOURCE.quality)
-    return Catalog.index(folder, layout="finegpr")
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class World:
-    """The source, and the measurement of it against planted targets, with (``gap7``) and without a gap (``none7``)."""
-
-    source: Catalog
-    measurements: Measurements
-    planted: dict[int, dict[str, list[str]]]
-
-
-def make_world(folder: Path, numbers: range, *, num_people: int = SOURCE.num_identities) -> World:
-    """Render and measure what is not there yet."""
-    render_minigpr(SOURCE.model_copy(update={"num_identities": num_people}), folder / "source")
-    source = Catalog.index(folder / "source", layout="finegpr")
-    planted = {number: planted_values(source, number) for number in numbers}
-    targets = {}
-    for number, values in planted.items():
-        targets[f"gap{number}"] = render_with_gap(values, number, folder / f"gap{number}")
-        targets[f"none{number}"] = render_without_gap(values, number, folder / f"none{number}")
-    cells = source.cells(ATTRIBUTES)
-    measured = measure(MEASURE, source, targets, folder / f"measured{numbers.start}-{len(numbers)}", cells=cells)
-    return World(source=source, measurements=measured, planted=planted)
-
 
 OBJECTIVES: tuple[tuple[str, Scale], ...] = (
     ("mean_distance", "standardised"),
@@ -145,9 +46,11 @@ OBJECTIVES: tuple[tuple[str, Scale], ...] = (
     ("frechet", "standardised"),
     ("mmd_posterior", "standardised"),
     ("attribute_shares", "standardised"),
+    ("aligned_shares", "standardised"),
 )
 REFERENCE = "mmd_rbf, standardised"
-KINDS = {"gap": "camera gap", "none": "no gap"}
+ALIGNED, UNALIGNED = "aligned_shares, standardised", "attribute_shares, standardised"
+LOOKS = (("vgg19", "random"), ("efficientnet_lite0", "imagenet"))
 BUDGET = Budget(images=100, least=0.02, most=0.3)
 STATISTICS = ("total_variation", "jaccard")
 Row = dict[str, float]  # of one attribute: each statistic, and by chance
@@ -168,10 +71,12 @@ def train_once() -> None:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Choice:
-    """The best subset of one search, and whether the planted one, which the search did not find, scores better."""
+    """The best subset of one search, and whether the planted one, which the search did not find, scores better.
+    ``estimate``: the shares that the objective takes the target's for, by attribute; empty where it has none."""
 
     subset: Subset
     missed: bool
+    estimate: dict[str, list[float]]
 
 
 def choose(
@@ -195,26 +100,33 @@ def choose(
     with tempfile.TemporaryDirectory() as folder:
         subset = search(space, scored, optimizer, Path(folder), evaluations=evaluations, config={}, num_random=0).subset
     found, planted = scored.score([subset, Subset(world.planted[number])])
-    return Choice(subset=subset, missed=bool(planted < found - 1e-9 * abs(found)))
+    return Choice(
+        subset=subset,
+        missed=bool(planted < found - 1e-9 * abs(found)),
+        estimate={each.attribute: list(each.shares) for each in scored.estimate},
+    )
 
 
-def judge(space: Space, subset: Subset, planted: Mapping[str, list[str]]) -> dict[str, Row]:
+def judge(
+    space: Space, subset: Subset, planted: Mapping[str, list[str]], estimate: Mapping[str, list[float]]
+) -> dict[str, Row]:
     """Per attribute, the statistics of the manifest's expected shares against the planted ones, and by chance: over all
-    sets of values alike."""
+    sets of values alike. Of ``estimate``, as far as there is one, its total variation to them."""
     attributes, codes = space.cells.attributes, space.cells.codes
     shares = space.expected_shares(space.mask(subset)[None])[0]
     true = {
         attribute.name: np.array([value in planted[attribute.name] for value in attribute.values], dtype=float)
         for attribute in attributes
     }
+    true = {name: row / row.sum() for name, row in true.items()}
     found = agreements(
         subset,
         attributes,
         chosen=value_shares(codes, shares, attributes),
         source=value_shares(codes, space.cells.images.astype(float), attributes),
-        true={name: row / row.sum() for name, row in true.items()},
+        true=true,
     )
-    return {
+    judged: dict[str, Row] = {
         each.attribute: {
             "total_variation": each.total_variation.value,
             "total_variation by chance": each.total_variation.any_size,
@@ -225,6 +137,9 @@ def judge(space: Space, subset: Subset, planted: Mapping[str, list[str]]) -> dic
         }
         for each in found
     }
+    for name, estimated in estimate.items():
+        judged[name]["total_variation of the estimate"] = total_variation(np.array(estimated), true[name])
+    return judged
 
 
 Judged = dict[tuple[str, str], list[dict[str, Row]]]  # by kind and objective, one per target
@@ -242,13 +157,14 @@ def play(world: World, cache: Path, evaluations: int) -> tuple[Judged, Judged]:
                 if not path.exists():
                     choice = choose(world, space, objective, kind, number, evaluations)
                     values = {name: sorted(chosen) for name, chosen in choice.subset.values.items()}
-                    path.parent.mkdir(exist_ok=True)
-                    write_json(path, {"subset": values, "missed": choice.missed})
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    write_json(path, {"subset": values, "missed": choice.missed, "estimate": choice.estimate})
                 record = read_json(path)
-                row = judge(space, Subset(record["subset"]), planted)
+                row = judge(space, Subset(record["subset"]), planted, record["estimate"])
+                known = judge(space, Subset(planted), planted, record["estimate"]) if record["missed"] else row
                 key = kind, ", ".join(objective)
                 judged.setdefault(key, []).append(row)
-                best.setdefault(key, []).append(judge(space, Subset(planted), planted) if record["missed"] else row)
+                best.setdefault(key, []).append(known)
                 print(path.stem, {name: round(each["total_variation"], 2) for name, each in row.items()}, flush=True)
     return judged, best
 
@@ -261,6 +177,23 @@ def over_attributes(rows: list[dict[str, Row]], statistic: str) -> np.ndarray:
 def mean_variation(rows: list[dict[str, Row]], suffix: str = "") -> np.ndarray:
     """Total variation, mean over attributes, (targets,)."""
     return over_attributes(rows, "total_variation" + suffix).mean(axis=1)
+
+
+def comparison(judged: Judged) -> list[str]:
+    """Aligned shares against unaligned ones, paired over targets: of what was chosen, and of the estimates."""
+    lines = [
+        "| aligned against unaligned shares | estimate's TV | aligned | less by (95 %) | nearer on "
+        "| choice's TV | aligned | less by (95 %) | nearer on |",
+        f"|{' --- |' * 9}",
+    ]
+    for kind, title in KINDS.items():
+        cells = []
+        for suffix in (" of the estimate", ""):
+            before, after = (mean_variation(judged[kind, name], suffix) for name in (UNALIGNED, ALIGNED))
+            cells += [f"{before.mean():.2f}", f"{after.mean():.2f}", shown_gain(before - after)]
+            cells.append(f"{int((after < before - 1e-9).sum())} of {len(after)}")
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return lines
 
 
 def table(judged: Judged, best: Judged, kind: str) -> list[str]:
@@ -292,16 +225,20 @@ def shown_gain(gain: np.ndarray) -> str:
     return f"{estimate.mean:+.3f} ({estimate.low:+.3f} to {estimate.high:+.3f})" if gain.any() else "-"
 
 
+COLOURS = {"gap": "#1c2126", "none": "#0069b4", "colour": "#c2571a", "make": "#b58900"}
+
+
 def draw(judged: Judged, path: Path) -> None:
-    figure = Figure(figsize=(9.5, 3.4), layout="constrained")
+    figure = Figure(figsize=(9.5, 5.0), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(ATTRIBUTES), sharey=True)
     names = [name for kind, name in judged if kind == "gap"]
+    width = 0.76 / len(KINDS)
     for column, (panel, attribute) in enumerate(zip(panels, ATTRIBUTES, strict=True)):
-        for offset, (kind, colour) in enumerate(zip(KINDS, ("#1c2126", "#0069b4"), strict=True)):
+        for offset, (kind, colour) in enumerate(COLOURS.items()):
             values = [over_attributes(judged[kind, name], "total_variation")[:, column] for name in names]
-            places = np.arange(len(names)) + 0.36 * offset - 0.18
-            panel.barh(places, [each.mean() for each in values], height=0.34, color=colour, label=KINDS[kind])
+            places = np.arange(len(names)) + width * (offset - (len(KINDS) - 1) / 2)
+            panel.barh(places, [each.mean() for each in values], height=width, color=colour, label=KINDS[kind])
             errors = [each.std(ddof=1) / np.sqrt(len(each)) for each in values]
             panel.errorbar([each.mean() for each in values], places, xerr=errors, fmt="none", ecolor="#8a949e")
         chance = over_attributes(judged["gap", REFERENCE], "total_variation by chance")[:, column].mean()
@@ -322,42 +259,64 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--people", type=int, default=SOURCE.num_identities, help="in the source; 60 images of each")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--evaluations", type=int, default=4000)
+    parser.add_argument(
+        "--network", nargs=2, action="append", metavar=("NAME", "WEIGHTS"), help="several times for several; all"
+    )
+    parser.add_argument("--per-cell", type=int, help="images measured of every cell of the source; all, about 10")
+    parser.add_argument("--photos", type=int, default=Look.photos, help="of every target")
     parser.add_argument("--output", type=Path, default=Path("results/recovery.md"))
     given = parser.parse_args(arguments)
     started = time.monotonic()
     train_once()
-    world = make_world(given.world, range(given.first_seed, given.first_seed + given.targets), num_people=given.people)
-    judged, best = play(world, given.world / "chosen", given.evaluations)
-    sizes = ", ".join(" x ".join(map(str, size)) for size in SIZES)
-    lines = [
-        *HEAD.format(
-            targets=given.targets, sizes=sizes, evaluations=f"{given.evaluations:,}", images=len(world.source)
-        ).split("\n")
-    ]
-    for kind in KINDS:
-        lines += ["", *table(judged, best, kind)]
-    command = f"--world FOLDER --targets {given.targets} --evaluations {given.evaluations}"
-    seconds = time.monotonic() - started
+    numbers = range(given.first_seed, given.first_seed + given.targets)
+    lines: list[str] = []
+    for network, weights in given.network or LOOKS:
+        look = Look(network=network, weights=weights, per_cell=given.per_cell, photos=given.photos)
+        world = make_world(given.world, numbers, look, num_people=given.people)
+        judged, best = play(world, given.world / "chosen" / look.name, given.evaluations)
+        if not lines:
+            lines = HEAD.format(
+                targets=given.targets,
+                sizes=", ".join(" x ".join(map(str, size)) for size in SIZES),
+                evaluations=f"{given.evaluations:,}",
+                images=len(world.measurements.row),
+                photos=given.photos,
+            ).split("\n")
+        sides = f"{look.config.height}x{look.config.width}"
+        lines += ["", f"## {network}, {weights} weights, {sides}", "", *comparison(judged)]
+        for kind in KINDS:
+            lines += ["", *table(judged, best, kind)]
+        given.output.parent.mkdir(parents=True, exist_ok=True)
+        draw(judged, given.output.with_name(f"{given.output.stem}-{network}.png"))
     lines += [
         "",
         *NOTES.split("\n"),
         "",
-        f"`python tests/benchmarks/recovery.py {command}`, {time.strftime('%Y-%m-%d')}, one of {os.cpu_count()} cores "
-        f"of {platform.machine()}, {seconds:.0f} s in this run (what was chosen before is read again).",
+        f"`python tests/benchmarks/recovery.py {shlex.join(['--world', 'FOLDER', *shown(arguments)])}`, "
+        f"{time.strftime('%Y-%m-%d')}, one of {os.cpu_count()} cores of {platform.machine()}, "
+        f"{time.monotonic() - started:.0f} s in this run (what was chosen before is read again).",
         "",
     ]
-    given.output.parent.mkdir(parents=True, exist_ok=True)
     given.output.write_text("\n".join(lines))
-    draw(judged, given.output.with_suffix(".png"))
     print("\n".join(lines))
+
+
+def shown(arguments: list[str]) -> list[str]:
+    """The command's options without its folders."""
+    return [
+        each
+        for before, each in zip(["", *arguments], arguments, strict=False)
+        if not {before, each} & {"--world", "--output"}
+    ]
 
 
 HEAD = """# Recovery of planted conditions
 
-{images:,} MiniGPR images of 100 people in 588 cells; {targets} targets of 120 images of 60 other people. The numbers
-of their viewpoints x weathers x illuminations are, in turn, {sizes}. Each is
-photographed once by MiniMarket's cameras in other streets (camera gap), and once by the source's own renderer (no gap).
-Random VGG-19 weights, 64x32. The swarm scores {evaluations} subsets;
+{images:,} MiniGPR images of 100 people in 588 cells; {targets} targets of {photos} images of 60 other people. The
+numbers of their viewpoints x weathers x illuminations are, in turn, {sizes}. Each is
+photographed once by MiniMarket's cameras in other streets (camera gap), and once by the source's own renderer (no gap);
+the photos of the gap are recorded once more with a strong colour cast, blur and JPEG, and as by another make of camera
+(`tests/benchmarks/recovery_cameras.py`). The swarm scores {evaluations} subsets;
 100 images are trained on, of subsets that hold 2 to 30 % of the source. TV: total variation between the manifest's
 shares and the planted ones, 0 the same and 1 disjoint; Jaccard: of the sets of values, 1 the same. Means over targets;
 intervals are paired over targets, of the mean over the three attributes. Random sets of values are of any size.

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from recovery import ATTRIBUTES, SOURCE, World, make_world
+from recovery_world import ATTRIBUTES, SOURCE, World, make_world
 
 from finegpr.weighing import Weighing
 from search.measured import Measured

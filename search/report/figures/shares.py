@@ -17,7 +17,8 @@ def all_shares(data: ReportData) -> Iterator[Figure]:
 
 
 def shares(attribute: AttributeShares, *, key: str, target: str) -> Figure:
-    """Share of every value in the source, in the manifest and in the target; polar for a circular attribute."""
+    """Share of every value in the source, in the manifest and in the target, with its interval where it is an estimate;
+    polar for a circular attribute."""
     names = [label(value) for value in attribute.values]
     percents = {
         "source": [100 * share for share in attribute.source],
@@ -25,7 +26,8 @@ def shares(attribute: AttributeShares, *, key: str, target: str) -> Figure:
     }
     if attribute.target is not None:
         percents["target"] = [100 * share for share in attribute.target]
-    spec = _polar(attribute, percents) if attribute.circular else _bars(names, percents)
+    interval = [(100 * low, 100 * high) for low, high in attribute.target_interval or ()]
+    spec = _polar(attribute, percents, interval) if attribute.circular else _bars(names, percents, interval)
     known = {"true": "true shares", "estimate": "estimated shares", "unknown": "shares unknown"}[attribute.target_kind]
     return Figure(
         key=key,
@@ -35,7 +37,9 @@ def shares(attribute: AttributeShares, *, key: str, target: str) -> Figure:
     )
 
 
-def _bars(names: list[str], percents: Mapping[str, list[float]]) -> dict[str, Any]:
+def _bars(
+    names: list[str], percents: Mapping[str, list[float]], interval: Sequence[tuple[float, float]]
+) -> dict[str, Any]:
     hover = "%{x}: %{y:.1f} %"
     data: list[dict[str, Any]] = [
         _bar(names, percents["source"], "source", REST, hover),
@@ -59,6 +63,15 @@ def _bars(names: list[str], percents: Mapping[str, list[float]]) -> dict[str, An
                 },
             }
         )
+        if interval:
+            data[-1]["error_y"] = {
+                "type": "data",
+                "array": [high - share for (_, high), share in zip(interval, percents["target"], strict=True)],
+                "arrayminus": [share - low for (low, _), share in zip(interval, percents["target"], strict=True)],
+                "color": INK,
+                "thickness": 1.5,
+                "width": 3,
+            }
     return {
         "data": data,
         "layout": layout(
@@ -81,7 +94,9 @@ def _bar(names: list[str], values: list[float], name: str, colour: str, hover: s
     }
 
 
-def _polar(attribute: AttributeShares, percents: Mapping[str, list[float]]) -> dict[str, Any]:
+def _polar(
+    attribute: AttributeShares, percents: Mapping[str, list[float]], interval: Sequence[tuple[float, float]]
+) -> dict[str, Any]:
     angles = [float(value.removesuffix("deg")) for value in attribute.values]
     closed = [*angles, angles[0]]
     width = 360 / len(angles)
@@ -106,6 +121,18 @@ def _polar(attribute: AttributeShares, percents: Mapping[str, list[float]]) -> d
             "hovertemplate": f"{hover}<extra>source</extra>",
         },
     ]
+    if interval:
+        data.append(
+            {
+                "type": "scatterpolar",
+                "mode": "lines",
+                "name": "interval",
+                "theta": [place for angle in angles for place in (angle, angle, None)],
+                "r": [end for low, high in interval for end in (low, high, None)],
+                "hoverinfo": "skip",
+                "line": {"color": INK, "width": 1.5},
+            }
+        )
     if "target" in percents:
         data.append(
             {
