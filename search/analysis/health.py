@@ -195,7 +195,7 @@ def sketches_hold(evidence: Evidence) -> Check | None:
 
 
 def camera_gap(evidence: Evidence) -> Check | None:
-    """Another camera looks like other attributes, so that the target's shares are less certain the further it is off."""
+    """Another camera looks like other attributes: the further it is off, the less certain are the target's shares."""
     gap = evidence.camera_gap
     if gap is None:
         return None
