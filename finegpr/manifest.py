@@ -78,7 +78,8 @@ class Sampler:
         if groups is not None:
             drawable &= groups.of_row >= 0
         self._rows = np.flatnonzero(drawable)
-        labels, self._identity = np.unique(identity[self._rows], return_inverse=True)
+        self._labels, self._identity = np.unique(identity[self._rows], return_inverse=True)
+        labels = self._labels
         self._cell = cells.of_row[self._rows]
         counts = np.zeros((len(labels), len(cells)), dtype=np.int64)
         np.add.at(counts, (self._identity, self._cell), 1)
@@ -202,7 +203,7 @@ class Sampler:
         random = np.random.default_rng((self.seed, seed))
         if isinstance(subset, Mixture) and subset.has_weights:
             return self._draw_weighted(subset.of_cells(self.cells), cell_mask, group_mask, random)
-        chosen = self._is_chosen(self._available(cell_mask[None], None if group_mask is None else group_mask[None]))
+        chosen = self._taken(cell_mask, group_mask)
         rows = np.flatnonzero(cell_mask[self._cell] & chosen[self._identity])
         rows = rows[random.permutation(len(rows))]
         identity, cell = self._identity[rows], self._cell[rows]
@@ -233,11 +234,25 @@ class Sampler:
         taken = turn < wanted[self._identity[rows], self._cell[rows]]
         return np.sort(self._rows[rows[taken]])
 
+    def people(self, subset: Subset | Bools) -> Ints:
+        """Identities (P,), ascending, that ``draw`` takes from a subset: all with an image in it, where no number is
+        given. Of a subset too small to draw from, those who come nearest to their share."""
+        return np.asarray(self._labels[self._taken(*self._masks_of(subset))])
+
+    def all_of(self, subset: Subset | Bools) -> Ints:
+        """Row numbers, ascending, of every image that the ``people`` of a subset have in it."""
+        cell_mask, group_mask = self._masks_of(subset)
+        return self._rows[cell_mask[self._cell] & self._taken(cell_mask, group_mask)[self._identity]]
+
     def require(self, subset: Subset | Bools) -> Bools:
         """The cell mask (C,) of a subset or a mask. Raises InputError when no manifest can be drawn from it."""
         cell_mask, group_mask = self._masks_of(subset)
         self._require(cell_mask, group_mask)
         return cell_mask
+
+    def _taken(self, cell_mask: Bools, group_mask: Bools | None) -> Bools:
+        """Which identities are trained on, (I,), from a mask (C,) and (G,)."""
+        return self._is_chosen(self._available(cell_mask[None], None if group_mask is None else group_mask[None]))
 
     def _available(self, cell_masks: Bools, group_masks: Bools | None) -> Floats:
         """Images that one identity of each kind has in masks (n, C) and (n, G) -> (n, K)."""

@@ -1,7 +1,7 @@
 """Where the first weights of every network come from, how they are named, and their arrays; no network is built here.
 
 ImageNet weights are read from an installed data package, or from a folder of safetensors files. Nothing is downloaded
-but by ``fetch``. A pickle (.pth) is read only where its SHA-256 is known here or in torchvision, and then by
+but by ``fetch``. A pickle (.pth) is read only where its SHA-256, or how it begins, stands here, and then by
 ``torch.load(weights_only=True)``, which makes tensors and runs no code.
 """
 
@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
 
 from finegpr.efficientnet import NETWORKS as EFFICIENTNETS
 from finegpr.efficientnet import by_timms_names
@@ -69,6 +70,14 @@ PACKAGES: Mapping[str, DataPackage] = {
 """ImageNet weights that Python's package index has, by network."""
 
 
+TORCHVISION: Mapping[str, str] = {
+    VGG: "vgg19-dcbb9e9d.pth",
+    "resnet18": "resnet18-f37072fd.pth",
+    "resnet50": "resnet50-0676ba61.pth",
+}
+"""The files of ImageNet weights (IMAGENET1K_V1) that torchvision publishes; their SHA-256 begins as their name ends."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Weights:
     """The first parameters of ``network``, with a description for every output and a hash for every plan.
@@ -99,7 +108,7 @@ def find_weights(network: str, weights: str, *, seed: int | None = None) -> Weig
     if weights == "imagenet":
         found = imagenet_file(network)
         if found is None:
-            raise InputError(f"{_missing(network)}, or choose weights: random")
+            raise InputError(f"{missing(network)}; weights: random needs none")
         (path, digest), name = found, "ImageNet"
     else:
         path = from_home(weights)
@@ -141,19 +150,37 @@ def package_of(network: str) -> DataPackage | None:
     return PACKAGES.get(ours.get(network, network))
 
 
-def _missing(network: str) -> str:
-    """What is missing, and the command that brings it."""
-    title, path = _TITLES.get(network, network), imagenet_path(network)
-    if (package := package_of(network)) is not None:
-        return f"no ImageNet weights of {title} here: neither package {package.name} nor {path}; `{package.install()}`"
+@dataclass(frozen=True, kw_only=True)
+class Ways:
+    """Commands that bring a network's ImageNet weights: ``with_internet``, and once ``file`` was copied here."""
+
+    with_internet: str
+    file: str
+    without_internet: str
+
+
+def ways(network: str) -> Ways | None:
+    """How to bring a network's ImageNet weights; None where it has none that are known here."""
+    package = package_of(network)
+    if package is not None:
+        file, with_internet = Path(package.file).name, package.install()
+    elif network in TORCHVISION:
+        file, with_internet = TORCHVISION[network], f"aost weights {network} --fetch"
+    else:
+        return None
+    return Ways(with_internet=with_internet, file=file, without_internet=f"aost weights {network} --convert {file}")
+
+
+def missing(network: str) -> str:
+    """In words: that no ImageNet weights of a network are here, and the command that brings them."""
+    if (found := ways(network)) is not None:
+        return (
+            f"no ImageNet weights of {_TITLES.get(network, network)} here; `{found.with_internet}` brings them "
+            f"(`aost weights {network}` says how without internet)"
+        )
     if network.startswith(TIMM):
-        return f"no ImageNet weights of {title} at {path}; put timm's model.safetensors of it there"
-    if not _urls(network):
-        return f"there are no ImageNet weights for model {network}; choose another model"
-    return (
-        f"no ImageNet weights of {title} at {path}; `aost weights {network} --fetch` downloads them, and "
-        f"`aost weights {network}` says how without internet"
-    )
+        return f"no ImageNet weights of {network} at {imagenet_path(network)}; put timm's model.safetensors of it there"
+    return f"there are no ImageNet weights for model {network}"
 
 
 def _digest(path: Path) -> str:
@@ -161,6 +188,18 @@ def _digest(path: Path) -> str:
         return file_sha256(path)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
+
+
+def origin(path: Path, digest: str) -> str:
+    """What a file that ``imagenet_file`` found was made of: a package, or what its safetensors say of themselves."""
+    for package in PACKAGES.values():
+        if digest == package.sha256:
+            return f"{package.name} {package.version}"
+    try:
+        with safe_open(path, framework="numpy") as opened:
+            return str((opened.metadata() or {}).get("source", "a file of your own"))
+    except SafetensorError as error:
+        raise InputError(f"{path} is not a safetensors file ({error})") from None
 
 
 def read_state(weights: Weights) -> dict[str, NDArray[Any]]:
@@ -225,39 +264,47 @@ def wrapped(found: Iterable[str], needed: Collection[str]) -> str:
 
 
 def fetch(network: str) -> Path:
-    """Download torchvision's ImageNet weights of a network to ``imagenet_path``, as ``convert`` writes them.
+    """Download torchvision's ImageNet weights of a network and write them to ``imagenet_path``.
 
-    Their hash is compared with torchvision's, and no pickled code is run. Raises InputError where there are none, or no
-    network.
+    Their hash is compared with torchvision's. Raises InputError for a network of which torchvision has none, and where
+    they cannot be fetched.
     """
-    if package_of(network) is not None or not _urls(network):
-        raise InputError(_missing(network))
+    if (package := package_of(network)) is not None:
+        raise InputError(f"ImageNet weights of {network} come with a package: `{package.install()}`")
+    if network not in TORCHVISION:
+        raise InputError(missing(network))
     from torchvision import models
 
     origin = models.get_model_weights(network).IMAGENET1K_V1
     try:
         state = origin.get_state_dict(check_hash=True, weights_only=True)
     except OSError as error:
-        raise InputError(f"cannot fetch {origin.url} ({error}); `aost weights {network}` says how without") from None
+        raise InputError(
+            f"cannot fetch {origin.url} ({error}); fetch it on a machine with internet, copy it here, and "
+            f"`aost weights {network} --convert {TORCHVISION[network]}`"
+        ) from None
     return _write(network, {key: value.numpy() for key, value in state.items()}, origin.url)
 
 
 def convert(network: str, pickled: Path) -> Path:
-    """Write the ImageNet weights of a network that a .pth holds to ``imagenet_path``.
+    """Write the published ImageNet weights that a .pth holds to ``imagenet_path`` of the network.
 
-    It is the file of a data package, whose SHA-256 stands here, or one that torchvision publishes, in whose name the
-    first eight digits of its SHA-256 stand. Raises InputError for any other, before anything is read from it.
+    Raises InputError, before anything is read from it, for a file whose SHA-256 is neither that of the network's data
+    package nor begins as the name of torchvision's file says.
     """
-    package, urls = package_of(network), _urls(network)
+    package, file = package_of(network), TORCHVISION.get(network)
     data = _bytes(pickled)
     digest = sha256(data)
-    known = {package.sha256: package.name} if package is not None else {}
-    known |= {url.rpartition("-")[2].removesuffix(".pth"): url for url in urls}
-    source = next((source for start, source in known.items() if digest.startswith(start)), None)
-    if source is None:
-        names = ", ".join(source.rpartition("/")[2] for source in known.values()) or "there are none"
+    if package is not None:
+        source, expected = Path(package.file).name, package.sha256
+    elif file is not None:
+        source, expected = file, file.rpartition("-")[2].removesuffix(".pth")
+    else:
+        known = ", ".join((*TORCHVISION, *PACKAGES))
+        raise InputError(f"no .pth with ImageNet weights of {network} is known here; they are of {known}")
+    if not digest.startswith(expected):
         raise InputError(
-            f"{pickled} (sha256 {digest[:12]}) is none of the published weights of {network} ({names}); other pickles "
+            f"{pickled} is not {source}: its sha256 begins with {digest[:8]}, expected {expected[:8]}; other pickles "
             "are never read"
         )
     return _write(network, _unpickled(data), source)
@@ -269,12 +316,3 @@ def _write(network: str, arrays: Mapping[str, NDArray[Any]], source: str) -> Pat
     path = imagenet_path(network)
     write_arrays(path, {key: array for key, array in arrays.items() if key.startswith(prefix)}, {"source": source})
     return path
-
-
-def _urls(network: str) -> list[str]:
-    """Where torchvision has ImageNet weights of a network, the first version first; none for other networks."""
-    from torchvision import models
-
-    if network not in models.list_models(module=models):
-        return []
-    return [each.url for each in models.get_model_weights(network) if each.name.startswith("IMAGENET1K")]

@@ -18,10 +18,9 @@ from cluster.outputs import differences
 from cluster.progress import progress, say
 from finegpr.arrays import Ints
 from finegpr.atomic import withdraw
-from finegpr.contents import contents_key
 from finegpr.measuring.config import MeasureConfig
-from finegpr.measuring.files import FORMAT, read_record, read_verified, target_contents
-from finegpr.measuring.freshness import changed_images, in_words
+from finegpr.measuring.files import FORMAT, read_record, read_verified
+from finegpr.measuring.freshness import changed_images, in_words, photos_key
 from finegpr.measuring.measure import cell_order
 from finegpr.measuring.reference import fit_settings, target_sample
 from finegpr.measuring.results import Measurements
@@ -164,8 +163,7 @@ def _settings(
         "source": job.source.fingerprint,
         "targets": {name: catalog.fingerprint for name, catalog in job.targets.items()},
         "photos": {
-            name: contents_key(target_sample(config, catalog), target_contents(job.folder, name))
-            for name, catalog in job.targets.items()
+            name: photos_key(job.folder, name, target_sample(config, catalog)) for name, catalog in job.targets.items()
         },
         "target": target,
     }

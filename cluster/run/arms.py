@@ -1,9 +1,12 @@
 """The arms of a comparison: which subset each trains on, and the manifests drawn from it by the one sampler."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from cluster.run.config import EVERYTHING, RANDOM, TRUE, WRONG, RunConfig
+import numpy as np
+
+from cluster.run.config import ALL, EVERYTHING, RANDOM, TRUE, WRONG, RunConfig
+from finegpr.arrays import Ints
 from finegpr.attributes import Attribute, by_name
 from finegpr.catalog import Catalog, read_world
 from finegpr.errors import ConfigError, InputError
@@ -16,7 +19,11 @@ Truth = Mapping[str, tuple[str, ...]]
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """One arm: what it may draw from, and whether it draws the budget, takes all there is, or a selector chooses."""
+    """One arm: what it may draw from, and whether it draws the budget, takes all there is, or a selector chooses.
+
+    An arm that takes all does so of the people whom the sampler would draw from its subset: so it shows whom the arm
+    of the budget with the same subset shows.
+    """
 
     name: str
     subset: Subset
@@ -33,9 +40,19 @@ class Arm:
 
     def draw(self, catalog: Catalog, space: Space, *, seed: int) -> Catalog:
         """The manifest. Raises InputError when the subset does not hold the budget."""
-        if self.takes_all:
-            return catalog.take(catalog.frame.index[catalog.frame["identity"] > 0].to_numpy())
-        return catalog.take(space.sampler.draw(self.subset, seed=seed))
+        rows = self.all_rows(catalog, space) if self.takes_all else space.sampler.draw(self.subset, seed=seed)
+        return catalog.take(rows)
+
+    def all_rows(self, catalog: Catalog, space: Space) -> Ints:
+        """Rows, ascending, of all that an arm may draw from. Where no value is chosen, images of unknown attributes are
+        among them, which no arm draws."""
+        if self.subset.values:
+            return space.sampler.all_of(self.subset)
+        people = catalog.identities
+        inside = people > 0
+        if space.budget.identities is not None:
+            inside &= np.isin(people, space.sampler.people(self.subset))
+        return np.flatnonzero(inside)
 
 
 def searched_space(config: RunConfig, source: Catalog) -> Space:
@@ -62,6 +79,8 @@ def known_truth(config: RunConfig, source: Catalog, target: Catalog) -> Truth | 
 
 def make_arm(name: str, config: RunConfig, space: Space, truth: Truth | None, found: Mapping[str, Subset]) -> Arm:
     """The arm ``name``; ``found`` holds the subsets that the searches chose. Raises ConfigError."""
+    if name.startswith(ALL):
+        return replace(make_arm(name.removeprefix(ALL), config, space, truth, found), name=name, takes_all=True)
     if name in found:
         return Arm(name=name, subset=found[name])
     if name in config.subsets:
@@ -85,6 +104,16 @@ def make_arm(name: str, config: RunConfig, space: Space, truth: Truth | None, fo
         raise ConfigError(f"arm {name}: the truth names {', '.join(true) or 'no searched attribute'}, not {attribute}")
     wrong = [value for value in _present(searched[attribute], None, space) if value not in true[attribute]]
     return Arm(name=name, subset=Subset({attribute: wrong}))
+
+
+def in_words(name: str, config: RunConfig) -> str:
+    """What an arm that takes all matching images trains on, in words; nothing for an arm whose name says it."""
+    if not name.startswith(ALL):
+        return ""
+    base = name.removeprefix(ALL)
+    if base == TRUE:
+        return "all that matches the truth"
+    return f"all that matches {base}" + ("" if base in config.subsets or base.startswith(WRONG) else "'s choice")
 
 
 def _present(attribute: Attribute, values: tuple[str, ...] | None, space: Space) -> list[str]:

@@ -18,7 +18,7 @@ from cluster.executors.session import require_resources
 from cluster.outputs import differences
 from cluster.recipes import TRAINING
 from cluster.run.arms import Arm, Truth, make_arm
-from cluster.run.config import CHECKED, RunConfig
+from cluster.run.config import ALL, CHECKED, EVERYTHING, RunConfig
 from cluster.run.folder import PLAN, begun_otherwise
 from finegpr.catalog import Catalog
 from finegpr.device import resolve_device
@@ -132,15 +132,20 @@ def _check_arms(config: RunConfig, space: Space, truth: Truth | None) -> list[Ar
                 f"leave them out, or search by one of {', '.join(SEES_PEOPLE)}"
             )
     for name in config.arms:
-        if name in config.objectives or name == TRAINING or name.startswith(CHECKED):
+        if is_searched(name, config):
             continue
         arm = make_arm(name, config, space, truth, {})
-        if not arm.takes_all:
-            space.mask(arm.subset)
-            # A selector draws from everything: what everything does not hold, it cannot choose.
-            replace(arm, selector=False).require_budget(space)
+        space.mask(arm.subset)
+        # A selector draws from everything: what everything does not hold, it cannot choose.
+        replace(arm, selector=False).require_budget(space)
         arms.append(arm)
     return arms
+
+
+def is_searched(arm: str, config: RunConfig) -> bool:
+    """Whether a search or a check decides what an arm trains on."""
+    base = arm.removeprefix(ALL)
+    return base in config.objectives or base == TRAINING or base.startswith(CHECKED)
 
 
 def _check_people(config: RunConfig, source: Catalog, space: Space, arms: Sequence[Arm]) -> None:
@@ -170,20 +175,26 @@ def _check_people(config: RunConfig, source: Catalog, space: Space, arms: Sequen
         )
     for arm in arms:
         if arm.takes_all:
-            if with_pairs and images.max() < 2:
-                raise InputError(f"arm {arm.name} has one image of each of {len(images)} identities, and {advice}")
+            shown = np.unique(source.identities[arm.all_rows(source, space)], return_counts=True)[1]
+            if len(shown) < 2:
+                raise InputError(_too_few(arm, len(shown)))
+            if with_pairs and shown.max() < 2:
+                raise InputError(f"arm {arm.name} has one image of each of {len(shown)} identities, and {advice}")
             continue
         mask = space.mask(arm.subset)[None]
         people = int(space.sampler.num_identities(space.cell_masks(mask), space.group_masks(mask))[0])
         if people < 2:
-            raise InputError(
-                f"arm {arm.name} shows {people} identity and a training needs at least 2; give its subset more values"
-            )
+            raise InputError(_too_few(arm, people))
         if with_pairs and not arm.selector and budget.identities is None and budget.images <= people:
             raise InputError(
                 f"arm {arm.name} trains on {budget.images} images of as many identities, one of each, and {advice}, "
                 f"give budget.images more than {people}, or set budget.identities, which also limits what can be chosen"
             )
+
+
+def _too_few(arm: Arm, people: int) -> str:
+    noun = "identity" if people == 1 else "identities"
+    return f"arm {arm.name} shows {people} {noun} and a training needs at least 2; give its subset more values"
 
 
 def unscored(config: RunConfig, target: Catalog) -> str | None:
@@ -203,8 +214,23 @@ def unscored(config: RunConfig, target: Catalog) -> str | None:
         return f"{note}; with {MIN_PHOTOS} photos or more, now {photos}, training.score=label_free could"
     return (
         f"{note}. A score without labels ranks short trainings on the photos alone (results/label-free.md): add the "
-        f"arm {TRAINING}, and training: {{score: label_free, train: {{recipe: quick}}}}"
+        f"arm {TRAINING}, and training: {{score: label_free, train: {{recipe: seconds}}}}"
     )
+
+
+def unbudgeted(config: RunConfig) -> str | None:
+    """What to know of the arms that take all images, and not the budget's number; None without such an arm."""
+    arms = [arm for arm in config.arms if arm == EVERYTHING or arm.startswith(ALL)]
+    if not arms:
+        return None
+    several = len(arms) > 1
+    what = f"Arm{'s' if several else ''} {', '.join(arms)} take{'' if several else 's'} all images"
+    if config.budget.identities is None:
+        what += " and identities instead of the budget"
+    else:
+        what += f" of the {config.budget.identities} identities instead of {config.budget.images}"
+    length = "training steps" if config.train.steps else "epochs, so for more steps where there are more images"
+    return f"{what}, for as many {length}."
 
 
 def _check_sides(target: Catalog, query: str, gallery: str) -> str | None:

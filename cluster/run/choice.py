@@ -29,7 +29,8 @@ def make_choice(run: Run, made: Made, name: str) -> Choice:
     """What one search chose, for the report."""
     result, scored_by = _search(made, name)
     space = made.indexed.space
-    manifest = made.manifest(name, run.config.seeds[0])
+    arm = run.config.arm_of(name)
+    manifest = made.manifest(arm, run.config.seeds[0])
     groups = space.groups
     attributes = space.cells.attributes + (() if groups is None else groups.attributes)
     source, chosen = (shares_of(catalog, attributes) for catalog in (made.indexed.source, manifest))
@@ -53,7 +54,7 @@ def make_choice(run: Run, made: Made, name: str) -> Choice:
         unit=scored_by.unit,
         higher_is_better=scored_by.higher_is_better,
         optimizer=run.config.search.optimizer,
-        arm=name,
+        arm=arm,
         score=result.score,
         random_score=result.random_median,
         num_evaluations=result.num_evaluations,
@@ -131,6 +132,8 @@ def true_shares(truth: Truth, attributes: tuple[Attribute, ...]) -> dict[str, Fl
 def rank_arms(made: Made, results: pd.DataFrame) -> tuple[RankAgreement, ...]:
     """Whether each objective ranks the arms at equal budget as their training does."""
     arms = {each.arm.name: each.arm for each in made.manifests if not each.arm.takes_all}
+    if not arms:
+        return ()
     truths = {str(name): float(value) for name, value in results.groupby("arm")["mAP"].mean().items()}
     return tuple(
         rank_agreement(

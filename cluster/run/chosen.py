@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster.run.config import EVIDENCE, RunConfig
+from cluster.run.arms import in_words
+from cluster.run.config import ALL, EVIDENCE, RunConfig
 from cluster.run.folder import RunFolder
 from cluster.run.state import Manifest, Trained
 from cluster.search_measured import SUBSET
-from finegpr.catalog import Catalog
 from finegpr.reid.config import TrainConfig
 from finegpr.reid.job import METRICS
 from finegpr.reid.recipes import RECIPES
@@ -34,7 +34,7 @@ def choose(config: RunConfig, rankings: Sequence[RankAgreement]) -> Chosen:
     """By ``choose_by``; the order of the arms has no say. ``rankings`` are of the checks by short trainings, which see
     the target's validation part: the scores of the arms themselves decide nothing."""
     if config.choose_by != EVIDENCE:
-        return Chosen(objective=config.choose_by, why="choose_by names it")
+        return Chosen(objective=config.choose_by.removeprefix(ALL), why="choose_by names it")
     known = sorted(config.objectives, key=lambda name: (*_place(name), name))
     ranked = [each for each in rankings if each.spearman is not None and each.objective in known]
     if ranked:
@@ -60,7 +60,7 @@ def arm_files(
     for manifest in manifests:
         files.setdefault(manifest.arm.name, {"manifest": manifest.path})
     for name, found in files.items():
-        if (subset := folder.root / "search" / name / SUBSET).exists():
+        if (subset := folder.root / "search" / name.removeprefix(ALL) / SUBSET).exists():
             files[name] = {"subset": subset, **found}
     for each in reversed(trained):  # the first seed's come last, and stay
         models = {"model": each.stage.folder / "model" / "model.safetensors", "metrics": each.stage.folder / METRICS}
@@ -68,7 +68,7 @@ def arm_files(
     return files
 
 
-def arm_facts(manifests: Sequence[Manifest], trained: Sequence[Trained]) -> tuple[ArmFacts, ...]:
+def arm_facts(config: RunConfig, manifests: Sequence[Manifest], trained: Sequence[Trained]) -> tuple[ArmFacts, ...]:
     """What every arm trains on, and what its trainings took, for the run's first seed."""
     seconds: dict[str, float] = {}
     for each in reversed(trained):
@@ -77,12 +77,12 @@ def arm_facts(manifests: Sequence[Manifest], trained: Sequence[Trained]) -> tupl
     for manifest in manifests:
         name = manifest.arm.name
         if name not in facts:
-            people = Catalog.read(manifest.path).frame["identity"]
             facts[name] = ArmFacts(
                 arm=name,
-                num_images=len(people),
-                num_identities=int(people[people > 0].nunique()),
+                num_images=manifest.num_images,
+                num_identities=len(manifest.people),
                 seconds=seconds.get(name),
+                words=in_words(name, config),
             )
     return tuple(facts.values())
 

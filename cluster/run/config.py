@@ -31,7 +31,7 @@ from search.selectors import SELECTORS
 from search.space import Budget, SpaceConfig
 
 RANDOM, EVERYTHING, TRUE = "random", "everything", "true_distribution"
-WRONG, CHECKED = "wrong_", "checked_"
+WRONG, CHECKED, ALL = "wrong_", "checked_", "all_"
 EVIDENCE = "evidence"
 
 
@@ -88,9 +88,12 @@ class RunConfig(Config):
     Either ``world`` (rendered data) or both ``source`` and ``target`` (the user's folders). ``arms`` are compared at
     equal budget, identities and training steps: ``random``, ``everything``, any objective or selector by name, a name
     in ``subsets``, and, where the target's distribution is known, ``true_distribution`` and ``wrong_<attribute>``.
+    ``all_<arm>`` trains on every image of the values that the arm chose, whether or not it is compared itself. That and
+    ``everything`` take no budget of images, and of identities those whom the sampler draws from the same values.
     ``space`` bounds what is searched; with ``rounds``, the search is done anew as the target's images arrive;
     ``fairness`` refuses manifests from which people of some value have all but gone.
-    ``choose_by`` says which search the report is about: the name of an objective, or ``evidence``: where there is a
+    ``choose_by`` says which search the report is about: the name of an objective, or of an arm that takes all which
+    matches its choice; or ``evidence``: where there is a
     ``check``, the objective that ranks best in it, else ``search.objective``, or the next best in the study's order.
     ``keep`` names the arm whose model is trained through Ray Train, by ``workers`` processes. Without ``arms``, the
     search's objective is compared with random and everything. ``train`` takes a ``recipe`` and changes to it. With
@@ -136,41 +139,63 @@ class RunConfig(Config):
             raise ValueError("source and target belong together; one of them is missing")
         reserved = {RANDOM, EVERYTHING, TRUE, TRAINING, *OBJECTIVES, *SELECTORS}
         for name in self.subsets:
-            if name in reserved or name.startswith((WRONG, CHECKED)) or not re.fullmatch(r"[A-Za-z0-9_-]{1,60}", name):
-                raise ValueError(f"subsets: {name!r} should be a new name of letters, digits, - and _")
+            taken = name in reserved or name.startswith((WRONG, CHECKED, ALL))
+            if taken or not re.fullmatch(r"[A-Za-z0-9_-]{1,60}", name):
+                raise ValueError(
+                    f"subsets: {name!r} should be a new name of letters, digits, - and _, which does not begin with "
+                    f"{WRONG}, {CHECKED} or {ALL}"
+                )
         known = {*reserved, *self.subsets}
         known |= {TRAINING, *(CHECKED + objective for objective in self.objectives)}
-        unknown = [arm for arm in self.arms if arm not in known and not arm.startswith(WRONG)]
+        no_values = {RANDOM, EVERYTHING, *SELECTORS}
+        for arm in self.arms:
+            if arm.startswith(ALL) and arm.removeprefix(ALL) in no_values:
+                raise ValueError(
+                    f"arm {arm!r} should take all images of the values that an arm chose, and {arm.removeprefix(ALL)} "
+                    f"chooses none; name {EVERYTHING}, or {ALL} and an arm that does, such as {ALL}mmd_rbf"
+                )
+        known |= {ALL + arm for arm in known - no_values}
+        unknown = [arm for arm in self.arms if arm not in known and not arm.removeprefix(ALL).startswith(WRONG)]
         if unknown:
-            every = f"known: {', '.join(sorted(known))}, wrong_<attribute>"
+            every = f"known: {', '.join(sorted(known))}, wrong_<attribute>, all_wrong_<attribute>"
             raise ValueError(f"unknown arm {unknown[0]!r}; {did_you_mean(unknown[0], sorted(known), otherwise=every)}")
         if len(set(self.arms)) != len(self.arms) or len(set(self.seeds)) != len(self.seeds):
             raise ValueError("arms and seeds should each be named once")
         if not self.objectives:
             raise ValueError(f"arms should name an objective to search by: {', '.join(OBJECTIVES)}")
-        by_training = [arm for arm in self.arms if arm == TRAINING or arm.startswith(CHECKED)]
+        by_training = [arm for arm in self.choosers if arm == TRAINING or arm.startswith(CHECKED)]
         if by_training and self.training is None:
             raise ValueError(f"arm {by_training[0]} needs short trainings; describe them in training")
         if self.check is not None and (self.training is None or self.training.score != "mAP"):
             raise ValueError("check trains a search's favourites and ranks them by mAP; say how in training")
         if self.check is None and (checked := [arm for arm in by_training if arm != TRAINING]):
             raise ValueError(f"arm {checked[0]} is the best of a check; say by check how many are trained")
-        if self.training is not None and self.check is None and TRAINING not in self.arms:
+        if self.training is not None and self.check is None and TRAINING not in self.choosers:
             raise ValueError("training is not used: add the arm training, or check")
-        if self.choose_by not in (EVIDENCE, *self.objectives):
-            advice = did_you_mean(self.choose_by, (EVIDENCE, *self.objectives))
+        choices = (*self.objectives, *(arm for arm in self.arms if arm.removeprefix(ALL) in self.objectives))
+        if self.choose_by not in (EVIDENCE, *choices):
+            advice = did_you_mean(self.choose_by, (EVIDENCE, *choices))
             raise ValueError(
-                f"choose_by should be {EVIDENCE} or one of the searched objectives, {', '.join(self.objectives)}, "
-                f"got {self.choose_by!r}{f'; {advice}' if advice else ''}"
+                f"choose_by should be {EVIDENCE} or one of the searched objectives, "
+                f"{', '.join(dict.fromkeys(choices))}, got {self.choose_by!r}{f'; {advice}' if advice else ''}"
             )
         if self.keep is not None and self.keep not in self.arms:
             raise ValueError(f"keep: {self.keep!r} is not one of the arms {', '.join(self.arms)}")
         return self
 
     @property
+    def choosers(self) -> tuple[str, ...]:
+        """The arms, and in place of each ``all_<arm>`` the arm whose values it takes; each once."""
+        return tuple(dict.fromkeys(arm.removeprefix(ALL) for arm in self.arms))
+
+    @property
     def objectives(self) -> tuple[str, ...]:
-        """The arms that are searched by measurements."""
-        return tuple(arm for arm in self.arms if arm in OBJECTIVES)
+        """The objectives that are searched by, of measurements."""
+        return tuple(arm for arm in self.choosers if arm in OBJECTIVES)
+
+    def arm_of(self, search: str) -> str:
+        """The arm that trains on what a search chose; that with all of it, where ``choose_by`` or ``arms`` say so."""
+        return ALL + search if self.choose_by == ALL + search or search not in self.arms else search
 
     def sub_seed(self, own: int) -> int:
         """What a part whose own seed is ``own`` draws by: the run's seed moves all of them."""
@@ -216,6 +241,6 @@ def _with_arms(mapping: dict[str, Any]) -> dict[str, Any]:
     if objective is not None and objective not in OBJECTIVES:
         hint = did_you_mean(str(objective), OBJECTIVES, otherwise=f"known: {', '.join(OBJECTIVES)}")
         raise ConfigError(f"search.objective: no objective {objective!r}; {hint}")
-    if objective is not None and objective not in mapping["arms"]:
+    if objective is not None and not {objective, f"{ALL}{objective}"} & set(mapping["arms"]):
         raise ConfigError(f"search.objective {objective!r} is not among the arms; a run searches by its arms")
     return mapping

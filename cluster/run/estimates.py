@@ -5,15 +5,16 @@ few images, a step of training on blank ones. They leave out searching, starting
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from cluster.recipes import TRAINING
-from cluster.run.checks import trainings_of
-from cluster.run.config import EVERYTHING, RunConfig
+from cluster.run.arms import Truth, make_arm
+from cluster.run.checks import is_searched, trainings_of
+from cluster.run.config import ALL, RunConfig
 from finegpr.catalog import Catalog
 from finegpr.measuring.config import MeasureConfig
 from finegpr.reid.config import TrainConfig
@@ -54,20 +55,46 @@ def measured_images(config: RunConfig, space: Space) -> tuple[int, str]:
     return number, how
 
 
-def arm_images(config: RunConfig, source: Catalog) -> dict[str, int]:
-    """How many images every arm trains on."""
-    people = int((source.identities > 0).sum())
-    return {arm: people if arm == EVERYTHING else config.budget.images for arm in config.arms}
+@dataclass(frozen=True, kw_only=True)
+class ArmSize:
+    """How many images an arm trains on; ``at_most`` where a search is to decide it."""
+
+    num_images: int
+    at_most: bool = False
+
+    def __str__(self) -> str:
+        return f"{'at most ' if self.at_most else ''}{self.num_images} images"
 
 
-def trainings(config: RunConfig, source: Catalog) -> list[Training]:
-    """The trainings of the arms, and the short ones at most."""
+def arm_sizes(config: RunConfig, source: Catalog, space: Space, truth: Truth | None) -> dict[str, ArmSize]:
+    """How many images every arm trains on, by its name."""
+    sizes = {}
+    for name in config.arms:
+        if name.startswith(ALL) and is_searched(name, config):
+            sizes[name] = ArmSize(num_images=_most_chosen(config, source, space), at_most=True)
+        elif not is_searched(name, config) and (arm := make_arm(name, config, space, truth, {})).takes_all:
+            sizes[name] = ArmSize(num_images=len(arm.all_rows(source, space)))
+        else:
+            sizes[name] = ArmSize(num_images=config.budget.images)
+    return sizes
+
+
+def _most_chosen(config: RunConfig, source: Catalog, space: Space) -> int:
+    """No choice of a search has more images than this: all of the people who have most, within the bounds."""
+    allowed = np.append(space.cell_masks(np.ones((1, space.num_bits), dtype=bool))[0], False)
+    people = source.identities[allowed[space.cells.of_row] & (source.identities > 0)]
+    images = np.sort(np.unique(people, return_counts=True)[1])[::-1]
+    return min(int(images[: config.budget.identities].sum()), int(config.budget.most * space.cells.images.sum()))
+
+
+def trainings(config: RunConfig, sizes: Iterable[ArmSize]) -> list[Training]:
+    """The trainings of arms of these sizes, and the short ones at most."""
     number, steps = len(config.arms) * len(config.seeds), 0
-    for images in arm_images(config, source).values():
-        steps += len(config.seeds) * _steps(config.train, images)
+    for size in sizes:
+        steps += len(config.seeds) * _steps(config.train, size.num_images)
     found = [Training(what="trainings of arms", config=config.train, number=number, steps=steps)]
     if (short := config.training) is not None:
-        number = short.evaluations if TRAINING in config.arms else 0
+        number = short.evaluations if TRAINING in config.choosers else 0
         if (check := config.check) is not None:
             number += len(config.objectives) * (check.top + check.random) * len(check.seeds)
         steps = number * _steps(short.train, config.budget.images)
@@ -79,8 +106,17 @@ def _steps(config: TrainConfig, images: int) -> int:
     return config.steps or (config.epochs or 0) * batches_per_epoch(images, config.batch_size)
 
 
-def estimates(config: RunConfig, source: Catalog, target: Catalog, space: Space, *, processes: int) -> list[Estimate]:
-    """Images, seconds and bytes of the stages that take long; ``processes`` work at once."""
+def estimates(
+    config: RunConfig,
+    source: Catalog,
+    target: Catalog,
+    space: Space,
+    sizes: Mapping[str, ArmSize],
+    *,
+    processes: int,
+) -> list[Estimate]:
+    """Images, seconds and bytes of the stages that take long, with arms of these ``sizes``; ``processes`` work at
+    once."""
     number, how = measured_images(config, space)
     photos = min(len(target.part("train")), config.measure.target_images or len(target))
     per_image = seconds_per_image(config.measure, source)
@@ -95,7 +131,7 @@ def estimates(config: RunConfig, source: Catalog, target: Catalog, space: Space,
         ),
     ]
     steps_of = {train.model_dump_json(): seconds_per_step(train) for train in trainings_of(config)}
-    for each in trainings(config, source):
+    for each in trainings(config, sizes.values()):
         seconds, at_once = steps_of[each.config.model_dump_json()], max(1, processes // each.config.threads)
         found.append(
             Estimate(
@@ -118,7 +154,7 @@ def disk_bytes(config: RunConfig, source: Catalog, target: Catalog, space: Space
     measured = measured_images(config, space)[0]
     sketch = sum(config.measure.num_coordinates)
     total = measured * (2 * sketch + 3 * 4 * len(config.measure.terms) + 16)
-    for each in trainings(config, source):
+    for each in trainings(config, ()):  # their number alone counts here
         images = 3 * each.config.height * each.config.width * (len(source) + len(target))
         total += images if images <= each.config.cache_bytes else 0
         # A state holds the parameters and two moments; the model is kept beside it.

@@ -72,10 +72,17 @@ def _photos(data: ReportData) -> str:
 
 
 def read_results(run: Run, made: Made) -> pd.DataFrame:
-    """One row per arm and seed: every metric as a fraction, and its queries. Empty when the target has no labels."""
+    """One row per arm and seed: what it trained on, every metric as a fraction, and its queries. Empty when the target
+    has no labels."""
     rows = []
-    for each in made.trained:
-        label = {"target": made.indexed.target.title, "arm": each.arm, "seed": each.job.seed}
+    for each, manifest in zip(made.trained, made.manifests, strict=True):
+        label = {
+            "target": made.indexed.target.title,
+            "arm": each.arm,
+            "seed": each.job.seed,
+            "num_images": manifest.num_images,
+            "num_identities": len(manifest.people),
+        }
         path = each.job.folder / METRICS
         if path.exists():
             metrics = read_json(path)
@@ -93,7 +100,7 @@ def make_report_data(run: Run, made: Made, results: pd.DataFrame, arms: tuple[Ar
     config, indexed = run.config, made.indexed
     chosen = choose(config, made.short.rankings)
     main = chosen.objective
-    files = arm_files(run.folder, made.manifests, made.trained)[main]
+    files = arm_files(run.folder, made.manifests, made.trained)[config.arm_of(main)]
     choices = tuple(make_choice(run, made, objective) for objective in made.searches)
     return ReportData(
         source=_dataset(indexed.source.part("train")),
@@ -111,7 +118,7 @@ def make_report_data(run: Run, made: Made, results: pd.DataFrame, arms: tuple[Ar
         provenance=_provenance(run, made),
         notes=tuple(run.notes),
         scored=_scored(results),
-        arms=arm_facts(made.manifests, made.trained),
+        arms=arm_facts(config, made.manifests, made.trained),
         trained_for=f"{config.train.steps} steps" if config.train.steps else f"{config.train.epochs} epochs",
         chosen_by=chosen.why,
         files={what: str(path) for what, path in files.items()},
@@ -148,7 +155,7 @@ def explanation(run: Run, made: Made, choice: Choice) -> dict[str, Any]:
     )
     importances = distance_importances(measured, made.surrogate)
     off_basis = zip(measured.measurements.of.names, measured.measurements.off_basis_share.tolist(), strict=True)
-    manifest = made.manifest(main, run.config.seeds[0])
+    manifest = made.manifest(run.config.arm_of(main), run.config.seeds[0])
     chosen_cells = space.cell_masks(space.mask(result.subset)[None])[0]
     rounds, rounds_ended = _rounds(run)
     shifts = identity_shifts(indexed.source, manifest, seed=seed)
@@ -163,6 +170,11 @@ def explanation(run: Run, made: Made, choice: Choice) -> dict[str, Any]:
         shifts=shifts,
         rounds=rounds,
         camera_gap=next((each.objective.gap for each in made.found.values() if each.objective.gap), None),
+        people={
+            each.arm.name: frozenset(each.people.tolist())
+            for each in made.manifests
+            if each.seed == run.config.seeds[0]
+        },
         off_basis=dict(off_basis),
         **_sizes(run, made, main),
     )
@@ -243,7 +255,7 @@ def _dataset(catalog: Catalog) -> Dataset:
 
 def _samples(run: Run, made: Made, main: str) -> tuple[SampleRow, ...]:
     """Example images; of what this project has not rendered, as ``report.photos`` says, or blurred."""
-    indexed, manifest = made.indexed, made.manifest(main, run.config.seeds[0])
+    indexed, manifest = made.indexed, made.manifest(run.config.arm_of(main), run.config.seeds[0])
     rows = []
     for title, catalog, whole in (
         (f"Source: {indexed.source.title}", indexed.source.part("train"), indexed.source),
@@ -338,7 +350,7 @@ def outcome(run: Run, made: Made, data: ReportData) -> dict[str, Any]:
         "mAP": {str(arm): float(value) for arm, value in means.items()},
         "subsets": {name: json.loads(result.subset.to_json()) for name, result in made.searches.items()},
         "scores": {name: result.score for name, result in made.searches.items()},
-        "chosen": {"objective": data.main, "why": data.chosen_by},
+        "chosen": {"objective": data.main, "arm": run.config.arm_of(data.main), "why": data.chosen_by},
         "arms": {
             arm: {what: str(path) for what, path in found.items()}
             for arm, found in arm_files(run.folder, made.manifests, made.trained).items()

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from cluster.run.arms import Arm, make_arm
 from cluster.run.config import EVERYTHING, RANDOM
 from cluster.run.state import SOURCE, Indexed, Manifest, Run
@@ -42,8 +44,17 @@ def select(run: Run, indexed: Indexed, measured: Measured, chosen: Mapping[str, 
                     drawn = _draw(run, indexed, measured, arm, seed=seed)
                     drawn.write(path)
                     fields["num_images"] = len(drawn)
-                fingerprint = Catalog.read(path).fingerprint
-                manifests.append(Manifest(arm=arm, seed=seed, path=path, fingerprint=fingerprint))
+                drawn = Catalog.read(path)
+                manifests.append(
+                    Manifest(
+                        arm=arm,
+                        seed=seed,
+                        path=path,
+                        fingerprint=drawn.fingerprint,
+                        num_images=len(drawn),
+                        people=np.unique(drawn.identities[drawn.identities > 0]),
+                    )
+                )
     return tuple(manifests)
 
 

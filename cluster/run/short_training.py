@@ -45,7 +45,7 @@ def train_short(run: Run, indexed: Indexed, measured: Measured, found: Mapping[s
         for name, each in found.items():
             checked[CHECKED + name], agreement = _check(run, indexed, measured, config, name, each)
             rankings.append(agreement)
-    by_training = _search(run, indexed, config) if TRAINING in run.config.arms else None
+    by_training = _search(run, indexed, config) if TRAINING in run.config.choosers else None
     return ShortTrainings(search=by_training, checked=checked, rankings=tuple(rankings))
 
 

@@ -118,12 +118,15 @@ class ShortTrainings:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Manifest:
-    """The images of one arm for one of the run's seeds: the catalog at ``path``, and its fingerprint."""
+    """The images of one arm for one of the run's seeds: the catalog at ``path``, and its fingerprint; how many images
+    these are, and whose: identities (P,), ascending."""
 
     arm: Arm
     seed: int
     path: Path
     fingerprint: str
+    num_images: int
+    people: Ints
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -5,8 +5,7 @@ from pathlib import Path
 
 from cluster.progress import progress, say
 from cluster.run.arms import known_truth, searched_space
-from cluster.run.checks import check_data, unscored
-from cluster.run.config import EVERYTHING
+from cluster.run.checks import check_data, unbudgeted, unscored
 from cluster.run.data import DataConfig, TargetConfig, index_data, index_target
 from cluster.run.state import SOURCE, TARGET, Folders, Indexed, Run, catalog_path
 from finegpr.catalog import Catalog
@@ -83,9 +82,8 @@ def index(run: Run, folders: Folders) -> Indexed:
         say(f"  {line}")
     if (note := unscored(config, target)) is not None:
         run.note(f"{note}.")
-    if EVERYTHING in config.arms:
-        length = "training steps" if config.train.steps else "epochs"
-        run.note(f"Arm {EVERYTHING} takes all images and identities instead of the budget, for as many {length}.")
+    if (note := unbudgeted(config)) is not None:
+        run.note(note)
     return indexed
 
 

@@ -4,11 +4,13 @@ from collections.abc import Mapping
 
 from cluster import options
 from cluster.options import Verb
+from cluster.verbs.weights import Weights
 
 VERBS: Mapping[type[Verb], str] = {
     options.Demo: "cluster.verbs.run:demo",
     options.Run: "cluster.verbs.run:run",
     options.Check: "cluster.verbs.check:check",
+    Weights: "cluster.verbs.weights:weights",
     options.Render: "cluster.verbs.world:render",
     options.Index: "cluster.verbs.world:index",
     options.Measure: "cluster.verbs.measure:measure",

@@ -12,7 +12,7 @@ from cluster.settings import load_mapping, override
 
 def check(verb: options.Check) -> dict[str, Any]:
     from cluster.executors.session import ray_session
-    from cluster.run.checks import check_begun, check_config, check_data, check_output, unscored
+    from cluster.run.checks import check_begun, check_config, check_data, check_output, unbudgeted, unscored
     from cluster.run.chosen import choose
     from cluster.run.config import run_config
 
@@ -28,7 +28,7 @@ def check(verb: options.Check) -> dict[str, Any]:
 
     from cluster.run.arms import known_truth, searched_space
     from cluster.run.data import index_data, index_target
-    from cluster.run.estimates import arm_images, disk_bytes, estimates
+    from cluster.run.estimates import arm_sizes, disk_bytes, estimates
     from finegpr.parts import train_part
 
     assert config.source is not None
@@ -49,17 +49,19 @@ def check(verb: options.Check) -> dict[str, Any]:
         say(f"  {line}")
     if (note := unscored(config, target)) is not None:
         say(f"  {note}")
-    arms = arm_images(config, source)
+    arms = arm_sizes(config, source, space, truth)
     seeds = len(config.seeds)
-    for name, number in arms.items():
-        say(f"arm {name}: {number} images, {seeds} training{'s' if seeds > 1 else ''}")
+    for name, size in arms.items():
+        say(f"arm {name}: {size}, {seeds} training{'s' if seeds > 1 else ''}")
+    if (note := unbudgeted(config)) is not None:
+        say(note)
     if config.check is None:
         chosen = choose(config, ())
         say(f"the report is about the choice by {chosen.objective}: {chosen.why}")
     else:
         say("the report is about the choice by the objective that ranks best in the check")
     processes = 1 if verb.serial else config.ray.num_cpus or os.cpu_count() or 1
-    found = estimates(config, source, target, space, processes=processes)
+    found = estimates(config, source, target, space, arms, processes=processes)
     for each in found:
         say(f"{each.what}: {_words(each.amount, each.unit)} ({each.how})")
     check_output(root, needed=disk_bytes(config, source, target, space))
@@ -68,7 +70,8 @@ def check(verb: options.Check) -> dict[str, Any]:
         "output": str(root),
         "source": {"num_images": num_images, "num_cells": len(space.cells), "num_rejected": len(source.rejected)},
         "target": {"num_images": len(target), "num_photos": len(photos), "scored": scored, "note": note},
-        "arms": arms,
+        "arms": {name: size.num_images for name, size in arms.items()},
+        "at_most": [name for name, size in arms.items() if size.at_most],
         "seeds": list(config.seeds),
         "estimates": [asdict(each) for each in found],
         **hand_over({"config": verb.config}, *_run(verb)),

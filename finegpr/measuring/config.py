@@ -23,7 +23,7 @@ class MeasureConfig(Config):
 
     height: int = Field(default=256, ge=32, le=1024)
     width: int = Field(default=128, ge=32, le=1024)
-    network: str = "vgg19"
+    network: str = "efficientnet_lite0"
     weights: str = "imagenet"
     images_per_cell: int | None = Field(default=None, ge=1)
     target_images: int | None = Field(default=2000, ge=1)

@@ -11,7 +11,7 @@ A measurement folder holds, in the order of writing:
     shard-00012.parquet     columns of ``shard_schema``
     shard-00012.json        finish marker of a shard: its inputs' hash, its SHA-256, its images' contents, the bad ones
     contents/               what the images of each shard, of the basis and of each target held, and when: what is lost
-                            of it is read again, see ``finegpr.contents``
+                            of it is read again, see ``finegpr.contents``; markers say of which images the numbers are
 
 A derived folder (``finegpr.measuring.retarget``) holds new targets only, for the images of another folder, its base:
 

@@ -15,6 +15,7 @@ from finegpr.catalog import Catalog
 from finegpr.contents import Contents, Tick, look, look_at_times
 from finegpr.errors import InputError
 from finegpr.measuring.files import (
+    DERIVED_MARKER,
     PLAN,
     PLAN_MARKER,
     REFERENCE_MARKER,
@@ -94,6 +95,16 @@ def require_unchanged(folder: Path, catalog: Catalog) -> None:
         )
 
 
+def photos_key(folder: Path, target: str, sample: Catalog) -> str:
+    """``Contents.key`` of a target's photos as they are now, which are remembered; those measured are in the marker."""
+    path = target_contents(folder, target)
+    known = Contents.read(path)
+    found = look(sample.root, sample.frame["path"].to_numpy(), known)
+    if known is None or not found.looks_as(known):
+        found.write(path)
+    return found.key
+
+
 def require_photos_unchanged(folder: Path, target: str) -> None:
     """Raises InputError where photos of a target changed after it was measured, or added from sketches, in ``folder``.
 
@@ -103,12 +114,17 @@ def require_photos_unchanged(folder: Path, target: str) -> None:
     root = None if known is None else locate(known.root)
     if known is None or not isinstance(root, Path) or not root.is_dir():
         return
-    changed = known.paths[look(root, known.paths, known).differs(known)].tolist()
-    if changed:
-        raise InputError(
-            f"{in_words(changed)} of target {target} in {root} changed after {folder} was measured; run the "
-            "`aost measure` command of it again"
-        )
+    marker = DERIVED_MARKER if (folder / DERIVED_MARKER).exists() else REFERENCE_MARKER
+    measured = read_record(folder / marker)["photos"][target]
+    found = look(root, known.paths, known)
+    if found.key == measured:
+        return
+    # What is remembered may be of photos that were to be measured and then were not: which ones changed is not known.
+    changed = in_words(known.paths[found.differs(known)].tolist()) if known.key == measured else "photos"
+    raise InputError(
+        f"{changed} of target {target} in {root} changed after {folder} was "
+        "measured; run the `aost measure` command of it again"
+    )
 
 
 def in_words(changed: Sequence[str]) -> str:

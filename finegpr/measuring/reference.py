@@ -16,7 +16,7 @@ from finegpr import storage
 from finegpr.arrays import Floats, Ints, Singles
 from finegpr.atomic import withdraw
 from finegpr.catalog import Catalog
-from finegpr.contents import Contents, contents_key, look
+from finegpr.contents import Contents, look
 from finegpr.errors import InputError
 from finegpr.measuring.config import MeasureConfig
 from finegpr.measuring.files import (
@@ -27,9 +27,9 @@ from finegpr.measuring.files import (
     basis_contents,
     read_record,
     read_verified,
-    target_contents,
     terms_of,
 )
+from finegpr.measuring.freshness import photos_key
 from finegpr.measuring.networks import NETWORKS, load_network
 from finegpr.measuring.networks.base import Extractor, LoadedWeights
 from finegpr.measuring.sketch import Basis, fit_basis
@@ -123,10 +123,8 @@ def fit_reference(
     found = weights or config.find_weights()
     settings = fit_settings(config, found)
     photos = {name: target_sample(config, catalog) for name, catalog in targets.items()}
-    fingerprints = [
-        [name, catalog.fingerprint, contents_key(photos[name], target_contents(folder, name))]
-        for name, catalog in targets.items()
-    ]
+    keys = {name: photos_key(folder, name, sample) for name, sample in photos.items()}
+    fingerprints = [[name, catalog.fingerprint, keys[name]] for name, catalog in targets.items()]
     inputs = storage.canonical_hash([FORMAT, settings, source.fingerprint, fingerprints])
     sample = basis_sample(config, source)
     marker_path = folder / REFERENCE_MARKER
@@ -155,10 +153,12 @@ def fit_reference(
         "weights": found.description,
         "weights_given": config.weights,
         "basis": storage.canonical_hash([basis.hash for basis in bases]),
+        "photos": keys,
         "quarantine": quarantine,
         "warnings": warnings,
     }
     give_back_freed_blocks()
+    withdraw(marker_path)
     looked.write(basis_contents(folder))
     _write(folder, bases, statistics, facts)
     return load_reference(folder)
@@ -303,7 +303,6 @@ def _write(
     for name, target in statistics.items():
         arrays |= {f"target/{term}/{name}": vector for term, vector in enumerate(target.mean)}
         summary |= {f"sketch/{name}": target.sketch, f"constant/{name}": target.constant}
-    withdraw(folder / REFERENCE_MARKER)
     storage.write_sealed(
         folder / REFERENCE_MARKER,
         {

@@ -18,7 +18,6 @@ from finegpr.arrays import Floats
 from finegpr.atomic import withdraw
 from finegpr.catalog import Catalog
 from finegpr.config import Config
-from finegpr.contents import contents_key
 from finegpr.errors import ConfigError, InputError, StateError
 from finegpr.measuring.config import MeasureConfig
 from finegpr.measuring.files import (
@@ -28,9 +27,9 @@ from finegpr.measuring.files import (
     REFERENCE_MARKER,
     marker_hashes,
     read_record,
-    target_contents,
     target_paths,
 )
+from finegpr.measuring.freshness import photos_key
 from finegpr.measuring.networks import load_network
 from finegpr.measuring.networks.base import LoadedWeights
 from finegpr.measuring.reference import (
@@ -92,13 +91,9 @@ def retarget(
     errors = _check_sketches(config, base, reference, settings)
 
     photos = {name: target_sample(measuring, catalog) for name, catalog in targets.items()}
+    held = {name: photos_key(folder, name, sample) for name, sample in photos.items()}
     keys = {
-        name: storage.canonical_hash(
-            [
-                *(FORMAT, fitted["basis"], settings, name, catalog.fingerprint),
-                contents_key(photos[name], target_contents(folder, name)),
-            ]
-        )
+        name: storage.canonical_hash([FORMAT, fitted["basis"], settings, name, catalog.fingerprint, held[name]])
         for name, catalog in targets.items()
     }
     pending = [name for name, key in keys.items() if not _is_finished(folder, key)]
@@ -112,6 +107,7 @@ def retarget(
             "markers": markers,
         },
         "targets": {name: [key, storage.file_sha256(target_paths(folder, key)[1])] for name, key in keys.items()},
+        "photos": held,
         "errors": errors,
         "warnings": [warning for name, count in counts.items() for warning in target_warnings(name, count)],
     }

@@ -146,7 +146,9 @@ def _rgb(image: Image.Image) -> Image.Image:
         colours = upright.convert("RGBA")
         white = Image.new("RGBA", colours.size, "white")
         return Image.alpha_composite(white, colours).convert("RGB")
-    if upright.mode in ("RGB", "L", "1", "P", "CMYK", "YCbCr", "RGBX"):
+    if upright.mode == "RGB":
+        return upright
+    if upright.mode in ("L", "1", "P", "CMYK", "YCbCr", "RGBX"):
         return upright.convert("RGB")
     raise BadImage("unsupported mode")
 
@@ -168,20 +170,29 @@ def resize(pixels: NDArray[np.uint8] | Singles, *, height: int, width: int) -> N
 def load(
     paths: Sequence[AnyPath], *, height: int, width: int, read: Callable[[AnyPath], bytes] = read
 ) -> tuple[NDArray[np.uint8], list[tuple[int, str]]]:
-    """Decode and resize to uint8 (n, 3, height, width); with the (index, reason) of bad images, whose rows are zero.
+    """Decode and resize to uint8 (n, 3, height, width), as ``load_into`` does; with the bad images."""
+    images = np.empty((len(paths), 3, height, width), dtype=np.uint8)
+    return images, load_into(images.transpose(0, 2, 3, 1), paths, read=read)
+
+
+def load_into(
+    images: NDArray[np.uint8], paths: Sequence[AnyPath], *, read: Callable[[AnyPath], bytes] = read
+) -> list[tuple[int, str]]:
+    """Decode and resize into ``images`` (n, H, W, 3); the (index, reason) of bad ones, whose rows are zero.
 
     ``read`` gives a file's bytes, as ``read`` here does. Raises what ``decode`` does, but for BadImage.
     """
-    images = np.zeros((len(paths), 3, height, width), dtype=np.uint8)
+    height, width = images.shape[1:3]
     bad = []
     for index, path in enumerate(paths):
         try:
             with _named(path):
                 resized = _picture(read(path)).resize((width, height), Image.Resampling.BILINEAR)
-                images[index] = np.asarray(resized).transpose(2, 0, 1)
+                images[index] = np.asarray(resized)
         except BadImage as error:
+            images[index] = 0
             bad.append((index, error.reason))
-    return images, bad
+    return bad
 
 
 def find_bad(paths: Sequence[AnyPath]) -> list[tuple[int, str]]:

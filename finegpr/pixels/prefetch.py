@@ -15,7 +15,7 @@ from torch import Tensor
 
 from finegpr.arrays import Ints
 from finegpr.object_stores import AnyPath
-from finegpr.pixels.decode import load, read
+from finegpr.pixels.decode import load_into, read
 
 AHEAD = 2  # batches begun before they are asked for
 
@@ -123,12 +123,11 @@ class Reading:
         pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=decoder.pinned)
         share = -(-len(paths) // decoder.threads)
         parts = [
-            decoder.pool.submit(self._load, paths[first : first + share], first, pixels.numpy())
+            decoder.pool.submit(self._load, pixels.numpy()[first : first + share], paths[first : first + share], first)
             for first in range(0, len(paths), share)
         ]
         self._begun.append((start, pixels, parts))
 
-    def _load(self, paths: Sequence[AnyPath], first: int, out: NDArray[np.uint8]) -> Bad:
-        images, bad = load(paths, height=self._decoder.height, width=self._decoder.width, read=self._decoder.read_file)
-        out[first : first + len(paths)] = images.transpose(0, 2, 3, 1)
+    def _load(self, images: NDArray[np.uint8], paths: Sequence[AnyPath], first: int) -> Bad:
+        bad = load_into(images, paths, read=self._decoder.read_file)
         return [(first + index, reason) for index, reason in bad]

@@ -22,6 +22,7 @@ MANY_DUPLICATES = 0.6
 STILL_IMPROVING = 0.05  # of the evaluations
 MANY_FAILED = 0.01
 LITTLE_GAP, LARGE_GAP = 0.01, 0.1
+NEARLY_ALL_PEOPLE = 0.95
 CAMERA_GAP = (0.3, 0.6)
 """Of a target's mean from the nearest mixture of the source, in deviations of the source, from which shares rest on the
 alignment, and cannot be relied on. On planted targets (results/recovery.md) with no gap it was 0.08 to 0.24; of other
@@ -37,6 +38,7 @@ class Evidence:
     trained on, all in [0, 1]. ``num_identities``: measured people in each cell of the choice. ``off_basis``: share of
     the images' squared norms that the sketches miss, by term. ``flips``: effects of single flips of the choice.
     ``camera_gap``: between the target's photos and the source, if an objective has looked.
+    ``people``: the identities that every arm trains on, by its name.
     """
 
     choice: Choice
@@ -53,6 +55,7 @@ class Evidence:
     style_shares: tuple[StyleShare, ...]
     shifts: tuple[IdentityShift, ...]
     rounds: tuple[Round, ...]
+    people: Mapping[str, frozenset[int]]
     camera_gap: CameraGap | None = None
 
 
@@ -281,6 +284,26 @@ def people_kept(evidence: Evidence) -> Check | None:
     return Check(name=name, verdict="ok", sentence=sentence, figure=figure)
 
 
+def same_people(evidence: Evidence) -> Check | None:
+    """Arms that show other people differ in more than what was chosen."""
+    people = evidence.people
+    if len(people) < 2:
+        return None
+    name, counts = "People of the arms", {arm: len(each) for arm, each in people.items()}
+    fewest, most = min(counts.values()), max(counts.values())
+    if len(set(people.values())) == 1:
+        sentence = "Every arm trains on the same people."
+        return Check(name=name, verdict="ok", sentence=sentence, figure=f"{most} in each arm")
+    if fewest < most:
+        few, many = (", ".join(arm for arm in counts if counts[arm] == number) for number in (fewest, most))
+        sentence = f"Fewer people in {few} than in {many}: what these differ by may be the people and not the images."
+        nearly = fewest >= NEARLY_ALL_PEOPLE * most
+        return Check(name=name, verdict="warn" if nearly else "fail", sentence=sentence, figure=f"{fewest} to {most}")
+    shared = len(frozenset.intersection(*people.values()))
+    sentence = "Who lacks images of an arm's values is replaced there; with fewer images a person nobody is."
+    return Check(name=name, verdict="warn", sentence=sentence, figure=f"{most} in each arm, {shared} in all of them")
+
+
 CHECKS: tuple[Callable[[Evidence], Check | None], ...] = (
     better_than_random,
     search_converged,
@@ -293,6 +316,7 @@ CHECKS: tuple[Callable[[Evidence], Check | None], ...] = (
     style_counts,
     sketches_hold,
     camera_gap,
+    same_people,
     people_kept,
 )
 

@@ -1,5 +1,6 @@
 """The words on arms side by side: how sure a difference is, what more images brought and cost, what each trained on."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from search.analysis.compare import Estimate, paired
@@ -30,8 +31,8 @@ class Larger:
         if self.arm.seconds and self.choice.seconds:
             cost += f", and {duration(self.arm.seconds)} a training instead of {duration(self.choice.seconds)}"
         if self.lead.excludes_zero:
-            return f"{self.arm.arm} trains a better model than the choice: {lead}. That costs {cost}."
-        return f"{self.arm.arm} scored above the choice, no difference shown: {lead}. It costs {cost}."
+            return f"{self.arm.title} trains a better model than the choice: {lead}. That costs {cost}."
+        return f"{self.arm.title} scored above the choice, no difference shown: {lead}. It costs {cost}."
 
 
 def _images(facts: ArmFacts) -> str:
@@ -69,12 +70,22 @@ def cost_text(data: ReportData) -> str:
 def arms_text(data: ReportData) -> str:
     """On how many images the arms train, and for how long."""
     same = [each.arm for each in data.arms if each.num_images == data.budget]
-    others = [f"{each.arm} on {each.num_images:,}" for each in data.arms if each.arm not in same]
+    others = [f"{each.title} on {each.num_images:,}" for each in data.arms if each.arm not in same]
     if not data.arms:
         return f"An arm draws {counted(data.budget, 'image')} with the same sampler."
-    whom = "Every arm trains" if not others else f"{' and '.join(filter(None, [', '.join(same[:-1]), same[-1]]))} train"
-    text = (
-        f"{whom} on {counted(data.budget, 'image')}" if same else "Arms train on as many images as stands beside them"
-    )
-    text += f"; {', '.join(others)}" if same and others else ""
+    text = "Arms train on as many images as stands beside them"
+    if same:
+        whom = f"{_listed(same)} train" if others else "Every arm trains"
+        text = "; ".join([f"{whom} on {counted(data.budget, 'image')}", *([", ".join(others)] if others else [])])
     return f"{text}. Each trains for {data.trained_for}; the identities are those among its images."
+
+
+def trained_on(data: ReportData) -> str:
+    """On how many images the arm of the choice trains."""
+    facts = next((each for each in data.arms if each.arm == data.main_choice.arm), None)
+    return f"{data.budget if facts is None else facts.num_images:,} are trained on"
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The names as one lists them: a, b and c."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

@@ -105,12 +105,21 @@ class StageCost:
 
 @dataclass(frozen=True, kw_only=True)
 class ArmFacts:
-    """What an arm trains on, and the seconds of one training of it, None where none was done."""
+    """What an arm trains on, and the seconds of one training of it, None where none was done.
+
+    ``words`` say what the arm is where its name does not.
+    """
 
     arm: str
     num_images: int
     num_identities: int
     seconds: float | None
+    words: str = ""
+
+    @property
+    def title(self) -> str:
+        """The arm's name, with its words."""
+        return f"{self.arm} ({self.words})" if self.words else self.arm
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from statistics import fmean
 from search.analysis.compare import ArmSummary, Estimate
 from search.analysis.records import AttributeShares, Choice
 from search.analysis.words import NONE, counted, decimals, duration, number, percent, signed
-from search.report.comparison_text import cost_text, interval_text, larger_and_better
+from search.report.comparison_text import cost_text, interval_text, larger_and_better, trained_on
 from search.report.data import ArmFacts, ReportData
 
 FEW_SEEDS = 3
@@ -199,7 +199,7 @@ def tiles(data: ReportData) -> tuple[Tile, ...]:
         Tile(
             question="What was chosen",
             answer=percent(choice.num_images / data.source.num_images),
-            detail=f"{choice.num_images:,} of {data.source.num_images:,} images; {data.budget:,} are trained on",
+            detail=f"{choice.num_images:,} of {data.source.num_images:,} images; {trained_on(data)}",
         ),
         Tile(
             question="Why",

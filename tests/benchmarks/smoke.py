@@ -24,10 +24,11 @@ SMALLEST = {
     "label_free": "--seeds 7 --people 40 --networks 3 --world {folder}/world",
     "mean_distance_scaling": "--rounds 1",
     "measure_memory": "--sizes 200 400",
-    "measure_rate": "--size 32x32 --seconds 0.5",
+    "measure_rate": "--sizes 32x32 --seconds 0.5",
     "optimizer_regret": "--problems 1 --long 0 --most 500 --cache {folder}/cache",
     "probe_attributes": "--identities 64 --tested 64 --epochs 1",
     "recovery": "--targets 2 --people 10 --evaluations 20 --world {world}",
+    "reid_backbones": "--seeds 1 --seconds 0.2 --people 12 --world {folder}/world",
     "render_rate": "--share 0",
     "search_regret": "--spaces 1 --evaluations 20",
     "search_speed": "--evaluations 100 --seconds 0.2",
@@ -47,10 +48,12 @@ target: {num_train: 12, train_identities: 6, test_identities: 3, num_distractors
          validation_identities: 1, height: 48, width: 24}
 run:
   measure: {network: vgg19, weights: random, height: 32, width: 32, images_per_cell: 1, basis_images: 16}
-  budget: {images: 40, identities: 8}
+  budget: {images: 40, identities: 10}
   search: {evaluations: 40}
-  arms: [random, mean_distance, mmd_rbf, true_distribution, everything]
-  train: {recipe: quick, steps: 2, batch_size: 8}
+  train: {recipe: seconds, batch_size: 8}
+steps:
+  2: [random, mean_distance, mmd_rbf, true_distribution, all_true_distribution, everything]
+  3: [random, all_mmd_rbf, everything]
 """
 
 

@@ -10,6 +10,7 @@ import yaml
 from PIL import Image, ImageOps
 
 from finegpr.catalog import Catalog
+from finegpr.measuring import reference, retarget
 
 MEASURE = ["network=vgg19", "weights=random", "height=32", "width=32", "basis_images=80", "batch_size=4"]
 Aost = Callable[..., tuple[int, str]]
@@ -165,16 +166,71 @@ def test_repainted_photos_are_no_longer_what_was_searched_by(aost: Aost, here: P
     assert aost(SEARCH)[0] == 0
 
 
-def test_adaptive_rounds_are_of_the_photos_as_they_are(aost: Aost, here: Path) -> None:
-    adaptive = ["adaptive.budget.images=16", "adaptive.ceiling=0.9", "adaptive.batch=0.3"]
-    assert aost(MEASURED, *MEASURE, *adaptive)[0] == 0
+ADAPTIVE = ["adaptive.budget.images=16", "adaptive.ceiling=0.9", "adaptive.batch=0.3"]
+
+
+@pytest.mark.parametrize("more", [[], ADAPTIVE], ids=["plain", "adaptive"])
+def test_measuring_that_is_killed_leaves_repainted_photos_refused(
+    aost: Aost, here: Path, monkeypatch: pytest.MonkeyPatch, more: list[str]
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    photos = sorted((here / "target/bounding_box_train").iterdir())
+    before = {path: path.read_bytes() for path in photos}
+    assert aost(MEASURED, *MEASURE, *more)[0] == 0
+    for path in photos:
+        invert(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(reference, "_fit_bases", killed)
+        assert aost(MEASURED, *MEASURE, *more)[0] == 130
+    for line in (SEARCH, SELECT):
+        code, told = aost(line)
+        assert code == 3, told
+        assert f"photos of target target in {here / 'target'} changed after m was measured" in told
+    after = {path: path.read_bytes() for path in photos}
+    for path in photos:
+        path.write_bytes(before[path])
+    assert aost(SELECT)[0] == 0, "they are again those that were measured"
+    (here / "manifest.parquet").unlink()
+    for path in photos:
+        path.write_bytes(after[path])
+    assert aost(MEASURED, *MEASURE, *more)[0] == 0
+    assert aost(SEARCH)[0] == 0
+
+
+def test_adding_from_sketches_that_is_killed_leaves_repainted_photos_refused(
+    aost: Aost, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    assert aost(MEASURED, *MEASURE)[0] == 0
+    added = "measure --from-sketches m --targets target.parquet --output d --set max_off_basis=1 max_error=1000"
+    assert aost(added)[0] == 0
     for path in (here / "target/bounding_box_train").iterdir():
         invert(path)
-    code, told = aost(MEASURED, *MEASURE, *adaptive)
+    with monkeypatch.context() as patch:
+        patch.setattr(retarget, "fit_target", killed)
+        assert aost(added)[0] == 130
+    search = SEARCH.replace("--measurements m", "--measurements d")
+    code, told = aost(search)
+    assert code == 3, told
+    assert "photos of target target in" in told
+    code, told = aost(added)
+    assert code == 0, told
+    assert aost(search)[0] == 0
+
+
+def test_adaptive_rounds_are_of_the_photos_as_they_are(aost: Aost, here: Path) -> None:
+    assert aost(MEASURED, *MEASURE, *ADAPTIVE)[0] == 0
+    for path in (here / "target/bounding_box_train").iterdir():
+        invert(path)
+    code, told = aost(MEASURED, *MEASURE, *ADAPTIVE)
     assert code == 0, told
     assert "photos.target: changed" in told
     assert "the rounds begin anew" in told
-    assert aost(MEASURED.replace("--output m", "--output anew"), *MEASURE, *adaptive)[0] == 0
+    assert aost(MEASURED.replace("--output m", "--output anew"), *MEASURE, *ADAPTIVE)[0] == 0
     assert (here / "m/adaptive.safetensors").read_bytes() == (here / "anew/adaptive.safetensors").read_bytes()
 
 

@@ -23,7 +23,7 @@ measure: {network: vgg19, weights: random, height: 32, width: 32, basis_images: 
 budget: {images: 16, identities: 4}
 search: {evaluations: 30}
 arms: [random, mean_distance]
-train: {recipe: quick, steps: 1, batch_size: 8}
+train: {recipe: seconds, steps: 1, batch_size: 8}
 """
 # Commands of one line each, in one process that was started for them; what each has loaded besides is printed.
 LOADED = """
@@ -100,6 +100,7 @@ def places(run: Path) -> dict[str, str]:
         pytest.param("diff {subset} {subset} --catalog {source}", id="diff"),
         pytest.param("export {journal} --storage {new}.log --study tiny", id="export"),
         pytest.param("compare {run}", id="compare"),
+        pytest.param("weights", id="weights"),
         pytest.param("report {run}", id="report"),
         pytest.param(
             "search {source} --measurements {measurements} --output {new} --set budget.images=16 evaluations=20",

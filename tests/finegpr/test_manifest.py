@@ -163,6 +163,27 @@ def test_identities_that_fill_their_share_come_first_then_a_priority_that_ignore
     assert set(identity[other].tolist()) != drawn[0]
 
 
+@pytest.mark.parametrize("identities", [None, 8])
+def test_all_of_a_subset_is_every_image_of_it_that_the_people_of_a_draw_have(identities: int | None) -> None:
+    cells, identity = make_cells(np.random.default_rng(4).integers(0, 6, (20, 5)))
+    identity[identity == 7] = -1
+    sampler = Sampler(cells, identity, budget=60, identities=identities, seed=0)
+    for mask in ([1, 1, 1, 0, 0], [0, 1, 1, 1, 1], [1, 1, 1, 1, 1]):
+        inside = np.array(mask, dtype=bool)
+        people = sampler.people(inside)
+        drawn = np.unique(identity[sampler.draw(inside, seed=1)])
+        np.testing.assert_array_equal(people, drawn)
+        expected = np.flatnonzero(np.isin(identity, drawn) & inside[cells.of_row])
+        np.testing.assert_array_equal(sampler.all_of(inside), expected)
+        assert set(sampler.draw(inside, seed=2)) < set(expected.tolist())
+    nobody = np.zeros(5, dtype=bool)
+    assert len(sampler.people(nobody)) == len(sampler.all_of(nobody)) == 0
+    few = np.array([1, 0, 0, 0, 0], dtype=bool)
+    sampler = Sampler(cells, identity, budget=150, identities=identities, seed=0)
+    assert not sampler.feasible(few[None])[0]
+    assert len(sampler.people(few)) == (identities or len(np.unique(identity[(cells.of_row == 0) & (identity > 0)])))
+
+
 def test_feasible_means_that_a_draw_succeeds_and_grows_with_the_mask() -> None:
     random = np.random.default_rng(2)
     cells, identity = make_cells(random.integers(0, 3, (8, 10)))

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from finegpr.measuring.config import MeasureConfig
 from finegpr.measuring.meter import Meter
 from finegpr.measuring.reference import fit_reference
 from finegpr.pixels import prefetch
-from finegpr.pixels.decode import load
+from finegpr.pixels.decode import load, load_into
 
 CONFIG = MeasureConfig(
     network="vgg19",
@@ -69,11 +70,11 @@ def test_what_was_expected_is_not_decoded_again(meter: Meter, monkeypatch: pytes
     plain = meter.measure(rows)
     decoded: list[Path] = []
 
-    def counted(paths: list[Path], **size: int) -> object:
+    def counted(images: Any, paths: list[Path], **more: Any) -> object:
         decoded.extend(paths)
-        return load(paths, **size)
+        return load_into(images, paths, **more)
 
-    monkeypatch.setattr(prefetch, "load", counted)
+    monkeypatch.setattr(prefetch, "load_into", counted)
     meter.expect(rows)
     other = meter.measure(np.array([9, 10]))
     assert other["row"].to_pylist() == [9, 10]

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from finegpr.pixels import prefetch
-from finegpr.pixels.decode import load
+from finegpr.pixels.decode import load, load_into
 from finegpr.pixels.prefetch import AHEAD, Decoder, decoding_threads
 
 CPU = torch.device("cpu")
@@ -41,11 +41,11 @@ def decode_threads() -> list[threading.Thread]:
 def test_batches_come_in_order_with_the_pixels_of_load(
     paths: list[Path], threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def uneven(paths: Sequence[Path], **size: int) -> Any:
+    def uneven(images: Any, paths: Sequence[Path], **more: Any) -> Any:
         time.sleep(0.02 * (paths[0].name in ("00.png", "09.png")))  # the first parts of batches finish last
-        return load(paths, **size)
+        return load_into(images, paths, **more)
 
-    monkeypatch.setattr(prefetch, "load", uneven)
+    monkeypatch.setattr(prefetch, "load_into", uneven)
     expected, bad = load(paths, height=32, width=16)
     with decoder(threads) as opened:
         batches = list(opened.read(paths))
@@ -73,12 +73,12 @@ def test_reading_begins_at_once_and_stays_two_batches_ahead(paths: list[Path], m
     begun: list[str] = []
     arrived = threading.Semaphore(0)
 
-    def noted(paths: Sequence[Path], **size: int) -> Any:
+    def noted(images: Any, paths: Sequence[Path], **more: Any) -> Any:
         begun.extend(path.name for path in paths)
         arrived.release()
-        return load(paths, **size)
+        return load_into(images, paths, **more)
 
-    monkeypatch.setattr(prefetch, "load", noted)
+    monkeypatch.setattr(prefetch, "load_into", noted)
     with decoder(threads=1) as opened:
         reading = opened.read(paths)
         for batches, batch in enumerate(reading, start=1):
@@ -92,12 +92,12 @@ def test_reading_begins_at_once_and_stays_two_batches_ahead(paths: list[Path], m
 def test_an_error_is_raised_in_its_place_and_the_threads_end(
     paths: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def failing(paths: Sequence[Path], **size: int) -> Any:
+    def failing(images: Any, paths: Sequence[Path], **more: Any) -> Any:
         if any(path.name == "09.png" for path in paths):
             raise MemoryError("no more")
-        return load(paths, **size)
+        return load_into(images, paths, **more)
 
-    monkeypatch.setattr(prefetch, "load", failing)
+    monkeypatch.setattr(prefetch, "load_into", failing)
     seen = []
     with pytest.raises(MemoryError, match="no more"), decoder() as opened:
         for batch in opened.read(paths):
@@ -109,12 +109,12 @@ def test_an_error_is_raised_in_its_place_and_the_threads_end(
 def test_an_interrupted_reader_leaves_no_thread_and_no_work(paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     begun: list[Path] = []
 
-    def slow(paths: Sequence[Path], **size: int) -> Any:
+    def slow(images: Any, paths: Sequence[Path], **more: Any) -> Any:
         begun.extend(paths)
         time.sleep(0.05)
-        return load(paths, **size)
+        return load_into(images, paths, **more)
 
-    monkeypatch.setattr(prefetch, "load", slow)
+    monkeypatch.setattr(prefetch, "load_into", slow)
     with pytest.raises(KeyboardInterrupt), decoder(threads=1) as opened:
         for _ in opened.read(paths):
             raise KeyboardInterrupt

@@ -105,6 +105,7 @@ HEALTHY = Evidence(
     style_shares=(StyleShare(target="t", scale="standardised", share=0.6),),
     shifts=(shift(),),
     rounds=(Round(share=0.3, expected_regret=0.001, certainty=0.9, overlap=1.0),),
+    people={"random": frozenset({1, 2}), "mmd_rbf": frozenset({1, 2})},
 )
 
 
@@ -128,6 +129,7 @@ def test_what_was_not_looked_into_is_not_judged() -> None:
         style_shares=(),
         shifts=(),
         rounds=(),
+        people={},
     )
     assert [check.name for check in run_checks(bare)] == ["Size of the choice"]
 
@@ -138,6 +140,10 @@ def choice(**changes: object) -> dict[str, object]:
 
 def rounds(expected_regret: float) -> tuple[Round, ...]:
     return (Round(share=0.5, expected_regret=expected_regret, certainty=0.1, overlap=1.0),)
+
+
+def people(**of_arm: range) -> dict[str, object]:
+    return {"people": {arm: frozenset(each) for arm, each in of_arm.items()}}
 
 
 @pytest.mark.parametrize(
@@ -188,6 +194,10 @@ def rounds(expected_regret: float) -> tuple[Round, ...]:
             "style alone",
         ),
         (health.sketches_hold, {"off_basis": {"content": 0.3}}, "warn", "larger"),
+        (health.same_people, people(a=range(20), b=range(18)), "fail", "Fewer people in b than in a"),
+        (health.same_people, people(a=range(20), b=range(19), c=range(20)), "warn", "Fewer people in b than in a, c"),
+        (health.same_people, people(a=range(20), b=range(1, 21)), "warn", "is replaced there"),
+        (health.same_people, people(a=range(20), b=range(20)), "ok", "the same people"),
         (health.people_kept, {"shifts": (shift(manifest=(1.0, 0.0)),)}, "fail", "hair short, which"),
         (health.people_kept, {"shifts": (replace(shift(manifest=(1.0, 0.0)), low=(0.4, 0.0)),)}, "warn", "so few"),
         (health.people_kept, {"shifts": (shift(distance=0.2), shift(distance=0.2))}, "warn", "further"),

@@ -239,6 +239,12 @@ def test_the_page_says_what_each_arm_trains_on_and_what_to_take_along(data):
         assert f"<code>{path}</code>" in page
     alike = dataclasses.replace(data, arms=tuple(each for each in data.arms if each.arm != "everything"))
     assert "Every arm trains on 900 images." in render(alike)
+    whole = dataclasses.replace(
+        data, arms=tuple(dataclasses.replace(each, num_images=7, words="all of 7") for each in data.arms)
+    )
+    assert "Arms train on as many images as stands beside them. Each trains for 300 steps" in render(whole)
+    assert "<span>mmd_rbf<small> all of 7</small></span>" in render(whole)
+    assert next(tile for tile in tiles(whole) if tile.question == "What was chosen").detail.endswith("7 are trained on")
 
 
 def test_what_ran_side_by_side_is_counted_once_by_the_clock(data):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from finegpr.device import Precision
-from finegpr.measuring.networks.terms import VGG19_TERMS
+from finegpr.measuring.networks.terms import LITE0_TERMS, VGG19_TERMS
 from finegpr.weighing import Terms
 from finegpr.weights import Weights
 
@@ -37,8 +37,21 @@ def _build_vgg19(weights: "LoadedWeights", precision: Precision) -> "Extractor":
     return vgg19.VGG19(weights, precision)
 
 
+def _load_lite0(weights: Weights) -> "LoadedWeights":
+    from finegpr.measuring.networks import efficientnet_lite
+
+    return efficientnet_lite.load(weights)
+
+
+def _build_lite0(weights: "LoadedWeights", precision: Precision) -> "Extractor":
+    from finegpr.measuring.networks import efficientnet_lite
+
+    return efficientnet_lite.EfficientNetLite0(weights, precision)
+
+
 NETWORKS: Mapping[str, Network] = {
     "vgg19": Network(terms=VGG19_TERMS, load=_load_vgg19, build=_build_vgg19),
+    "efficientnet_lite0": Network(terms=LITE0_TERMS, load=_load_lite0, build=_build_lite0),
 }
 
 

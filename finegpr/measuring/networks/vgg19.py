@@ -10,8 +10,7 @@ from finegpr.errors import InputError
 from finegpr.measuring.networks.base import Extractor, LoadedWeights, he_initialised
 from finegpr.measuring.networks.terms import VGG19_TERMS
 from finegpr.perceptual import content_vector, style_vector
-from finegpr.storage import read_arrays
-from finegpr.weights import Weights, fitting, wrapped
+from finegpr.weights import Weights, fitting, read_state, wrapped
 
 _LAYERS = {1: "relu1_1", 6: "relu2_1", 11: "relu3_1", 20: "relu4_1", 22: "relu4_2", 29: "relu5_1"}
 _DEPTH = max(_LAYERS) + 1
@@ -44,9 +43,7 @@ def load(weights: Weights) -> LoadedWeights:
 
 
 def _read(weights: Weights) -> dict[str, Tensor]:
-    path = weights.path
-    assert path is not None
-    arrays = read_arrays(path, expected_sha256=weights.sha256)
+    arrays, path = read_state(weights), weights.path
     expected = {key: tuple(value.shape) for key, value in _empty_features(full=True).state_dict().items()}
     needed = _empty_features().state_dict().keys()
     found = {key.removeprefix("features."): array for key, array in arrays.items() if key.startswith("features.")}
@@ -55,8 +52,7 @@ def _read(weights: Weights) -> dict[str, Tensor]:
         why = wrapped(arrays, {f"features.{key}" for key in needed})
         raise InputError(
             f"{path} is not a VGG-19: parameter features.{wrong[0]} is "
-            f"{'missing' if wrong[0] in needed else 'not part of one'}{why}; convert torchvision's vgg19 with "
-            "`python -m finegpr.weights vgg19 OUT.safetensors`"
+            f"{'missing' if wrong[0] in needed else 'not part of one'}{why}; `aost weights vgg19` says how to bring one"
         )
     state = {}
     for key, array in found.items():
