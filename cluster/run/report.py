@@ -169,12 +169,12 @@ def explanation(run: Run, made: Made, choice: Choice) -> dict[str, Any]:
         style_shares=_style_shares(made),
         shifts=shifts,
         rounds=rounds,
+        camera_gap=next((each.objective.gap for each in made.found.values() if each.objective.gap), None),
         people={
             each.arm.name: frozenset(each.people.tolist())
             for each in made.manifests
             if each.seed == run.config.seeds[0]
         },
-        camera_gap=next((each.objective.gap for each in made.found.values() if each.objective.gap), None),
         off_basis=dict(off_basis),
         **_sizes(run, made, main),
     )

@@ -18,7 +18,7 @@ from search.objectives.attribute_classifier import MAX_IMAGES, SEED, standardise
 from search.objectives.attribute_shares import AttributeEstimate, AttributeSharesForm, CameraGap
 from search.objectives.cell_mixture import AdditiveCells, grouped
 
-RESAMPLES = 60  # of the photos
+RESAMPLES, MOST_RESAMPLED = 60, 300  # of the photos, with at most so many in each
 INTERVAL = (2.5, 97.5)  # percentiles
 
 
@@ -57,7 +57,7 @@ def make_aligned_shares(
     mean, deviation = AdditiveCells.fit(sketches, labels).moments([each.aligned for each in found])
     varies = deviation > 0
     gap = CameraGap(
-        shift=float(np.sqrt(np.square(photos.mean(axis=0) - mean).mean())),
+        shift=float(np.linalg.norm(photos.mean(axis=0) - mean) / np.sqrt(max(sketches.var(axis=0).sum(), 1e-300))),
         spread=float(np.median(photos.std(axis=0)[varies] / deviation[varies])) if varies.any() else 1.0,
         moved=max(moved),
         attribute=cells.attributes[int(np.argmax(moved))].name,
@@ -79,14 +79,17 @@ def _estimate(sketches: Floats, labels: Sequence[Ints], photos: Floats) -> list[
     """Of every attribute, the target's ``photos`` (m, S) being a mixture of the source's ``sketches`` (n, S)."""
     num = len(photos)
     random = np.random.default_rng(SEED)
-    weights = [np.bincount(random.integers(num, size=num), minlength=num).astype(float) for _ in range(RESAMPLES)]
+    size = min(num, MOST_RESAMPLED)
+    drawn = [np.unique(random.integers(num, size=size), return_counts=True) for _ in range(RESAMPLES)]
     found: dict[int, _Shares] = {}
     for places in grouped([int(each.max()) + 1 for each in labels]):
         mixture = AdditiveCells.fit(sketches, [labels[place] for place in places]).mixture()
         unaligned, aligned = mixture.shares(photos, np.ones(num))
-        draws = [mixture.shares(photos, weight)[1] for weight in weights]
+        resampled = [mixture.shares(photos[rows], times.astype(float))[1] for rows, times in drawn]
         for at, place in enumerate(places):
-            low, high = np.percentile([each[at] for each in draws], INTERVAL, axis=0)
+            ends = np.percentile([each[at] for each in resampled], INTERVAL, axis=0)
+            # fewer photos than there are vary more, by the root
+            low, high = aligned[at] + np.sqrt(size / num) * (ends - aligned[at])
             found[place] = _Shares(unaligned=unaligned[at], aligned=aligned[at], low=low, high=high)
     return [found[place] for place in range(len(labels))]
 

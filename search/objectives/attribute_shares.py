@@ -38,7 +38,7 @@ class AttributeEstimate:
 class CameraGap:
     """How the target's photos differ from the mixture of the source that is nearest to them.
 
-    ``shift``: of their mean, root mean square over the sketch's coordinates, in units of the source's spread.
+    ``shift``: the length of that between the means, in units of the source's spread, the root of its total variance.
     ``spread``: median ratio of their deviations to the mixture's. ``moved``: by how much (total variation) the shares
     of ``attribute``, the most moved of all, differ from those of an estimate that takes no gap into account.
     """

@@ -16,6 +16,7 @@ from search.analysis.fairness import FairnessConfig, identity_shifts, too_few, v
 from search.analysis.health import CHECKS, Evidence, run_checks
 from search.analysis.landscape import best_subsets, slices
 from search.analysis.records import AttributeShares, Check, Choice, Effect, IdentityShift, Round, StyleShare
+from search.objectives.attribute_shares import CameraGap
 from search.objectives.surrogate import SplitScore, SurrogateReport
 from search.report.explain_text import checks_summary, fixed_values, settled, worst_first
 from search.space import Space
@@ -106,6 +107,7 @@ HEALTHY = Evidence(
     shifts=(shift(),),
     rounds=(Round(share=0.3, expected_regret=0.001, certainty=0.9, overlap=1.0),),
     people={"random": frozenset({1, 2}), "mmd_rbf": frozenset({1, 2})},
+    camera_gap=CameraGap(shift=0.2, spread=1.0, moved=0.05, attribute="weather"),
 )
 
 
@@ -130,6 +132,7 @@ def test_what_was_not_looked_into_is_not_judged() -> None:
         shifts=(),
         rounds=(),
         people={},
+        camera_gap=None,
     )
     assert [check.name for check in run_checks(bare)] == ["Size of the choice"]
 
@@ -140,6 +143,10 @@ def choice(**changes: object) -> dict[str, object]:
 
 def rounds(expected_regret: float) -> tuple[Round, ...]:
     return (Round(share=0.5, expected_regret=expected_regret, certainty=0.1, overlap=1.0),)
+
+
+def gap(shift: float) -> dict[str, object]:
+    return {"camera_gap": CameraGap(shift=shift, spread=0.8, moved=0.31, attribute="weather")}
 
 
 def people(**of_arm: range) -> dict[str, object]:
@@ -160,6 +167,10 @@ def people(**of_arm: range) -> dict[str, object]:
         (health.search_converged, choice(history=(0.9,) * 94 + (0.2,) + (0.2,) * 5), "ok", "last 5 evaluations"),
         (health.evaluations_succeeded, choice(num_failed=5), "warn", "journal"),
         (health.evaluations_succeeded, choice(num_failed=4), "ok", "Nearly"),
+        (health.camera_gap, gap(0.34), "ok", "looks like the photos; aligning the photos moved"),
+        (health.camera_gap, gap(0.35), "warn", "shares of weather by 0.31"),
+        (health.camera_gap, gap(0.79), "warn", "quite like"),
+        (health.camera_gap, gap(0.8), "fail", "hardly known"),
         (health.within_bounds, {"most": 0.203}, "warn", "budget.most"),
         (health.within_bounds, {"most": 0.21}, "ok", "no bound"),
         (health.within_bounds, {"least": 0.198}, "warn", "budget.least"),

@@ -9,6 +9,8 @@ from search.optimizers.baselines import enumerate_masks
 from search.simulation import TARGET, Simulation, simulate
 from search.space import Budget, Space, SpaceConfig
 
+ESTIMATING = ("attribute_shares", "aligned_shares")  # they say what the target shows
+
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_a_score_is_the_form_at_the_expected_shares_of_the_manifest(
@@ -45,7 +47,9 @@ def test_a_subset_outside_the_budget_has_no_score(simulation: Simulation, space:
     assert np.isnan(objective.score_masks(mask)).all()
 
 
-@pytest.mark.parametrize("name", ["mmd_linear", "mmd_rbf", "mmd_posterior", "frechet", "attribute_shares"])
+@pytest.mark.parametrize(
+    "name", ["mmd_linear", "mmd_rbf", "mmd_posterior", "frechet", "attribute_shares", "aligned_shares"]
+)
 def test_matching_objectives_find_the_planted_cells(name: str) -> None:
     """With the size free, the best of all subsets is nearly the target's own; the mean distance has no such memory."""
     simulation = simulate((6, 4, 4), seed=5, interactions=0.1, num_target=2000)
@@ -72,7 +76,7 @@ def test_unmeasured_cells_are_filled_and_ranked_nearly_alike(name: str) -> None:
     for simulation in (whole, part):
         objective = make_objective(name, space, simulation.measured)
         scores.append(objective.score_masks(masks))
-    if name == "attribute_shares":  # the attributes of unmeasured cells are known
+    if name in ESTIMATING:  # the attributes of unmeasured cells are known
         assert objective.report is None
     else:
         assert objective.report is not None
@@ -101,7 +105,8 @@ def test_an_objective_says_what_it_is(name: str, simulation: Simulation, space: 
     assert kind.unit
     objective = make_objective(name, space, simulation.measured)
     assert (objective.unit, objective.higher_is_better) == (kind.unit, kind.higher_is_better)
-    assert bool(objective.estimate) == (name == "attribute_shares")
+    assert bool(objective.estimate) == (name in ESTIMATING)
+    assert (objective.gap is not None) == (name == "aligned_shares")
     if kind.quadratic:
         assert objective.embedding is objective.form
     else:

@@ -29,6 +29,7 @@ from search.report.figures import explain as explain_figures
 from search.report.figures import search as search_figures
 from search.report.figures.base import Figure
 from search.report.figures.png import write_arms_png, write_distances_png, write_importance_png
+from search.report.figures.shares import shares
 from search.report.page import render, write_report
 from search.report.text import headline, result_rows, tiles, verdict, warnings
 
@@ -316,6 +317,28 @@ def attribute(chosen, *, circular=True):
         target=None,
         target_kind="unknown",
     )
+
+
+@pytest.mark.parametrize("circular", [True, False])
+def test_an_estimate_is_drawn_with_its_interval_and_other_shares_without(circular):
+    bare = attribute((True,) * 4, circular=circular)
+    without = dataclasses.replace(bare, target=(0.1, 0.2, 0.3, 0.4), target_kind="estimate")
+    ends = ((0.05, 0.2), (0.1, 0.25), (0.3, 0.3), (0.35, 0.5))
+    drawn = [
+        shares(each, key="shares/viewpoint", target="t").spec["data"]
+        for each in (without, dataclasses.replace(without, target_interval=ends))
+    ]
+    go.Figure(data=drawn[1])  # raises for what Plotly does not know
+    if circular:
+        assert "interval" not in [trace["name"] for trace in drawn[0]]
+        line = next(trace for trace in drawn[1] if trace["name"] == "interval")
+        assert line["theta"] == [0, 0, None, 90, 90, None, 180, 180, None, 270, 270, None]
+        assert line["r"] == pytest.approx([5, 20, None, 10, 25, None, 30, 30, None, 35, 50, None])
+    else:
+        assert "error_y" not in drawn[0][-1]
+        bars = drawn[1][-1]["error_y"]
+        assert bars["array"] == pytest.approx([10, 5, 0, 10])
+        assert bars["arrayminus"] == pytest.approx([5, 10, 0, 5])
 
 
 def test_angles_join_to_ranges_over_the_seam():
