@@ -63,7 +63,7 @@ def _of_model(found: BaseModel | type[BaseModel], prefix: str = "") -> Iterator[
     for name, field in model.model_fields.items():
         place, below = prefix + name, _models(field.annotation)
         if place.endswith("training.train"):
-            yield f"{place}.recipe", "paper", "or quick, and what `aost train --settings` lists"
+            yield f"{place}.recipe", "paper", "or quick or seconds, and what `aost train --settings` lists"
         elif below:
             yield from _of_model(below[0], f"{place}.")
         elif isinstance(found, BaseModel):

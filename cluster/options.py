@@ -184,10 +184,10 @@ class Search(Kept):
           --set budget.images=20000 objective=mmd_rbf space.arcs=[viewpoint]
     Example: aost search source.parquet --validation market.parquet \
           --set objective=training budget.images=5000 evaluations=60 training.gpus=1 \
-          training.train.recipe=quick training.train.steps=400 training.rungs=[0.25,0.5,1]
+          training.train.recipe=seconds training.train.steps=400 training.rungs=[0.25,0.5,1]
     Example: aost search source.parquet --validation market.parquet \
           --set objective=mmd_rbf budget.images=5000 check.top=5 check.random=5 \
-          training.train.recipe=quick training.train.steps=400
+          training.train.recipe=seconds training.train.steps=400
 
     By --set, with defaults or examples; only budget.images has to be given:
 
@@ -214,7 +214,7 @@ class Search(Kept):
     any number of them at once. With objective=training subsets are scored by short trainings on the labelled validation
     part; with another objective its favourites are trained and ranked, which says how far to believe it:
 
-      training.train.recipe=quick training.train.steps=400   as in `aost train`
+      training.train.recipe=seconds training.train.steps=400   as in `aost train`
       training.rungs=[0.25,0.5,1]        the better half of a generation goes on to the next length
       training.score=label_free          scores photos alone, without labels (results/label-free.md)
       training.gpus=1 training.workers=4     a fraction shares a GPU; workers share a training through Ray Train
@@ -237,7 +237,7 @@ class Search(Kept):
     """Trainings in this process, without Ray."""
     output: Path = Path("search")
     set: tuple[str, ...] = ()
-    """Settings, such as objective=mmd_rbf evaluations=2000 budget.images=20000 seed=1 training.train.recipe=quick."""
+    """Settings, such as objective=mmd_rbf evaluations=2000 budget.images=20000 seed=1 training.train.recipe=seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -308,9 +308,9 @@ class Train(Kept):
 
     Of a catalog with query and gallery parts only the train part is trained on, as elsewhere it alone is drawn from.
     The same training in this process or under Ray Train with any number of workers. The recipe paper is a ResNet-50 at
-    256x128 for 120 epochs, quick a small net at 64x32 for 300 steps. By --set:
+    256x128 for 120 epochs, quick a pretrained EfficientNet-Lite0 and seconds a small net, at 64x32. By --set:
 
-      model=resnet50 weights=imagenet        or small, resnet18; random, or a path
+      model=resnet50 weights=imagenet        or small, efficientnet_lite0, timm/NAME; random, or a path
       epochs=60                              or steps=2000: the one replaces the other
       height=256 width=128 batch_size=128 learning_rate=0.00035 milestones=[0.33,0.58] flip=0.5
       loss=softmax+triplet per_identity=4    a sum of losses; images of a person in a batch
@@ -319,7 +319,7 @@ class Train(Kept):
 
     manifest: tyro.conf.Positional[Path]
     recipe: str = "paper"
-    """A named recipe: paper or quick."""
+    """A named recipe: paper, quick or seconds."""
     set: tuple[str, ...] = ()
     """Settings of the recipe to change, such as epochs=60 weights=resnet50.safetensors."""
     workers: int = 1

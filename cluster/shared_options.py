@@ -31,7 +31,7 @@ class MainJob(Settable):
     """Options of the verbs that do the main job."""
 
     set: tuple[str, ...] = ()
-    """Settings to change, such as measure.images_per_cell=1 train.recipe=quick seeds=[0,1]."""
+    """Settings to change, such as measure.images_per_cell=1 train.recipe=seconds seeds=[0,1]."""
     serial: bool = False
     """Without Ray: one process, the reference."""
     fork: bool = False

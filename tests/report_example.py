@@ -141,7 +141,7 @@ def report_data(*, num_trials=400, seeds=(0, 1, 2), warning=""):
             "subset": f"runs/demo/search/mmd_rbf/subset.json{warning}",
             "manifest": "runs/demo/select/seed0.parquet",
         },
-        next_command="aost train runs/demo/select/seed0.parquet --recipe quick --output demo-model",
+        next_command="aost train runs/demo/select/seed0.parquet --recipe seconds --output demo-model",
         **_explanation(random, choices[0], warning),
     )
 

@@ -52,7 +52,9 @@ def space() -> Space:
 
 def train_config(**changes: Any) -> TrainConfig:
     """8 epochs; nothing is decoded."""
-    return recipe("quick").model_copy(update={"epochs": 8, "steps": None, "batch_size": 8, "cache_bytes": 0, **changes})
+    return recipe("seconds").model_copy(
+        update={"epochs": 8, "steps": None, "batch_size": 8, "cache_bytes": 0, **changes}
+    )
 
 
 def truth(train: Catalog) -> float:

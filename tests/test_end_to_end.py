@@ -43,7 +43,7 @@ budget: {images: 24, identities: 8}
 search: {evaluations: 160}
 arms: [random, mean_distance, mmd_rbf, true_distribution, wrong_illumination, everything]
 keep: mmd_rbf
-train: {recipe: quick, steps: 6, batch_size: 16}
+train: {recipe: seconds, steps: 6, batch_size: 16}
 ray: {num_cpus: 2}
 """
 

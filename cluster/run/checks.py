@@ -214,7 +214,7 @@ def unscored(config: RunConfig, target: Catalog) -> str | None:
         return f"{note}; with {MIN_PHOTOS} photos or more, now {photos}, training.score=label_free could"
     return (
         f"{note}. A score without labels ranks short trainings on the photos alone (results/label-free.md): add the "
-        f"arm {TRAINING}, and training: {{score: label_free, train: {{recipe: quick}}}}"
+        f"arm {TRAINING}, and training: {{score: label_free, train: {{recipe: seconds}}}}"
     )
 
 

@@ -40,7 +40,7 @@ def search(verb: options.Search) -> dict[str, Any]:
     if verb.validation is None and (by_training or config.training is not None or config.check is not None):
         raise ConfigError("trainings are scored on a target, best on a labelled validation part; give --validation")
     if verb.validation is not None and config.training is None:
-        raise ConfigError("--validation is for true trainings; say which by --set training.train.recipe=quick")
+        raise ConfigError("--validation is for true trainings; say which by --set training.train.recipe=seconds")
     if by_training and (unused := sorted({"rounds", "scale", "check"} & config.model_fields_set)):
         raise ConfigError(f"{unused[0]} has no meaning for objective=training, which goes by no measurement")
     if config.training is not None and config.training.timeout_seconds is not None and verb.serial:

@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 from finegpr.config import Config
 from finegpr.device import DeviceName
 from finegpr.errors import ConfigError
-from finegpr.reid.backbones import MODELS
+from finegpr.reid.backbones import find_architecture
 from finegpr.reid.losses import LOSSES, parse_losses
 
 
@@ -17,7 +17,7 @@ class TrainConfig(Config):
     Give ``epochs`` or ``steps``, not both; arms of a comparison take the same ``steps``. The learning rate falls to a
     tenth at each of ``milestones``, fractions of all steps. ``loss`` joins names of LOSSES by ``+``; where one of them
     needs pairs, a batch holds batch_size / per_identity identities. ``batch_size`` is of all processes together.
-    ``weights``: imagenet, random or the path of a safetensors file.
+    ``model`` is one of MODELS, or timm/NAME. ``weights``: imagenet, random or the path of a safetensors file.
     """
 
     model: str
@@ -44,14 +44,15 @@ class TrainConfig(Config):
     @field_validator("model")
     @classmethod
     def _known_model(cls, model: str) -> str:
-        if model not in MODELS:
-            raise ValueError(f"no model {model!r}; known models: {', '.join(MODELS)}")
+        find_architecture(model)
         return model
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if self.height < (least := MODELS[self.model].min_height):
-            raise ValueError(f"model {self.model} needs a height of at least {least}, got {self.height}")
+        try:
+            find_architecture(self.model).require_size(self.height, self.width)
+        except ValueError as error:
+            raise ValueError(f"model {self.model} {error}") from None
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("give either epochs or steps")
         if not all(0 < milestone < 1 for milestone in self.milestones):

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from finegpr.errors import InputError
-from finegpr.reid.backbones import MODELS
+from finegpr.reid.backbones import find_architecture
 from finegpr.weights import Weights, fitting, read_state, wrapped
 
 _MEAN = (0.485, 0.456, 0.406)
@@ -19,7 +19,7 @@ class Embedder(nn.Module):
 
     def __init__(self, *, model: str, size: tuple[int, int]) -> None:
         super().__init__()
-        architecture = MODELS[model]
+        architecture = find_architecture(model)
         self.model, self.size, self.dimension = model, size, architecture.dimension
         self.backbone = architecture.build()
         self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1) * 255, persistent=False)
@@ -33,23 +33,26 @@ class Embedder(nn.Module):
 def load_weights(weights: Weights) -> dict[str, Tensor] | None:
     """The checked first parameters of a backbone; None for random ones, which are those it is built with.
 
-    A file holds torchvision's names, or is a checkpoint of this program. Raises InputError when it holds another net's
-    weights, StateError when it has changed.
+    A file holds torchvision's or timm's names, or is a checkpoint of this program; what the architecture calls its own
+    may be missing there, and is then missing here. Raises InputError when it holds another net's weights, StateError
+    when it has changed.
     """
     if weights.path is None:
         return None
     model, path = weights.network, weights.path
-    arrays = read_state(weights)
+    arrays, architecture = read_state(weights), find_architecture(model)
     prefix = "backbone." if any(key.startswith("backbone.") for key in arrays) else ""
     with torch.device("meta"):  # shapes only: no memory, no draw from the global random state
-        expected = MODELS[model].build().state_dict()
+        expected = architecture.build().state_dict()
+    own = {key for key in expected if architecture.own and key.startswith(architecture.own)}
+    needed = {key: value for key, value in expected.items() if key not in own or prefix + key in arrays}
     state = {}
-    for key, value in expected.items():
+    for key, value in needed.items():
         shape = tuple(value.shape)
         values, got = fitting(arrays.get(prefix + key), shape, whole=not value.is_floating_point())
         if values is None:
             kind = "finite floats" if value.is_floating_point() else "whole numbers"
-            why = wrapped(arrays, expected) if got == "missing" else ""
+            why = wrapped(arrays, expected.keys() - own) if got == "missing" else ""
             raise InputError(
                 f"{path} is not a {model}: {key} is {got}, expected {kind} of shape {shape}{why}; "
                 f"choose the weights of a {model}, or weights: random"

@@ -186,7 +186,7 @@ class _Run:
         self.num_steps = config.steps or self.epoch_steps * (config.epochs or 0)
         self.embedder = Embedder(model=config.model, size=size)
         if (first := load_weights(weights)) is not None:
-            self.embedder.backbone.load_state_dict(first)
+            self.embedder.backbone.load_state_dict(first, strict=False)  # complete but for what is its own
         self.network = _Network(self.embedder, len(self.data.identities))
         self.replica = ranks.replicate(self.network, place)
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=config.learning_rate, fused=True)

@@ -59,7 +59,7 @@ ATTRIBUTES = ("viewpoint", "weather", "illumination")
 BUDGET = Budget(images=600, identities=80)
 NUM_RANDOM, NUM_NARROW = 24, 12
 WHOLE, SHORT = 300, (40, 120)  # steps
-TRAIN = recipe("quick").model_copy(update={"steps": WHOLE, "device": "cpu"})
+TRAIN = recipe("seconds").model_copy(update={"steps": WHOLE, "device": "cpu"})
 DRAWS = 2_000
 CHOSEN = "**spread x reciprocity**, cameras known"
 
@@ -280,12 +280,12 @@ TEXT = """# A score of re-ID networks without labels
 `python tests/benchmarks/label_free.py --world FOLDER --seeds {seeds}`, 2026-11-21, after commit 7734cba, one core
 of {machine}, no GPU. Rendered data throughout (MiniGPR, MiniMarket): no number stands for FineGPR or Market-1501.
 
-A target without labels has no validation mAP by which short trainings could be ranked. {num} networks of recipe `quick`
-(64x32 images, random first weights, 600 images of 80 people, 300 steps) were trained on subsets of MiniGPR: 24 random
-ones, 12 narrow ones, and the right and the wrong light of each target; 12 more were stopped at 40 or 120 steps. On
-three MiniMarkets each network has its true mAP on the labelled validation part (40 people, six cameras), and every
-candidate its score on 600 training photos (100 other people, one photo in each of six cameras), whose identities it
-never sees. Range of the true mAP:
+A target without labels has no validation mAP by which short trainings could be ranked. {num} networks of recipe
+`seconds` (64x32 images, random first weights, 600 images of 80 people, 300 steps) were trained on subsets of MiniGPR:
+24 random ones, 12 narrow ones, and the right and the wrong light of each target; 12 more were stopped at 40 or 120
+steps. On three MiniMarkets each network has its true mAP on the labelled validation part (40 people, six cameras),
+and every candidate its score on 600 training photos (100 other people, one photo in each of six cameras), whose
+identities it never sees. Range of the true mAP:
 
 {ranges}
 

@@ -29,6 +29,7 @@ SMALLEST = {
     "optimizer_regret": "--problems 1 --long 0 --most 500 --cache {folder}/cache",
     "probe_attributes": "--identities 64 --tested 64 --epochs 1",
     "recovery": "--targets 2 --people 10 --evaluations 20 --world {world}",
+    "reid_backbones": "--seeds 1 --seconds 0.2 --people 12 --world {folder}/world",
     "render_rate": "--share 0",
     "search_regret": "--spaces 1 --evaluations 20",
     "search_speed": "--evaluations 100 --seconds 0.2",
@@ -50,7 +51,7 @@ run:
   measure: {network: vgg19, weights: random, height: 32, width: 32, images_per_cell: 1, basis_images: 16}
   budget: {images: 40, identities: 10}
   search: {evaluations: 40}
-  train: {recipe: quick, batch_size: 8}
+  train: {recipe: seconds, batch_size: 8}
 steps:
   2: [random, mean_distance, mmd_rbf, true_distribution, all_true_distribution, everything]
   3: [random, all_mmd_rbf, everything]

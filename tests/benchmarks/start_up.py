@@ -31,7 +31,7 @@ measure: {{network: vgg19, weights: random, height: 32, width: 32, basis_images:
 budget: {{images: 24, identities: 6}}
 search: {{evaluations: 40}}
 arms: [random, mean_distance]
-train: {{recipe: quick, steps: 1, batch_size: 8}}
+train: {{recipe: seconds, steps: 1, batch_size: 8}}
 """
 # What a verb does, and then its modules, whether it ends by itself or by an exit code.
 COUNTED = (

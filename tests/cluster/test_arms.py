@@ -18,7 +18,7 @@ from finegpr.catalog import Catalog
 from finegpr.subset import Subset
 from search.space import Space
 
-RECIPE = "quick"
+RECIPE = "seconds"
 BUDGET = 40
 IDENTITIES = 10
 ARMS = ["random", "all_mmd_rbf", "mean_distance", "all_mean_distance", "true_distribution", "all_true_distribution"]

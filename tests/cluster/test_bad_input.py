@@ -19,7 +19,7 @@ MEASURE = [
     "measure.width=32",
     "measure.basis_images=8",
 ]
-SMALL = [*MEASURE, "measure.images_per_cell=1", "search.evaluations=40", "train.recipe=quick", "train.steps=2"]
+SMALL = [*MEASURE, "measure.images_per_cell=1", "search.evaluations=40", "train.recipe=seconds", "train.steps=2"]
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def test_too_many_bad_images_fail(run: Callable[..., tuple[int, str]], data: Pat
         ("budget.images=-1", "budget.images"),
         ("seeds=[0, 0]", "seeds"),
         ("arms=[random, mmd_rfb]", "mmd_rfb"),
-        ("train.recipe=fast", "quick"),
+        ("train.recipe=fast", "seconds"),
         ("search.optimizer=pos", "pso"),
     ],
 )

@@ -22,8 +22,8 @@ MEASURE = [
     "measure.width=32",
     "measure.basis_images=8",
 ]
-SMALL = [*MEASURE, "train.recipe=quick"]
-SHORT = ["training.train.recipe=quick", "check.top=1"]
+SMALL = [*MEASURE, "train.recipe=seconds"]
+SHORT = ["training.train.recipe=seconds", "check.top=1"]
 Said = Callable[..., tuple[int, str]]
 
 
@@ -203,8 +203,8 @@ def test_that_photos_score_no_arm_is_said_before_the_first_stage_with_what_can_b
     code, told = said("check")
     assert code == 0
     assert "the arms are trained and not scored" in told
-    assert "add the arm training, and training: {score: label_free, train: {recipe: quick}}" in told
-    offered = ["arms=[random,mmd_rbf,training]", "training={score: label_free, train: {recipe: quick}}"]
+    assert "add the arm training, and training: {score: label_free, train: {recipe: seconds}}" in told
+    offered = ["arms=[random,mmd_rbf,training]", "training={score: label_free, train: {recipe: seconds}}"]
     code, told = said("check", *offered)
     assert code == 0, told
     assert "the arm training goes by a score without labels" in told

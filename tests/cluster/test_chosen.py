@@ -12,7 +12,7 @@ from cluster.run.folder import wall_seconds
 from finegpr.errors import ConfigError
 from search.analysis.compare import RankAgreement
 
-RECIPE = "quick"
+RECIPE = "seconds"
 SEARCHED = ("mean_distance", "mmd_rbf", "attribute_shares")
 
 
@@ -118,9 +118,9 @@ def test_an_objective_that_is_not_searched_cannot_be_chosen_by() -> None:
 
 def test_the_command_that_is_handed_over_trains_as_the_run_did() -> None:
     for changes in (
-        {"recipe": "quick"},
+        {"recipe": "seconds"},
         {"recipe": "paper", "epochs": 2},
-        {"recipe": "quick", "epochs": 3, "flip": 0.0},
+        {"recipe": "seconds", "epochs": 3, "flip": 0.0},
     ):
         train = train_config(changes, "x")
         words = [str(word) for word in train_command("m.parquet", train, seed=3, output="model")]  # type: ignore[arg-type]

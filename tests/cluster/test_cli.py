@@ -171,7 +171,7 @@ def test_the_verbs_chain_by_the_commands_that_they_hand_over(
     found = aost(*following(measured, "evaluations=60", "objective=mean_distance", IMAGES="12"))
     drawn = aost(*following(found))
     assert drawn["num_images"] == 12
-    trained = aost(*following(drawn, "--recipe", "quick", "--set", "steps=2", "batch_size=8"))
+    trained = aost(*following(drawn, "--recipe", "seconds", "--set", "steps=2", "batch_size=8"))
     scored = aost(*following(trained, TARGET="market"))
     assert 0 < float(scored["mAP"]) <= 1
 
@@ -241,7 +241,7 @@ def test_home_is_found_in_every_path(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert vars(parsed)["output"] == home / "m"
     (home / "my.yaml").write_text(
         "name: x\noutput: ~/runs/x\nsource: {root: ~/none, layout: folder}\ntarget: {root: ~/none, layout: folder}\n"
-        "budget: {images: 1}\ntrain: {recipe: quick}\n"
+        "budget: {images: 1}\ntrain: {recipe: seconds}\n"
     )
     assert cli.run(["check", "~/my.yaml", "--serial"]) == 3
     assert cli.run(["run", "~/my.yaml", "--serial"]) == 3

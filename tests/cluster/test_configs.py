@@ -99,7 +99,7 @@ def _require_settings(verb: options.Verb) -> None:
         case options.Search():
             search_config(override({}, verb.set))
         case options.Sweep():
-            validate(SweepConfig, override({"targets": ["market"]}, verb.set), "--set")
+            validate(SweepConfig, override({"targets": ["market"], "layer_weights": [[1]]}, verb.set), "--set")
         case options.Measure(from_sketches=None):
             validate(MeasureVerbConfig, override({}, verb.set), "--set")
         case options.Measure():
@@ -115,7 +115,7 @@ def test_the_suffixes_that_are_read_are_in_the_help() -> None:
     assert IMAGE_SUFFIXES.issubset(words)
 
 
-TRAINED = ("training.train.recipe=quick", "training.seconds_per_image=0.001")
+TRAINED = ("training.train.recipe=seconds", "training.seconds_per_image=0.001")
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path.with_suffix(".jpg"))
     target = Catalog.index(root / "market", layout="market1501")
     target.write(root / "market.parquet")
-    config = recipe("quick").model_copy(update={"steps": 2, "batch_size": 8, "device": "cpu"})
+    config = recipe("seconds").model_copy(update={"steps": 2, "batch_size": 8, "device": "cpu"})
     fit(config, target.part("train"), output=root / "model", seed=0)
     return root
 

@@ -22,7 +22,7 @@ INPUTS = {
     "search --measurements": ("search CATALOG --measurements {} --output OUT --set budget.images=5", "aost measure"),
     "search --validation": (
         "search CATALOG --validation {} --serial --output OUT "
-        "--set budget.images=12 objective=training training.train.recipe=quick",
+        "--set budget.images=12 objective=training training.train.recipe=seconds",
         "aost index",
     ),
     "sweep": ("sweep {} --output OUT --set images=[5]", "aost index"),
@@ -33,7 +33,7 @@ INPUTS = {
         "select CATALOG --images 5 --selector snp --measurements {} --output OUT",
         "aost measure",
     ),
-    "train": ("train {} --recipe quick --output OUT", "aost index"),
+    "train": ("train {} --recipe seconds --output OUT", "aost index"),
     "evaluate": ("evaluate {} --target CATALOG --output OUT", "aost train"),
     "diff": ("diff {} {} --catalog CATALOG", "aost search"),
     "export": ("export {} --storage OUT --study one", "aost search"),

@@ -40,7 +40,7 @@ measure: {{network: vgg19, weights: random, height: 32, width: 32, images_per_ce
   content_coordinates: 4, images_per_shard: 8}}
 budget: {{images: 8, identities: 2}}
 search: {{evaluations: 20, optimizer: numpy_swarm}}
-train: {{recipe: quick, steps: 1, batch_size: 8}}
+train: {{recipe: seconds, steps: 1, batch_size: 8}}
 arms: [random, mmd_rbf]
 output: {run}
 """

@@ -50,7 +50,7 @@ measure: {{network: vgg19, weights: random, height: 32, width: 32, basis_images:
 budget: {{images: 100}}
 arms: [random, mmd_rbf, everything]
 search: {{evaluations: 40}}
-train: {{recipe: quick, steps: 1, height: 64, width: 32}}
+train: {{recipe: seconds, steps: 1, height: 64, width: 32}}
 """
     )
     assert cli.run(["run", "c.yaml", "--serial", "--output", "r"]) == 0

@@ -20,7 +20,7 @@ SMALL = [
     "measure.width=32",
     "measure.basis_images=8",
 ]
-SMALL += ["search.evaluations=4", "train.recipe=quick", "train.steps=2"]
+SMALL += ["search.evaluations=4", "train.recipe=seconds", "train.steps=2"]
 
 
 def is_harmless(text: str) -> bool:

@@ -18,7 +18,7 @@ SMALL = [
     "measure.width=32",
     "measure.basis_images=8",
 ]
-SMALL += ["measure.images_per_cell=1", "search.evaluations=40", "train.recipe=quick", "train.steps=2"]
+SMALL += ["measure.images_per_cell=1", "search.evaluations=40", "train.recipe=seconds", "train.steps=2"]
 
 
 @pytest.fixture(scope="module")

@@ -97,7 +97,7 @@ def test_a_search_and_a_training_begin_again_beside_the_old(aost: Aost, source: 
     measured, out, model = tmp_path / "measured", tmp_path / "search", tmp_path / "model"
     assert aost(f"measure {source} --targets {source} --output {measured} --serial --set", *MEASURE)[0] == 0
     search = f"search {source} --measurements {measured} --output {out} --set evaluations=20 budget.images=20"
-    train = f"train {source} --recipe quick --output {model} --set steps=1"
+    train = f"train {source} --recipe seconds --output {model} --set steps=1"
     for line, changed, said, finished in (
         (search, search + " seed=1", "seed: 0 -> 1", out / "journal.jsonl"),
         (train, train.replace("steps=1", "steps=2"), "settings.steps: 1 -> 2", model / "model.safetensors"),

@@ -37,7 +37,7 @@ measure: {{network: vgg19, weights: random, height: 32, width: 32, basis_images:
 budget: {{images: 12}}
 arms: [random, mmd_rbf, everything]
 search: {{evaluations: 20}}
-train: {{recipe: quick, steps: 1, height: 64, width: 32, batch_size: 8}}
+train: {{recipe: seconds, steps: 1, height: 64, width: 32, batch_size: 8}}
 """
 
 
@@ -72,7 +72,7 @@ def test_the_verbs_take_the_train_part(
         ["sweep", catalog, "--measurements", "m", "--output", "w", "--serial", "--set", "images=[12]", "evaluations=9"],
         ["select", catalog, "--images", "36", "--output", "all.parquet"],
         ["select", catalog, "--images", "12", "--selector", "snp", "--measurements", "m", "--output", "snp.parquet"],
-        ["train", catalog, "--recipe", "quick", "--set", "steps=1", "batch_size=8", "--output", "model"],
+        ["train", catalog, "--recipe", "seconds", "--set", "steps=1", "batch_size=8", "--output", "model"],
     ]
     for command in commands:
         assert cli.run(command) == 0, capsys.readouterr().err

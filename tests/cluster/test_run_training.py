@@ -24,8 +24,8 @@ measure:
    content_coordinates: 4}
 budget: {images: 16, identities: 4}
 search: {evaluations: 60, optimizer: numpy_swarm}
-train: {recipe: quick, steps: 2, batch_size: 8}
-training: {evaluations: 3, train: {recipe: quick, steps: 2, batch_size: 8}}
+train: {recipe: seconds, steps: 2, batch_size: 8}
+training: {evaluations: 3, train: {recipe: seconds, steps: 2, batch_size: 8}}
 check: {top: 2, random: 2}
 arms: [random, mmd_rbf, checked_mmd_rbf, training]
 """

@@ -23,7 +23,7 @@ measure: {network: vgg19, weights: random, height: 32, width: 32, basis_images: 
 budget: {images: 24, identities: 6}
 search: {evaluations: 80, optimizer: numpy_swarm+polish, optimizer_options: {population: 20}}
 arms: [random, mmd_rbf, importance, snp]
-train: {recipe: quick, steps: 2, batch_size: 8}
+train: {recipe: seconds, steps: 2, batch_size: 8}
 """
 
 

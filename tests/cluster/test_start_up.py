@@ -23,7 +23,7 @@ measure: {network: vgg19, weights: random, height: 32, width: 32, basis_images: 
 budget: {images: 16, identities: 4}
 search: {evaluations: 30}
 arms: [random, mean_distance]
-train: {recipe: quick, steps: 1, batch_size: 8}
+train: {recipe: seconds, steps: 1, batch_size: 8}
 """
 # Commands of one line each, in one process that was started for them; what each has loaded besides is printed.
 LOADED = """

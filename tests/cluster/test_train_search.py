@@ -172,7 +172,7 @@ def test_a_training_in_time_is_left_alone(tmp_path):
 
 
 BUDGET = ["budget.images=12", "budget.identities=4"]
-TRAIN = ["training.train.recipe=quick", "training.train.steps=2", "training.train.batch_size=8"]
+TRAIN = ["training.train.recipe=seconds", "training.train.steps=2", "training.train.batch_size=8"]
 
 
 def aost(capsys, trainable, *arguments, code=0):

@@ -182,7 +182,7 @@ def test_a_node_is_lost_during_a_generation(nodes, tmp_path):
 def command(trainable, output):
     places = ["--validation", str(trainable / "market.parquet"), "--output", str(output)]
     settings = ["budget.images=12", "budget.identities=4", "objective=training", "optimizer=random", "evaluations=16"]
-    settings += ["training.train.recipe=quick", "training.train.steps=100", "training.train.batch_size=8"]
+    settings += ["training.train.recipe=seconds", "training.train.steps=100", "training.train.batch_size=8"]
     return ["search", str(trainable / "source.parquet"), *places, "--set", *settings]
 
 
@@ -218,7 +218,7 @@ def test_true_trainings_are_ended_by_signals_and_go_on(trainable, tmp_path, caps
 @pytest.mark.usefixtures("no_ray")
 def test_one_training_of_a_search_on_two_workers(trainable, tmp_path):
     source, market = (Catalog.read(trainable / f"{name}.parquet") for name in ("source", "market"))
-    config = TrainingVerbConfig(train=recipe("quick").model_copy(update={"steps": 4, "batch_size": 16}), workers=2)
+    config = TrainingVerbConfig(train=recipe("seconds").model_copy(update={"steps": 4, "batch_size": 16}), workers=2)
     space = Space.of(source, Budget(images=24, identities=4), seed=0, attributes=["viewpoint"])
     with ray_session(RayConfig(num_cpus=2)) as ray, pytest.raises(ConfigError, match=r"needs 2.01 CPU"):
         TuneTrainings(ray, config, folder=tmp_path)

@@ -229,7 +229,7 @@ def test_recipes():
         [3.5e-4, 3.5e-4, 3.5e-5, 3.5e-5, 3.5e-6, 3.5e-6]
     )
     assert (paper.model, paper.height, paper.width, paper.batch_size) == ("resnet50", 256, 128, 128)
-    with pytest.raises(ConfigError, match="known recipes: paper, quick"):
+    with pytest.raises(ConfigError, match="known recipes: paper, quick, seconds"):
         recipe("fast")
 
 

@@ -440,7 +440,7 @@ def test_true_trainings_lead_a_search(tmp_path, score):
     source = Catalog.index(tmp_path / "source", layout="finegpr")
     target = Catalog.index(tmp_path / "target", layout="market1501")
     space = Space.of(source, Budget(images=12, identities=4), seed=0, attributes=["viewpoint", "weather"])
-    train = recipe("quick").model_copy(update={"steps": 2, "batch_size": 8, "device": "cpu"})
+    train = recipe("seconds").model_copy(update={"steps": 2, "batch_size": 8, "device": "cpu"})
     journals = []
     for name in ("a", "b"):
         folder = tmp_path / name
