@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import PIL
 import torch
 from numpy.typing import NDArray
 from PIL import Image
@@ -43,9 +44,9 @@ BATCH = 16
 
 
 def as_measured(path: Path, height: int, width: int) -> Pixels:
-    images = np.empty((1, height, width, 3), dtype=np.uint8)
-    assert not load_into(images, [path])
-    return images[0]
+    image: Pixels = np.empty((height, width, 3), dtype=np.uint8)
+    assert not load_into(image[None], [path])
+    return image
 
 
 def drafted(path: Path, height: int, width: int) -> Pixels:
@@ -195,7 +196,7 @@ def main(arguments: list[str]) -> None:
         "",
         f"`python tests/benchmarks/decoding.py --networks {' '.join(given.networks)} --sizes {' '.join(given.sizes)}",
         f"--images {given.images}`, {time.strftime('%Y-%m-%d')}, torch {torch.__version__}, Pillow",
-        f"{Image.__version__}, {len(os.sched_getaffinity(0))} cores, load at its end {os.getloadavg()[0]:.1f}.",
+        f"{PIL.__version__}, {len(os.sched_getaffinity(0))} cores, load at its end {os.getloadavg()[0]:.1f}.",
         f"{len(source)} images of MiniGPR and {len(target)} photos of MiniMarket, JPEG of {HEIGHT}x{WIDTH},",
         f"{in_bytes / 1000:.0f} KB on average. Time: of one processor, from the file to the resized pixels, median of",
         f"{REPEATS} alternating rounds. Pixels: values that are others than as measured, and by how much of 255 at",
