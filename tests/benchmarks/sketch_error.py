@@ -429,7 +429,8 @@ def command(given: argparse.Namespace, started: float) -> str:
     """How the record was made."""
     return (
         f"`python tests/benchmarks/sketch_error.py --network {given.network} --weights {given.weights} "
-        f"--size {given.size}{' --set ' * bool(given.set)}{' '.join(given.set)} --targets {given.targets} --people {given.people}`, {time.strftime('%Y-%m-%d')}, "
+        f"--size {given.size}{' '.join([' --set', *given.set]) if given.set else ''} "
+        f"--targets {given.targets} --people {given.people}`, {time.strftime('%Y-%m-%d')}, "
         f"one core of {platform.machine()}, torch {torch.__version__}, {time.monotonic() - started:.0f} s."
     )
 
