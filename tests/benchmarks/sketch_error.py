@@ -427,15 +427,10 @@ def main(arguments: list[str]) -> None:
 
 def command(given: argparse.Namespace, started: float) -> str:
     """How the record was made."""
-    changed = f" --set {' '.join(given.set)}" if given.set else ""
     return (
         f"`python tests/benchmarks/sketch_error.py --network {given.network} --weights {given.weights} "
-<<<<<<< HEAD
-        f"--size {given.size}{changed} --targets {given.targets} --people {given.people}`, {time.strftime('%Y-%m-%d')}, "
-=======
         f"--size {given.size}{' '.join([' --set', *given.set]) if given.set else ''} "
         f"--targets {given.targets} --people {given.people}`, {time.strftime('%Y-%m-%d')}, "
->>>>>>> pixels
         f"one core of {platform.machine()}, torch {torch.__version__}, {time.monotonic() - started:.0f} s."
     )
 
