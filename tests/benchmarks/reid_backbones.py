@@ -41,7 +41,7 @@ from search.space import Budget, Space
 
 RECIPES = ("seconds", "quick")
 NUM_IMAGES = 1_000
-RATED_STEPS = {"seconds": 200, "quick": 30}
+RATED_STEPS = {"seconds": 100, "quick": 20}
 TIMM = "import time, torch, torchvision; begun = time.process_time(); import timm; print(time.process_time() - begun)"
 
 
