@@ -3,9 +3,9 @@
     python tests/benchmarks/reid_backbones.py --world FOLDER --seeds 200 201 202 [--output results/reid-backbones.md]
 
 On a world drawn anew for every seed, 100 people in 8,000 images: 1,000 images of all of them from the target's own
-conditions, and all images. A recipe is given the steps that it does in so many CPU-seconds by a rate taken beforehand, and what it then
-took is written down; images are decoded before. Worlds, networks and scores are kept in FOLDER: an interrupted run goes
-on. Recipes were chosen on seeds 100 and 101.
+conditions, and all images. A recipe is given the steps that it does in so many CPU-seconds by a rate taken beforehand,
+and what it then took is written down; images are decoded before. Worlds, networks and scores are kept in FOLDER: an
+interrupted run goes on. Recipes were chosen on seeds 100 and 101.
 """
 
 import argparse
