@@ -144,7 +144,7 @@ class Measure(Kept):
 
       height=256 width=128 weights=imagenet          pixels; weights may also be random, or a path
       images_per_cell=null target_images=2000        of each cell, of each target; null for all
-      basis_images=200 style_coordinates=32 content_coordinates=128   what sketches are fitted to, and how long
+      basis_images=200 style_coordinates=null content_coordinates=null   what sketches are fitted to; length
       batch_size=16 images_per_shard=null precision=float32 threads=1 seed=0   null: a sixteenth, at most 2000
 
     With adaptive.budget.images=20000 only as many of these are measured, round by round, as a search under this

@@ -12,6 +12,7 @@ from math import sqrt
 
 import torch
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
 
 from finegpr.errors import InputError
 from finegpr.weighing import ALPHA, BETA, LAYER_WEIGHT
@@ -73,9 +74,13 @@ def moments_vector(features: Tensor) -> Tensor:
     return torch.cat([mean, variance.sqrt_()], dim=1).div_(sqrt(filters))
 
 
-def pooled_vector(features: Tensor) -> Tensor:
-    """Feature maps (n, N, H, W) -> (n, N), means over positions; squared distance = 1/2 sum (F - P)^2. Float32."""
-    return _by_position(features).float().mean(dim=1) / sqrt(2.0)
+def grid_vector(features: Tensor) -> Tensor:
+    """Feature maps (n, N, H, W) -> (n, 8 N), means over the fields of a grid of 4 x 2; squared distance =
+    1/2 sum (F - P)^2 over the fields.
+
+    A content vector that is as long at every size of image, and of which a sketch keeps more. Float32.
+    """
+    return adaptive_avg_pool2d(features.float(), (4, 2)).flatten(1) / sqrt(2.0)
 
 
 def content_vector(features: Tensor) -> Tensor:

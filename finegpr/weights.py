@@ -139,15 +139,20 @@ def imagenet_file(network: str) -> tuple[Path, str] | None:
 def imagenet_path(network: str) -> Path:
     """Where ImageNet weights lie that no package holds: <network>.safetensors in $AOST_WEIGHTS, else ~/.cache/aost.
 
-    Of ``timm/<name>`` it is <name>.safetensors.
+    Of ``timm/<name>`` it is <name>.safetensors, or that of the network here that is the same.
     """
-    return from_home(os.environ.get("AOST_WEIGHTS") or "~/.cache/aost") / f"{network.removeprefix(TIMM)}.safetensors"
+    name = _ours(network).removeprefix(TIMM)
+    return from_home(os.environ.get("AOST_WEIGHTS") or "~/.cache/aost") / f"{name}.safetensors"
 
 
 def package_of(network: str) -> DataPackage | None:
     """The data package with a network's ImageNet weights, also where timm's name of it is given."""
-    ours = {f"{TIMM}{timms}": name for name, timms in EFFICIENTNETS.items()}
-    return PACKAGES.get(ours.get(network, network))
+    return PACKAGES.get(_ours(network))
+
+
+def _ours(network: str) -> str:
+    """Our name of what timm may have been asked for by its own."""
+    return {f"{TIMM}{timms}": name for name, timms in EFFICIENTNETS.items()}.get(network, network)
 
 
 @dataclass(frozen=True, kw_only=True)

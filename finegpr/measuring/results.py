@@ -32,6 +32,7 @@ from finegpr.measuring.files import (
     target_paths,
     terms_of,
 )
+from finegpr.measuring.networks import NETWORKS
 from finegpr.pixels.decode import check_quarantine
 from finegpr.weighing import Terms, Weighing
 
@@ -333,7 +334,8 @@ def basis_advice(settings: Mapping[str, Any], terms: Terms, term: int) -> str:
     """What makes sketches of a term, by its place, finer than those of these settings."""
     name = "style_coordinates" if term < len(terms.style) else "content_coordinates"
     images = min(2 * settings["basis_images"], 2000)
-    return f"measure anew with a larger basis, as by --set basis_images={images} {name}={2 * settings[name]}"
+    most = settings[name] or NETWORKS[settings["network"]].coordinates[term]
+    return f"measure anew with a larger basis, as by --set basis_images={images} {name}={2 * most}"
 
 
 def to_blocks(num_coordinates: list[int]) -> list[slice]:

@@ -59,7 +59,7 @@ def _resnet(name: str) -> "nn.Module":
 
 MODELS: Mapping[str, Architecture] = {
     "small": Architecture(build=_small, dimension=512, require_size=_at_least(64)),
-    "efficientnet_lite0": Architecture(build=_lite, dimension=448, require_size=_at_least(64), own="neck."),
+    "efficientnet_lite0": Architecture(build=_lite, dimension=320, require_size=_at_least(64), own="neck."),
     "resnet18": Architecture(build=partial(_resnet, "resnet18"), dimension=512, require_size=_at_least(16)),
     "resnet50": Architecture(build=partial(_resnet, "resnet50"), dimension=2048, require_size=_at_least(16)),
 }

@@ -23,7 +23,7 @@ RECIPES = {
         loss="softmax+triplet",
         batch_size=64,
         steps=300,
-        learning_rate=1e-3,
+        learning_rate=3e-3,
         milestones=(0.75, 0.92),
         save_seconds=30,
     ),

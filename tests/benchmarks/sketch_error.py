@@ -374,10 +374,12 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--network", choices=list(NETWORKS), default="vgg19")
     parser.add_argument("--weights", default="random", help="or imagenet, or a path")
     parser.add_argument("--size", default="64x32", help="height x width, of pictures and measuring")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=NUMBER", help="as style_coordinates=64")
     parser.add_argument("--output", type=Path, help="default: results/sketch-error-NETWORK.md, without -vgg19")
     given = parser.parse_args(arguments)
     height, width = map(int, given.size.split("x"))
-    config = MeasureConfig(network=given.network, height=height, width=width, weights=given.weights)
+    settings: dict[str, Any] = {name: int(value) for name, value in (each.split("=") for each in given.set)}
+    config = MeasureConfig(network=given.network, height=height, width=width, weights=given.weights, **settings)
     suffix = "" if given.network == "vgg19" else f"-{given.network.replace('_', '-')}"
     output = given.output or Path(f"results/sketch-error{suffix}.md")
     started = time.monotonic()
@@ -427,7 +429,8 @@ def command(given: argparse.Namespace, started: float) -> str:
     """How the record was made."""
     return (
         f"`python tests/benchmarks/sketch_error.py --network {given.network} --weights {given.weights} "
-        f"--size {given.size} --targets {given.targets} --people {given.people}`, {time.strftime('%Y-%m-%d')}, "
+        f"--size {given.size}{' '.join([' --set', *given.set]) if given.set else ''} "
+        f"--targets {given.targets} --people {given.people}`, {time.strftime('%Y-%m-%d')}, "
         f"one core of {platform.machine()}, torch {torch.__version__}, {time.monotonic() - started:.0f} s."
     )
 

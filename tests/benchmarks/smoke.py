@@ -20,6 +20,7 @@ SMALLEST = {
     "adaptive_regret": "--targets 1 --orders 1 --noises 1 --sizes 4 3 3 --evaluations 100 --cache {folder}/cache",
     "comparison": "--seeds 1 2 --config {folder}/comparison.yaml --output {folder}/runs --record {folder}/record",
     "contents_rate": "--identities 2",
+    "decoding": "--networks vgg19:random --sizes 32x32 --images 12",
     "index_rate": "--identities 2",
     "label_free": "--seeds 7 --people 40 --networks 3 --world {folder}/world",
     "mean_distance_scaling": "--rounds 1",

@@ -10,10 +10,10 @@ from finegpr.errors import InputError
 from finegpr.perceptual import (
     content_vector,
     gram_matrix,
+    grid_vector,
     mean_distance,
     moments_vector,
     pairwise_distance,
-    pooled_vector,
     style_vector,
 )
 
@@ -61,15 +61,16 @@ def test_golden_equations_of_the_paper() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_moments_and_pooled_features_are_those_of_numpy(dtype: torch.dtype) -> None:
-    maps = torch.randn(2, 5, 4, 3, generator=torch.Generator().manual_seed(0)).to(dtype)
+def test_moments_and_means_of_fields_are_those_of_numpy(dtype: torch.dtype) -> None:
+    maps = torch.randn(2, 5, 8, 6, generator=torch.Generator().manual_seed(0)).to(dtype)
     maps = maps.contiguous(memory_format=torch.channels_last)
-    flat = maps.double().numpy().reshape(2, 5, 12)
+    flat = maps.double().numpy().reshape(2, 5, 48)
     mean, deviation = flat.mean(axis=2), flat.std(axis=2)
-    moments, pooled = moments_vector(maps), pooled_vector(maps)
-    assert moments.dtype == pooled.dtype == torch.float32
+    moments, fields = moments_vector(maps), grid_vector(maps)
+    assert moments.dtype == fields.dtype == torch.float32
     np.testing.assert_allclose(moments, np.concatenate([mean, deviation], axis=1) / 5**0.5, rtol=1e-5, atol=1e-7)
-    np.testing.assert_allclose(pooled, mean / 2**0.5, rtol=1e-5, atol=1e-7)
+    of_field = maps.double().numpy().reshape(2, 5, 4, 2, 2, 3).mean(axis=(3, 5)).reshape(2, -1)
+    np.testing.assert_allclose(fields, of_field / 2**0.5, rtol=1e-5, atol=1e-6)
     apart = float((moments[0] - moments[1]).double().square().sum())
     by_hand = np.square(mean[0] - mean[1]).sum() + np.square(deviation[0] - deviation[1]).sum()
     assert apart == pytest.approx(by_hand / 5, rel=1e-5)

@@ -114,7 +114,8 @@ def test_without_its_package_the_folder_is_looked_into(monkeypatch: pytest.Monke
     assert len(str(caught.value).splitlines()) == 1
     path = folder / "efficientnet_lite0.safetensors"
     write_arrays(path, {"classifier.bias": np.ones(1, np.float32)})
-    assert imagenet_file("efficientnet_lite0") == (path, hashlib.sha256(path.read_bytes()).hexdigest())
+    for network in ("efficientnet_lite0", "timm/tf_efficientnet_lite0"):
+        assert imagenet_file(network) == (path, hashlib.sha256(path.read_bytes()).hexdigest())
 
 
 def test_a_damaged_package_is_named_with_what_brings_it_anew(package: Path, folder: Path) -> None:

@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """``terms`` are of its distance; ``load`` reads and checks parameters, or draws them; ``build`` takes these."""
+    """``terms`` are of its distance, ``coordinates`` (T,) what sketches keep of each; ``load`` reads and checks
+    parameters, or draws them; ``build`` takes these."""
 
     terms: Terms
+    coordinates: tuple[int, ...]
     load: "Callable[[Weights], LoadedWeights]"
     build: "Callable[[LoadedWeights, Precision], Extractor]"
 
@@ -50,8 +52,10 @@ def _build_lite0(weights: "LoadedWeights", precision: Precision) -> "Extractor":
 
 
 NETWORKS: Mapping[str, Network] = {
-    "vgg19": Network(terms=VGG19_TERMS, load=_load_vgg19, build=_build_vgg19),
-    "efficientnet_lite0": Network(terms=LITE0_TERMS, load=_load_lite0, build=_build_lite0),
+    "vgg19": Network(terms=VGG19_TERMS, coordinates=(32, 32, 32, 32, 32, 128), load=_load_vgg19, build=_build_vgg19),
+    "efficientnet_lite0": Network(
+        terms=LITE0_TERMS, coordinates=(16, 16, 32, 48, 64, 64), load=_load_lite0, build=_build_lite0
+    ),
 }
 
 

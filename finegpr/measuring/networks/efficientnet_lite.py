@@ -12,21 +12,21 @@ from finegpr.errors import InputError
 from finegpr.folding import folded
 from finegpr.measuring.networks.base import Extractor, LoadedWeights, he_initialised
 from finegpr.measuring.networks.terms import LITE0_TERMS
-from finegpr.perceptual import content_vector, moments_vector
+from finegpr.perceptual import grid_vector, moments_vector
 from finegpr.weights import Weights, fitting, read_state, wrapped
 
-_CONTENT = "stage4"
+_CONTENT = "stage3"
 
 
 class EfficientNetLite0(Extractor):
-    """Terms: means and deviations of the channels that stages 1 to 5 of seven put out, and the map of stage 4.
+    """Terms: means and deviations of the channels that stages 1 to 5 of seven put out, and stage 3 in a grid of 4 x 2.
 
     Chosen by what finds planted conditions again at what cost: results/recovery.md. Sides must be at least 32.
     """
 
     def __init__(self, weights: LoadedWeights, precision: Precision = "float32") -> None:
         statistics = {name: (name, moments_vector) for name in LITE0_TERMS.style}
-        super().__init__(LITE0_TERMS, statistics | dict.fromkeys(LITE0_TERMS.content, (_CONTENT, content_vector)))
+        super().__init__(LITE0_TERMS, statistics | dict.fromkeys(LITE0_TERMS.content, (_CONTENT, grid_vector)))
         network = _empty(weights.network)
         network.load_state_dict(weights.state, assign=True)
         self.network = folded(network)
