@@ -16,7 +16,8 @@ import numpy as np
 from finegpr.arrays import Floats, Ints
 
 MAX_CELLS = 600  # that are told apart jointly; attributes of more values are then read by themselves
-UNALIGNED, ALIGNED = 15, 20  # rounds of EM, without and then with the camera
+UNALIGNED = 15  # rounds of EM, until shares stand still
+ALIGNED = 5  # rounds with the camera; many more drift, where cells are hard to tell apart
 SMOOTHING = 0.05  # of the shares, within a round
 SHIFT = 1.0  # expected of a camera, in deviations within a cell
 STRETCH = 0.5  # how far deviations are brought to the mixture's, as a power of their ratio
