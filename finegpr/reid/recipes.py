@@ -43,8 +43,8 @@ RECIPES = {
 
 
 def recipe(name: str) -> TrainConfig:
-    """``paper`` (AOST: ResNet-50, 120 epochs), ``quick`` (a pretrained EfficientNet-Lite0, a minute on one CPU core) or
-    ``seconds`` (a small net from random weights, seconds on one). Raises ConfigError otherwise."""
+    """``paper`` (AOST: ResNet-50, 120 epochs), ``quick`` (a pretrained EfficientNet-Lite0, half a minute on one CPU core)
+    or ``seconds`` (a small net from random weights, seconds on one). Raises ConfigError otherwise."""
     if name not in RECIPES:
         raise ConfigError(f"no recipe {name!r}; known recipes: {', '.join(RECIPES)}")
     return RECIPES[name]
