@@ -388,11 +388,11 @@ As measured (sketches of this project, both estimates made by it):
 
 An untrained network tells cells apart too badly for a camera to be seen beside them; there nothing is won.
 Moment alignment takes a target of a single weather for one of all weathers whose differences the camera has shrunk;
-begun from the unaligned shares, and only as far as they are expected of a camera, a shift does not. Full covariances
-(CORAL), flatter likelihoods, a camera's covariance measured from altered source images and heavier shrinkage helped one
-kind and cost another. Begun at the planted shares, the estimate ends nearer to them under the two stronger gaps, but on
-8 of 12 targets where it is less likely (with interactions): what is seen there does not tell. The intervals are over
-photos alone: on four targets they held 78 % of the planted shares without a gap, and 57 % with one."""
+begun from the unaligned shares, and only as far as they are expected of a camera, a shift does not. Flatter
+likelihoods, a camera's covariance measured from altered source images and heavier shrinkage helped one kind and cost
+another. Begun at the planted shares, the estimate ends nearer to them under the two stronger gaps, but on 8 of 12
+targets where it is less likely (with interactions): what is seen there does not tell. The intervals
+are over photos alone: on four targets they held 78 % of the planted shares without a gap, and 57 % with one."""
 
 if __name__ == "__main__":
     main(sys.argv[1:])

@@ -21,7 +21,7 @@ _CONTENT = "stage3"
 class EfficientNetLite0(Extractor):
     """Terms: means and deviations of the channels that stages 1 to 5 of seven put out, and stage 3 in a grid of 4 x 2.
 
-    Chosen by what finds planted conditions again at what cost: results/recovery.md. Sides must be at least 32.
+    Chosen by what finds planted conditions again at what cost: results/lite0-terms.md. Sides must be at least 32.
     """
 
     def __init__(self, weights: LoadedWeights, precision: Precision = "float32") -> None:
