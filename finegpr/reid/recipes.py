@@ -43,8 +43,11 @@ RECIPES = {
 
 
 def recipe(name: str) -> TrainConfig:
-    """``paper`` (AOST: ResNet-50, 120 epochs), ``quick`` (a pretrained EfficientNet-Lite0, half a minute on one CPU core)
-    or ``seconds`` (a small net from random weights, seconds on one). Raises ConfigError otherwise."""
+    """A training by name. Raises ConfigError for another.
+
+    ``paper``: AOST's, a ResNet-50 for 120 epochs. ``quick``: a pretrained EfficientNet-Lite0, half a minute on one CPU
+    core. ``seconds``: a small net from random weights, seconds on one.
+    """
     if name not in RECIPES:
         raise ConfigError(f"no recipe {name!r}; known recipes: {', '.join(RECIPES)}")
     return RECIPES[name]
