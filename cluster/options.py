@@ -142,7 +142,7 @@ class Measure(Kept):
     Millions of images are measured once, in shards that finish one by one, and go on after a kill or a lost node. By
     --set, with defaults or examples:
 
-      height=256 width=128 weights=imagenet          pixels; weights may also be random, or a path
+      height=256 width=128 network=efficientnet_lite0 weights=imagenet   pixels; or vgg19; or random, or a path
       images_per_cell=null target_images=2000        of each cell, of each target; null for all
       basis_images=200 style_coordinates=null content_coordinates=null   what sketches are fitted to; length
       batch_size=16 images_per_shard=null precision=float32 threads=1 seed=0   null: a sixteenth, at most 2000
@@ -170,7 +170,7 @@ class Measure(Kept):
     """A finished measurement: add targets by its sketches, without an image of the source, in this process."""
     output: Path = Path("measurements")
     set: tuple[str, ...] = ()
-    """Settings, such as height=128 width=64 weights=vgg19.safetensors images_per_cell=2."""
+    """Settings, such as height=128 width=64 network=vgg19 images_per_cell=2."""
     serial: bool = False
     """Without Ray: one process, the reference."""
 

@@ -258,6 +258,35 @@ def fitting(
     return values, got
 
 
+def fitted(
+    weights: Weights,
+    arrays: Mapping[str, NDArray[Any]],
+    expected: Mapping[str, tuple[tuple[int, ...], bool]],
+    *,
+    what: str,
+    advice: str,
+    prefix: str = "",
+    named: Collection[str] | None = None,
+) -> dict[str, NDArray[np.float32] | NDArray[np.int64]]:
+    """The parameters that are ``expected``, by name their shape and whether they are whole numbers, out of ``arrays``,
+    whose names begin with ``prefix``.
+
+    ``named`` are those by which a wrapper's prefix is told, by default all. Raises InputError, which calls the network
+    ``what`` and ends with ``advice``, for the first that is missing, or of another kind, shape or range.
+    """
+    found = {}
+    for key, (shape, whole) in expected.items():
+        values, got = fitting(arrays.get(prefix + key), shape, whole=whole)
+        if values is None:
+            why = wrapped(arrays, expected if named is None else named) if got == "missing" else ""
+            kind = "whole numbers" if whole else "finite floats"
+            raise InputError(
+                f"{weights.path} is not {what}: {key} is {got}, expected {kind} of shape {shape}{why}; {advice}"
+            )
+        found[key] = values
+    return found
+
+
 def wrapped(found: Iterable[str], needed: Collection[str]) -> str:
     """The prefix with which every needed name is found, in words of an error; "" where there is none."""
     first, names = min(needed), set(found)

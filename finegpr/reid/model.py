@@ -3,9 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from finegpr.errors import InputError
 from finegpr.reid.backbones import find_architecture
-from finegpr.weights import Weights, fitting, read_state, wrapped
+from finegpr.weights import Weights, fitted, read_state
 
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
@@ -39,23 +38,23 @@ def load_weights(weights: Weights) -> dict[str, Tensor] | None:
     """
     if weights.path is None:
         return None
-    model, path = weights.network, weights.path
+    model = weights.network
     arrays, architecture = read_state(weights), find_architecture(model)
     prefix = "backbone." if any(key.startswith("backbone.") for key in arrays) else ""
     with torch.device("meta"):  # shapes only: no memory, no draw from the global random state
         expected = architecture.build().state_dict()
     own = {key for key in expected if architecture.own and key.startswith(architecture.own)}
-    needed = {key: value for key, value in expected.items() if key not in own or prefix + key in arrays}
-    state = {}
-    for key, value in needed.items():
-        shape = tuple(value.shape)
-        values, got = fitting(arrays.get(prefix + key), shape, whole=not value.is_floating_point())
-        if values is None:
-            kind = "finite floats" if value.is_floating_point() else "whole numbers"
-            why = wrapped(arrays, expected.keys() - own) if got == "missing" else ""
-            raise InputError(
-                f"{path} is not a {model}: {key} is {got}, expected {kind} of shape {shape}{why}; "
-                f"choose the weights of a {model}, or weights: random"
-            )
-        state[key] = torch.from_numpy(values)
-    return state
+    found = fitted(
+        weights,
+        arrays,
+        {
+            key: (tuple(value.shape), not value.is_floating_point())
+            for key, value in expected.items()
+            if key not in own or prefix + key in arrays
+        },
+        what=f"a {model}",
+        advice=f"choose the weights of a {model}, or weights: random",
+        prefix=prefix,
+        named=expected.keys() - own,
+    )
+    return {key: torch.from_numpy(values) for key, values in found.items()}

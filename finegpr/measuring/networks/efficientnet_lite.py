@@ -8,12 +8,11 @@ from torch import Tensor, nn
 
 from finegpr import efficientnet
 from finegpr.device import Precision
-from finegpr.errors import InputError
 from finegpr.folding import folded
 from finegpr.measuring.networks.base import Extractor, LoadedWeights, he_initialised
 from finegpr.measuring.networks.terms import LITE0_TERMS
 from finegpr.perceptual import grid_vector, moments_vector
-from finegpr.weights import Weights, fitting, read_state, wrapped
+from finegpr.weights import Weights, fitted, read_state
 
 _CONTENT = "stage3"
 
@@ -53,16 +52,11 @@ def _empty(network: str) -> nn.Module:
 
 
 def _read(weights: Weights, empty: dict[str, Tensor]) -> dict[str, Tensor]:
-    arrays, state = read_state(weights), {}
-    for key, value in empty.items():
-        whole, shape = not value.is_floating_point(), tuple(value.shape)
-        values, got = fitting(arrays.get(key), shape, whole=whole)
-        if values is None:
-            why = wrapped(arrays, empty) if got == "missing" else ""
-            raise InputError(
-                f"{weights.path} is not an EfficientNet-Lite0: {key} is {got}, expected "
-                f"{'whole numbers' if whole else 'finite floats'} of shape {shape}{why}; "
-                "choose weights: imagenet, which a package brings, or random"
-            )
-        state[key] = torch.from_numpy(values)
-    return state
+    found = fitted(
+        weights,
+        read_state(weights),
+        {key: (tuple(value.shape), not value.is_floating_point()) for key, value in empty.items()},
+        what="an EfficientNet-Lite0",
+        advice="choose weights: imagenet, which a package brings, or random",
+    )
+    return {key: torch.from_numpy(values) for key, values in found.items()}
